@@ -1,0 +1,37 @@
+"""Opening an additive sharing between the evaluators under a fresh mask: shares of x become [[x]]."""
+
+from __future__ import annotations
+
+from libs.mpc.cost import Cost, costs
+from libs.mpc.program import Program, swap
+from libs.mpc.ring import Ring, RingArray
+from libs.mpc.schemes.masked.roles import Evaluator
+from libs.mpc.schemes.masked.tape import DealerTape, EvaluatorTape
+
+
+def open_cost(n: int, ring: Ring) -> Cost:
+    """One ring element each way per value."""
+    return Cost(rounds=1, online_bytes=n * ring.element_bytes)
+
+
+def deal_open(tape: DealerTape, label: str, shape: tuple[int, ...], ring: Ring) -> RingArray:
+    """The dealer's view of the opened value: its mask l1 + l2."""
+    l1, l2 = tape.masks(f"{label}/mask", shape, ring)
+    l1 += l2
+    return l1
+
+
+def prepare_open(tape: EvaluatorTape, label: str, shape: tuple[int, ...], ring: Ring) -> RingArray:
+    """This evaluator's half of the mask."""
+    return tape.masks(f"{label}/mask", shape, ring)
+
+
+@costs(open_cost)
+def open_masked(evaluator: Evaluator, label: str, share: RingArray, mask: RingArray) -> Program[RingArray]:
+    """m = x + l1 + l2, known to both evaluators and uniform because neither knows the other's mask.
+
+    Each sends its share plus its own mask (protocol section 4). Same shape as `share`.
+    """
+    mine = share + mask
+    theirs = yield from swap(label, evaluator.peer, "m", mine)
+    return mine + theirs
