@@ -92,7 +92,9 @@ def run_lockstep(
                 sent = links[sender, party].popleft()
                 if sent.label != step.label:
                     raise PeerViolation(
-                        computation="lockstep", sender=int(sender), rule=f"{sent.label} instead of {step.label}"
+                        computation="lockstep",
+                        sender=int(sender),
+                        rule=f"{sent.label} instead of {step.label}",
                     )
                 check_message(
                     sent.message, specs, computation="lockstep", sender=int(sender), label=step.label

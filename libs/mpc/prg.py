@@ -47,7 +47,7 @@ class Prg:
     def array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """The next bytes of the stream as a fresh, writable array."""
         out = np.empty(shape, dtype=dtype)
-        view = memoryview(out.reshape(-1).view(np.uint8))
+        view = memoryview(out.reshape(-1).view(np.uint8).data)
         done = 0
         while done < len(view):
             size = min(len(view) - done, len(_ZEROS))

@@ -22,14 +22,14 @@ U16 = npt.NDArray[np.uint16]
 _compiled = njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _parity(value: Any) -> Any:
     value ^= value >> np.uint32(8)
     value ^= value >> np.uint32(4)
     return (np.uint32(0x6996) >> (value & np.uint32(15))) & np.uint32(1)
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _compare(m, onehot, masks, low, less, top_negative, top_equal, planes, negative):  # type: ignore[no-untyped-def]
     n, blocks = onehot.shape
     top = blocks - 1
@@ -58,7 +58,7 @@ def _compare(m, onehot, masks, low, less, top_negative, top_equal, planes, negat
                     plane += np.uint32(1)
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _join(opened, top, masks, products, coefficients, constant, lead, packed):  # type: ignore[no-untyped-def]
     n = top.size
     width = opened.shape[0]
@@ -73,12 +73,14 @@ def _join(opened, top, masks, products, coefficients, constant, lead, packed):  
         chosen ^= chosen >> np.uint64(32)
         folded = np.uint32(chosen & np.uint64(0xFFFFFFFF))
         folded ^= folded >> np.uint32(16)
-        share = _parity(folded & np.uint32(0xFFFF)) ^ np.uint32(top[v]) ^ (np.uint32(masks[v]) >> np.uint32(15))
+        share = (
+            _parity(folded & np.uint32(0xFFFF)) ^ np.uint32(top[v]) ^ (np.uint32(masks[v]) >> np.uint32(15))
+        )
         share ^= lead & (np.uint32(constant[pattern]) ^ np.uint32(1))
         packed[column] |= np.uint8((share & np.uint32(1)) << place)
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _select32(m, positive, dealt, multiplier, shift, offset, lead, out):  # type: ignore[no-untyped-def]
     for v in range(m.size):
         shifted = np.uint32(m[v] + np.uint32(1 << 30))
@@ -91,7 +93,7 @@ def _select32(m, positive, dealt, multiplier, shift, offset, lead, out):  # type
         out[v] = kept + s * (full - np.uint32(2) * kept)
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _deal_blocks(r, masks, low, monomials, width, onehot, products):  # type: ignore[no-untyped-def]
     n, blocks = onehot.shape
     low_bits = np.uint32((1 << width) - 1)

@@ -29,9 +29,9 @@ def scale_down(values: RingArray, *, multiplier: int, shift: int) -> RingArray:
 
 def _blocks_of(values: RingArray, low: int, blocks: int) -> npt.NDArray[np.int64]:
     window = (values >> values.dtype.type(low)) & values.dtype.type((1 << (4 * blocks)) - 1)
-    return np.stack([(window >> values.dtype.type(4 * i)) & values.dtype.type(15) for i in range(blocks)], 1).astype(
-        np.int64
-    )
+    return np.stack(
+        [(window >> values.dtype.type(4 * i)) & values.dtype.type(15) for i in range(blocks)], 1
+    ).astype(np.int64)
 
 
 def compare_blocks(m: RingArray, onehot: U16, masks: U16, *, low: int, blocks: int) -> tuple[U8, U8]:
@@ -47,14 +47,14 @@ def compare_blocks(m: RingArray, onehot: U16, masks: U16, *, low: int, blocks: i
         bits.append(PARITY16[onehot[:, i] & LESS[block[:, i]]])
         if i:
             bits.append(PARITY16[onehot[:, i] & EQUAL[block[:, i]]])
-    planes = np.stack(bits) ^ np.stack([(masks >> np.uint16(i)).astype(np.uint8) & 1 for i in range(len(bits))])
+    planes = np.stack(bits) ^ np.stack(
+        [(masks >> np.uint16(i)).astype(np.uint8) & 1 for i in range(len(bits))]
+    )
     return np.packbits(planes, axis=1, bitorder="little"), negative
 
 
-def join_blocks(
-    opened: U8, top: U8, masks: U16, products: Products, *, tables: JoinTables, lead: bool
-) -> U8:
-    """This evaluator's share of "not negative" under its sign mask (bit 15 of `masks`), packed (ceil(n/8),)."""
+def join_blocks(opened: U8, top: U8, masks: U16, products: Products, *, tables: JoinTables, lead: bool) -> U8:
+    """This evaluator's share of "not negative" under its sign mask, bit 15 of `masks`. Shape (ceil(n/8),)."""
     n = len(top)
     planes = np.unpackbits(opened, axis=1, count=n, bitorder="little")
     pattern = sum((planes[i].astype(np.int64) << i for i in range(tables.opened)), np.zeros(n, np.int64))
@@ -70,7 +70,7 @@ def join_blocks(
 
 
 def deal_blocks(r: RingArray, masks: U16, *, low: int, tables: JoinTables) -> tuple[U16, Products]:
-    """What the dealer shares of a mask r: one-hot blocks (n, blocks), and products of the opened bits' masks (n,)."""
+    """What the dealer shares: one-hot blocks of r (n, blocks), and products of the bits' masks (n,)."""
     onehot = (1 << _blocks_of(r, low, tables.blocks)).astype(np.uint16)
     pattern = (masks & np.uint16((1 << tables.opened) - 1)).astype(np.int64)
     return onehot, tables.monomials[pattern].astype(tables.product_dtype)
@@ -90,11 +90,12 @@ def select(
     b, t, big, bt, b_big = dealt
     kept = b * public - bt + wraps * b_big
     full = (public if lead else np.zeros_like(public)) - t + wraps * big
-    return np.where(s, full - kept, kept)
+    share: RingArray = np.where(s, full - kept, kept)
+    return share
 
 
 def select_plain(m: RingArray, positive: U8, mask: RingArray, dealt: RingArray, *, lead: bool) -> RingArray:
-    """This evaluator's share of relu(z), z = m - r, without rescaling and without a bound on z beyond the window.
+    """This evaluator's share of relu(z), z = m - r, without rescaling; no bound on z beyond the window.
 
     `mask` (n,) is this evaluator's half of r; `dealt` (2, n) holds shares of b and b*r.
     """
@@ -102,7 +103,8 @@ def select_plain(m: RingArray, positive: U8, mask: RingArray, dealt: RingArray, 
     b, br = dealt
     kept = b * m - br
     full = (m if lead else np.zeros_like(m)) - mask
-    return np.where(s, full - kept, kept)
+    share: RingArray = np.where(s, full - kept, kept)
+    return share
 
 
 def rescale_public(m: RingArray, *, multiplier: int, shift: int) -> tuple[RingArray, RingArray]:

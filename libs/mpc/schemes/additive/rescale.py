@@ -36,7 +36,7 @@ class PublicRatio:
 
     @classmethod
     def nearest(cls, ratio: Fraction) -> PublicRatio:
-        """Relative error at most 2^-31 for ratios of 1/2 and more. Raises `InvalidInput` outside (0, 2^31)."""
+        """Relative error at most 2^-31 for ratios of 1/2 and more. `InvalidInput` outside (0, 2^31)."""
         if not 0 < ratio < 1 << 31:
             raise InvalidInput("A public ratio must be positive and below 2^31.")
         shift = min(32, 32 - int(ratio).bit_length())
@@ -61,9 +61,7 @@ def _rescale_as_dealer(
 ) -> Program[RingArray]:
     mask = yield from convert_as_dealer(dealer, roles, _LABEL, share, ring)
     tape = DealerTape(dealer.first, dealer.second)
-    masked_rescale.deal_rescale(
-        tape, _LABEL, mask, multiplier=ratio.multiplier, shift=ratio.shift, ring=ring
-    )
+    masked_rescale.deal_rescale(tape, _LABEL, mask, multiplier=ratio.multiplier, shift=ratio.shift, ring=ring)
     yield Round(f"{_LABEL}/deal", {roles.second: {"dealt": tape.take_all()}})
     first = dealer.first.stream(f"{_LABEL}/spread").ring(share.shape, ring)
     return first + dealer.second.stream(f"{_LABEL}/spread").ring(share.shape, ring)

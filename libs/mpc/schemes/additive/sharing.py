@@ -49,7 +49,9 @@ class VectorShare:
 CompressedShare = SeedShare | VectorShare
 
 
-def split_compressed(vector: RingArray, ring: Ring) -> tuple[CompressedShare, CompressedShare, CompressedShare]:
+def split_compressed(
+    vector: RingArray, ring: Ring
+) -> tuple[CompressedShare, CompressedShare, CompressedShare]:
     """Three shares of `vector` (length,), for parties 0, 1 and 2. Fresh randomness at every call."""
     if vector.ndim != 1 or vector.dtype != ring.dtype:
         raise InvalidInput(f"Only vectors of {ring.bits}-bit ring elements are split.")

@@ -34,4 +34,5 @@ def open_masked(evaluator: Evaluator, label: str, share: RingArray, mask: RingAr
     """
     mine = share + mask
     theirs = yield from swap(label, evaluator.peer, "m", mine)
-    return mine + theirs
+    m: RingArray = mine + theirs
+    return m

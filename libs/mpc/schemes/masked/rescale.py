@@ -51,7 +51,7 @@ def rescale(m: RingArray, dealt: RingArray, *, multiplier: int, shift: int, lead
     """This evaluator's share of z * multiplier / 2^shift for |z| < 2^(k-2). Same shape as `m`."""
     public, wraps = reference.rescale_public(m.reshape(-1), multiplier=multiplier, shift=shift)
     floor_r, wrap = dealt
-    share = wraps * wrap - floor_r
+    share: RingArray = wraps * wrap - floor_r
     if lead:
         share = share + public
     return share.reshape(m.shape)

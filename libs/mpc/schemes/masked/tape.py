@@ -91,4 +91,5 @@ class EvaluatorTape:
         if len(chunk) != size:
             raise Bug("The dealer's corrections are shorter than the plan says.")
         self._read += size
-        return np.frombuffer(chunk.tobytes(), dtype=dtype).reshape(shape)
+        # A copy: aligned, and writable, which is the one form that the kernels are compiled for.
+        return chunk.copy().view(dtype).reshape(shape)
