@@ -20,6 +20,8 @@ from libs.mpc.program import Program, Round
 from libs.mpc.ring import Ring, RingArray
 from libs.mpc.schemes.additive.rescale import PublicRatio, rescale_program
 from libs.mpc.schemes.additive.sharing import join
+from libs.mpc.schemes.cleartext.relu import relu as cleartext_relu
+from libs.mpc.schemes.cleartext.rescale import rescale as cleartext_rescale
 from libs.mpc.schemes.masked import linear as linear_
 from libs.mpc.schemes.masked import open as open_
 from libs.mpc.schemes.masked import relu as relu_
@@ -131,6 +133,8 @@ def test_rescaling_is_within_one_unit_and_costs_no_round(
     )
     exact = [Fraction(int(v) * multiplier, 1 << shift) for v in x]
     assert max(abs(int(g) - e) for g, e in zip(got, exact, strict=True)) < 2
+    oracle = cleartext_rescale(signed(x, ring), multiplier=multiplier, shift=shift, ring=ring)
+    assert np.abs(got - integers(oracle, ring)).max() <= 1
     assert_costs(world, open_.open_cost(x.size, ring), opened, 0)
     assert_costs(world, declared_cost(rescale_.rescale)(x.size, ring), transcript, dealt)
 
@@ -173,6 +177,9 @@ def test_relu_is_within_two_units_and_costs_two_rounds(
         lambda tape, mask: relu_.prepare_relu(tape, "r", mask, shape),
         lambda ev, m, material: relu_.relu(ev, "r", m, material, shape),
     )
+    oracle = cleartext_relu(signed(x, ring), multiplier=shape.multiplier, shift=shape.shift, ring=ring)
+    clear_of_zero = np.abs(x) > 2**shape.window_low
+    assert (np.abs(got - integers(oracle, ring)) <= 1)[clear_of_zero].all()
     q = Fraction(shape.multiplier, 1 << shape.shift)
     slack = 2 + (2**shape.window_low) * q  # either sign is allowed this close to zero
     for value, result in zip(x, got, strict=True):
