@@ -1,4 +1,4 @@
-"""The sign protocol's kernels as fused loops: one pass over the values, no temporary arrays.
+"""The sign protocol's kernels as loops that the compiler turns into vector instructions.
 
 Compiled by numba on first use and cached on disk; `warm_up` compiles them when a service starts, so
 that no request waits for a compiler. They release the GIL. `reference.py` says what each computes
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from numba import njit
 
 from libs.mpc.kernels import reference
-from libs.mpc.kernels.tables import LESS, TOP_EQUAL, TOP_NEGATIVE, JoinTables, join_tables
+from libs.mpc.kernels.tables import JoinTables, join_tables
 from libs.mpc.ring import Ring, RingArray
 
 U8 = npt.NDArray[np.uint8]
@@ -23,61 +23,69 @@ _compiled = njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
 
 
 @_compiled
-def _parity(value: Any) -> Any:
+def _parity16(value: Any) -> Any:
     value ^= value >> np.uint32(8)
     value ^= value >> np.uint32(4)
-    return (np.uint32(0x6996) >> (value & np.uint32(15))) & np.uint32(1)
+    value ^= value >> np.uint32(2)
+    value ^= value >> np.uint32(1)
+    return value & np.uint32(1)
 
 
 @_compiled
-def _compare(m, onehot, masks, low, less, top_negative, top_equal, planes, negative):  # type: ignore[no-untyped-def]
-    n, blocks = onehot.shape
-    top = blocks - 1
-    for start in range(0, n, 8):
-        column = start >> 3
-        stop = min(start + 8, n)
-        for v in range(start, stop):
-            place = np.uint32(v - start)
-            window = np.uint32(m[v] >> low)
-            mask = np.uint32(masks[v])
-            block = (window >> np.uint32(4 * top)) & np.uint32(15)
-            hot = np.uint32(onehot[v, top])
-            negative[v] = _parity(hot & np.uint32(top_negative[block]))
-            bit = _parity(hot & np.uint32(top_equal[block])) ^ (mask & np.uint32(1))
-            planes[0, column] |= np.uint8(bit << place)
-            plane = np.uint32(1)
-            for i in range(top - 1, -1, -1):
-                block = (window >> np.uint32(4 * i)) & np.uint32(15)
-                hot = np.uint32(onehot[v, i])
-                bit = _parity(hot & np.uint32(less[block])) ^ ((mask >> plane) & np.uint32(1))
-                planes[plane, column] |= np.uint8(bit << place)
-                plane += np.uint32(1)
-                if i > 0:
-                    bit = ((hot >> block) & np.uint32(1)) ^ ((mask >> plane) & np.uint32(1))
-                    planes[plane, column] |= np.uint8(bit << place)
-                    plane += np.uint32(1)
+def _top_block(m, low, hot, negative, bits):  # type: ignore[no-untyped-def]
+    """Bit 0 of `bits`: equal; `negative`: the sign. The sets of R are those of `tables`, computed."""
+    for v in range(m.size):
+        block = np.uint32(m[v] >> low) & np.uint32(15)
+        rest, mine = block & np.uint32(7), np.uint32(hot[v])
+        less = (np.uint32(0xFE) << rest) & np.uint32(0xFF)
+        chosen = less | ((less ^ np.uint32(0xFF)) << np.uint32(8))
+        chosen ^= (np.uint32(0) - (block >> np.uint32(3))) & np.uint32(0xFFFF)
+        negative[v] = np.uint8(_parity16(mine & chosen))
+        bits[v] = np.uint8(((mine >> rest) ^ (mine >> (rest + np.uint32(8)))) & np.uint32(1))
 
 
 @_compiled
-def _join(opened, top, masks, products, coefficients, constant, lead, packed):  # type: ignore[no-untyped-def]
-    n = top.size
-    width = opened.shape[0]
-    low_bits = np.uint64((1 << width) - 1)
-    for v in range(n):
-        column, place = v >> 3, np.uint32(v & 7)
-        pattern = np.uint32(0)
-        for i in range(width):
-            pattern |= ((np.uint32(opened[i, column]) >> place) & np.uint32(1)) << np.uint32(i)
-        word = (np.uint64(masks[v]) & low_bits) | (np.uint64(products[v]) << np.uint64(width))
-        chosen = word & coefficients[pattern]
-        chosen ^= chosen >> np.uint64(32)
-        folded = np.uint32(chosen & np.uint64(0xFFFFFFFF))
-        folded ^= folded >> np.uint32(16)
-        share = (
-            _parity(folded & np.uint32(0xFFFF)) ^ np.uint32(top[v]) ^ (np.uint32(masks[v]) >> np.uint32(15))
-        )
-        share ^= lead & (np.uint32(constant[pattern]) ^ np.uint32(1))
-        packed[column] |= np.uint8((share & np.uint32(1)) << place)
+def _lower_block(m, low, hot, plane, bits):  # type: ignore[no-untyped-def]
+    """Bit `plane`: less; bit `plane + 1`: equal."""
+    for v in range(m.size):
+        block, mine = np.uint32(m[v] >> low) & np.uint32(15), np.uint32(hot[v])
+        less = _parity16(mine & (np.uint32(0xFFFE) << block) & np.uint32(0xFFFF))
+        equal = (mine >> block) & np.uint32(1)
+        bits[v] |= np.uint8((less | (equal << np.uint32(1))) << plane)
+
+
+@_compiled
+def _transpose_bits(groups):  # type: ignore[no-untyped-def]
+    """Each word as an 8 x 8 matrix of bits, transposed in place: 8 values' bytes <-> 8 bit planes' bytes."""
+    for i in range(groups.size):
+        x = groups[i]
+        t = (x ^ (x >> np.uint64(7))) & np.uint64(0x00AA00AA00AA00AA)
+        x = x ^ t ^ (t << np.uint64(7))
+        t = (x ^ (x >> np.uint64(14))) & np.uint64(0x0000CCCC0000CCCC)
+        x = x ^ t ^ (t << np.uint64(14))
+        t = (x ^ (x >> np.uint64(28))) & np.uint64(0x00000000F0F0F0F0)
+        groups[i] = x ^ t ^ (t << np.uint64(28))
+
+
+@_compiled
+def _join32(pattern, top, masks, products, coefficients, constant, width, lead, out):  # type: ignore[no-untyped-def]
+    own = (np.uint32(1) << width) - np.uint32(1)
+    for v in range(top.size):
+        word = (np.uint32(masks[v]) & own) | (np.uint32(products[v]) << width)
+        chosen = word & coefficients[pattern[v]]
+        share = _parity16(chosen ^ (chosen >> np.uint32(16))) ^ np.uint32(top[v])
+        share ^= (np.uint32(masks[v]) >> np.uint32(15)) ^ (lead & constant[pattern[v]])
+        out[v] = np.uint8(share & np.uint32(1))
+
+
+@_compiled
+def _deal_blocks(r, masks, low, monomials, own, onehot, products):  # type: ignore[no-untyped-def]
+    for i in range(onehot.shape[0]):
+        hot, shift = onehot[i], low + r.dtype.type(4 * i)
+        for v in range(r.size):
+            hot[v] ^= np.uint16(np.uint32(1) << (np.uint32(r[v] >> shift) & np.uint32(15)))
+    for v in range(r.size):
+        products[v] ^= monomials[masks[v] & own]
 
 
 @_compiled
@@ -93,33 +101,37 @@ def _select32(m, positive, dealt, multiplier, shift, offset, lead, out):  # type
         out[v] = kept + s * (full - np.uint32(2) * kept)
 
 
-@_compiled
-def _deal_blocks(r, masks, low, monomials, width, onehot, products):  # type: ignore[no-untyped-def]
-    n, blocks = onehot.shape
-    low_bits = np.uint32((1 << width) - 1)
-    for v in range(n):
-        window = np.uint32(r[v] >> low)
-        for i in range(blocks):
-            onehot[v, i] ^= np.uint16(np.uint32(1) << ((window >> np.uint32(4 * i)) & np.uint32(15)))
-        products[v] ^= monomials[np.uint32(masks[v]) & low_bits]
-
-
 def compare_blocks(m: RingArray, onehot: U16, masks: U16, *, low: int, blocks: int) -> tuple[U8, U8]:
     """See `reference.compare_blocks`."""
-    n = len(m)
-    planes = np.zeros((2 * blocks - 2, (n + 7) // 8), dtype=np.uint8)
+    n, top = len(m), blocks - 1
+    bits = np.zeros((n + 7) // 8 * 8, dtype=np.uint8)
     negative = np.empty(n, dtype=np.uint8)
-    _compare(m, onehot, masks, m.dtype.type(low), LESS, TOP_NEGATIVE, TOP_EQUAL, planes, negative)
-    return planes, negative
+    _top_block(m, m.dtype.type(low + 4 * top), onehot[top], negative, bits)
+    for i in range(top - 1, -1, -1):
+        plane = np.uint32(2 * (top - i) - 1)
+        _lower_block(m, m.dtype.type(low + 4 * i), onehot[i], plane, bits)
+    bits[:n] ^= masks.astype(np.uint8)
+    # The bottom block's "equal" and the masks' other bits lie in planes that are not sent.
+    groups = bits.view(np.uint64)
+    _transpose_bits(groups)
+    return np.ascontiguousarray(bits.reshape(-1, 8).T[: 2 * top]), negative
 
 
 def join_blocks(
     opened: U8, top: U8, masks: U16, products: npt.NDArray[Any], *, tables: JoinTables, lead: bool
 ) -> U8:
-    """See `reference.join_blocks`."""
-    packed = np.zeros((len(top) + 7) // 8, dtype=np.uint8)
-    _join(opened, top, masks, products, tables.coefficients, tables.constant, np.uint32(lead), packed)
-    return packed
+    """See `reference.join_blocks`. Five blocks take the plain path: they are the exception, not the rule."""
+    if tables.opened + tables.products > 32:
+        return reference.join_blocks(opened, top, masks, products, tables=tables, lead=lead)
+    groups = np.zeros((opened.shape[1], 8), dtype=np.uint8)
+    groups[:, : tables.opened] = opened.T
+    pattern = groups.reshape(-1)
+    _transpose_bits(pattern.view(np.uint64))
+    out = np.empty(len(top), dtype=np.uint8)
+    coefficients, constant = tables.coefficients.astype(np.uint32), tables.constant.astype(np.uint32) ^ 1
+    width = np.uint32(tables.opened)
+    _join32(pattern, top, masks, products, coefficients, constant, width, np.uint32(lead), out)
+    return np.packbits(out, bitorder="little")
 
 
 def add_dealt_blocks(
@@ -127,7 +139,8 @@ def add_dealt_blocks(
 ) -> None:
     """XOR `reference.deal_blocks` into `onehot` and `products`, which hold the first evaluator's shares."""
     monomials = tables.monomials.astype(tables.product_dtype)
-    _deal_blocks(r, masks, r.dtype.type(low), monomials, tables.opened, onehot, products)
+    own = np.uint16((1 << tables.opened) - 1)
+    _deal_blocks(r, masks, r.dtype.type(low), monomials, own, onehot, products)
 
 
 def select(
@@ -149,7 +162,7 @@ def warm_up() -> None:
         masks = np.zeros(9, dtype=np.uint16)
         for blocks in (4, 5):
             tables = join_tables(blocks)
-            onehot = np.zeros((9, blocks), dtype=np.uint16)
+            onehot = np.zeros((blocks, 9), dtype=np.uint16)
             products = np.zeros(9, dtype=tables.product_dtype)
             add_dealt_blocks(values, masks, low=1, tables=tables, onehot=onehot, products=products)
             planes, top = compare_blocks(values, onehot, masks, low=1, blocks=blocks)

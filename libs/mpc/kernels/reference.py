@@ -1,6 +1,6 @@
 """The sign protocol's kernels in plain numpy: slow, short, and the oracle of `fused.py`.
 
-Shapes: n values; `onehot` (n, blocks) uint16; packed bit planes (planes, ceil(n/8)) uint8, least
+Shapes: n values; `onehot` (blocks, n) uint16; packed bit planes (planes, ceil(n/8)) uint8, least
 significant bit first. `lead` is true for the one evaluator that adds public constants.
 """
 
@@ -41,12 +41,12 @@ def compare_blocks(m: RingArray, onehot: U16, masks: U16, *, low: int, blocks: i
     """
     block = _blocks_of(m, low, blocks)
     top = blocks - 1
-    negative = PARITY16[onehot[:, top] & TOP_NEGATIVE[block[:, top]]]
-    bits = [PARITY16[onehot[:, top] & TOP_EQUAL[block[:, top]]]]
+    negative = PARITY16[onehot[top] & TOP_NEGATIVE[block[:, top]]]
+    bits = [PARITY16[onehot[top] & TOP_EQUAL[block[:, top]]]]
     for i in range(top - 1, -1, -1):
-        bits.append(PARITY16[onehot[:, i] & LESS[block[:, i]]])
+        bits.append(PARITY16[onehot[i] & LESS[block[:, i]]])
         if i:
-            bits.append(PARITY16[onehot[:, i] & EQUAL[block[:, i]]])
+            bits.append(PARITY16[onehot[i] & EQUAL[block[:, i]]])
     planes = np.stack(bits) ^ np.stack(
         [(masks >> np.uint16(i)).astype(np.uint8) & 1 for i in range(len(bits))]
     )
@@ -70,8 +70,8 @@ def join_blocks(opened: U8, top: U8, masks: U16, products: Products, *, tables: 
 
 
 def deal_blocks(r: RingArray, masks: U16, *, low: int, tables: JoinTables) -> tuple[U16, Products]:
-    """What the dealer shares: one-hot blocks of r (n, blocks), and products of the bits' masks (n,)."""
-    onehot = (1 << _blocks_of(r, low, tables.blocks)).astype(np.uint16)
+    """What the dealer shares: one-hot blocks of r (blocks, n), and products of the bits' masks (n,)."""
+    onehot = np.ascontiguousarray((1 << _blocks_of(r, low, tables.blocks)).astype(np.uint16).T)
     pattern = (masks & np.uint16((1 << tables.opened) - 1)).astype(np.int64)
     return onehot, tables.monomials[pattern].astype(tables.product_dtype)
 

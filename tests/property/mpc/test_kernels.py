@@ -27,7 +27,7 @@ def test_fused_bit_kernels_equal_the_reference(
 ) -> None:
     rng, tables = np.random.default_rng(seed), join_tables(blocks)
     m = rng.integers(0, np.iinfo(dtype).max, n, dtype=dtype, endpoint=True)
-    onehot = rng.integers(0, 1 << 16, (n, blocks), dtype=np.uint16)
+    onehot = rng.integers(0, 1 << 16, (blocks, n), dtype=np.uint16)
     masks = rng.integers(0, 1 << 16, n, dtype=np.uint16)
     products = rng.integers(0, 1 << tables.products, n, dtype=tables.product_dtype)
     got = fused.compare_blocks(m, onehot, masks, low=low, blocks=blocks)

@@ -90,7 +90,7 @@ def deal_relu(tape: DealerTape, label: str, mask: RingArray, shape: ReluShape) -
     n, tables, dtype = len(r), join_tables(shape.blocks), shape.ring.dtype
     bits = tape.bit_masks(f"{label}/bits", n)
     draws = tape.first_draws(f"{label}/dealt")
-    onehot = draws.array((n, shape.blocks), "<u2")
+    onehot = draws.array((shape.blocks, n), "<u2")
     products = draws.array((n,), tables.product_dtype)
     fused.add_dealt_blocks(r, bits, low=shape.window_low, tables=tables, onehot=onehot, products=products)
     tape.correct(onehot)
@@ -110,7 +110,7 @@ def prepare_relu(tape: EvaluatorTape, label: str, mask: RingArray, shape: ReluSh
     n, tables = mask.size, join_tables(shape.blocks)
     bits = tape.bit_masks(f"{label}/bits", n)
     tape.open_dealt(f"{label}/dealt")
-    onehot = tape.dealt((n, shape.blocks), "<u2")
+    onehot = tape.dealt((shape.blocks, n), "<u2")
     products = tape.dealt((n,), tables.product_dtype)
     dealt = tape.dealt((shape.dealt_elements, n), shape.ring.dtype)
     return ReluMaterial(bits, onehot, products, dealt, mask.reshape(-1) if shape.plain else None)
