@@ -8,7 +8,6 @@ for byte, which closes what type checks forget (repeated keys, spaces, 1e3, "2/4
 from __future__ import annotations
 
 import enum
-import functools
 import json
 import re
 import types
@@ -86,8 +85,7 @@ def _no_float(text: str) -> typing.NoReturn:
     raise ValueError("floats are not part of a plan")
 
 
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
     return {field.name: hints[field.name] for field in fields(cls)}
 

@@ -19,6 +19,7 @@ MAX_JSON_BYTES = 4 * 2**20
 MAX_STEPS = 4096
 MAX_ELEMENTS = 2**26
 """Of one value or of all parameters: 256 MiB in the 32-bit ring."""
+MAX_SIDE = 8192
 MAX_BOUND = 64
 
 
@@ -39,8 +40,8 @@ class Plan:
     def __post_init__(self) -> None:
         self._check_frame()
         self._check_parameters()
-        for step in self.steps:
-            self._check_step(step)
+        for position, step in enumerate(self.steps):
+            self._check_step(step, position)
         used = {index for step in self.steps for index in step.inputs}
         if used != set(range(len(self.steps) - 1)):
             raise _broken("it computes a value that nothing uses")
@@ -147,7 +148,7 @@ class Plan:
         for parameter in self.parameters:
             if not parameter.shape or min(parameter.shape) < 1 or parameter.offset != offset:
                 raise _broken(f"parameter {parameter.name!r} is empty or not right behind the one before")
-            if not 0 < parameter.scale <= 2 ** (self.ring.bits - 2):
+            if not 0 < parameter.scale < 2 ** (self.ring.bits - 2):
                 raise _broken(f"the scale of parameter {parameter.name!r} does not fit the ring")
             offset += parameter.elements
         if offset > MAX_ELEMENTS:
@@ -164,15 +165,18 @@ class Plan:
         if len({parameter.name for parameter in self.parameters}) != len(self.parameters):
             raise _broken("two parameters have one name")
 
-    def _check_step(self, step: Step) -> None:
-        position = self.steps.index(step)
+    def _check_step(self, step: Step, position: int) -> None:
         if step.output != position or any(not 0 <= index < position for index in step.inputs):
             raise step.refusal("is out of order")
         step.check_arity()
         inputs, stated = step.specs(self.values), self.values[position]
         # Sizes first, so that no arithmetic below runs on absurd numbers.
-        if not stated.shape or min(stated.shape) < 1 or stated.elements > MAX_ELEMENTS:
+        if not 1 <= len(stated.shape) <= 3 or min(stated.shape) < 1 or stated.elements > MAX_ELEMENTS:
             raise step.refusal(f"makes an empty value or one of more than {MAX_ELEMENTS} elements")
+        if max(stated.shape[1:], default=1) > MAX_SIDE:
+            raise step.refusal(f"makes an image wider or higher than {MAX_SIDE}")
+        if not 0 < stated.scale < 2 ** (self.ring.bits - 2):
+            raise step.refusal("states a scale that leaves no room in the ring")
         result = step.result(inputs, self.parameters)
         if (result.shape, result.scale, result.form) != (stated.shape, stated.scale, stated.form):
             raise step.refusal("states a shape, scale or form that does not follow from its inputs")

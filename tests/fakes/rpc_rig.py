@@ -24,6 +24,7 @@ from libs.rpc.tokens import Role, TokenIssuer, TokenVerifier
 
 PARTY = party_identity(0)
 HOSPITAL = Identity(Kind.HOSPITAL, "alpha")
+PARTY_SERVICE = "trefoil.party.v1.PartyService"
 CLIENT = Identity(Kind.CLIENT, "dana")
 
 
@@ -77,6 +78,7 @@ class Rig:
         self.stack = AsyncExitStack()
         self.server: RpcServer | None = None
         self.address = ""
+        self.token_files: list[Path] = []
 
     async def serve(
         self,
@@ -87,6 +89,7 @@ class Rig:
         listen: str = "127.0.0.1:0",
         reflection: bool = False,
         recorder: Recorder | None = None,
+        also: Callable[[Any, aio.Server], None] | None = None,
     ) -> str:
         """Start a server with the scripted party; its address."""
         self.server = RpcServer(
@@ -100,6 +103,8 @@ class Rig:
         self.server.add(
             pb_grpc.add_PartyServiceServicer_to_server, self.party, "trefoil.party.v1.PartyService"
         )
+        if also is not None:
+            self.server.add(also, object(), "test.Extra")
         port = await self.server.start()
         server = self.server
         self.stack.push_async_callback(lambda: server.stop(grace_s=0))
@@ -116,9 +121,10 @@ class Rig:
         token: str | None = None,
         recorder: Recorder | None = None,
     ) -> aio.Channel:
-        token_file = None
+        token_file: Path | None = None
         if token is not None:
-            token_file = self.folder / f"{id(token)}.token"
+            token_file = self.folder / f"{len(self.token_files)}.token"
+            self.token_files.append(token_file)
             token_file.write_text(token)
         channel = open_channel(
             address=self.address,

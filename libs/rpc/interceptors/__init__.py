@@ -1,0 +1,35 @@
+"""What every request passes, in this order; the list that a server uses is this one.
+
+1. identity: which process is this, by its certificate. Without one, nothing else runs.
+2. authorisation: may that process, with that token, call this method.
+3. errors: whatever the handler raises becomes a status of the catalogue.
+4. logging: one event per call, with who, what, how long and how it ended.
+
+Refusals of the first two go through the same catalogue and the same log event (`refusal.refuse`), because
+they happen outside of 3 and 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import grpc
+
+from libs.rpc.access_policy import ACCESS_POLICY, Rule
+from libs.rpc.interceptors.authorisation import AuthorisationInterceptor
+from libs.rpc.interceptors.errors import ErrorInterceptor
+from libs.rpc.interceptors.identity import IdentityInterceptor
+from libs.rpc.interceptors.logging import LoggingInterceptor
+from libs.rpc.tokens import TokenVerifier
+
+
+def interceptor_chain(
+    tokens: TokenVerifier, *, policy: Mapping[str, Rule] = ACCESS_POLICY
+) -> tuple[grpc.aio.ServerInterceptor, ...]:
+    """The interceptors of a server, outermost first."""
+    return (
+        IdentityInterceptor(),
+        AuthorisationInterceptor(policy, tokens),
+        ErrorInterceptor(),
+        LoggingInterceptor(),
+    )

@@ -171,7 +171,7 @@ async def test_a_channel_does_not_speak_tls_1_2(
         rig.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         stub = await rig.stub(COORDINATOR)
         with pytest.raises(grpc.aio.AioRpcError):
-            await stub.OpenRound(REQUEST, timeout=5)
+            await stub.OpenRound(REQUEST, timeout=1)
         assert bool(connected) is connects
 
 

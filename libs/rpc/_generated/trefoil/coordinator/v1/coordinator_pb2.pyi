@@ -314,17 +314,21 @@ class ContributionSent(_message.Message):
 
     STUDY_ID_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     study_id: _builtins.str
     round: _builtins.int
+    attempt: _builtins.int
+    """As in the order's RoundRef."""
     def __init__(
         self,
         *,
         study_id: _builtins.str = ...,
         round: _builtins.int = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["round", b"round", "study_id", b"study_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "round", b"round", "study_id", b"study_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -383,11 +387,14 @@ class TaskFailed(_message.Message):
     ROUND_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     study_id: _builtins.str
     round: _builtins.int
     code: _builtins.str
     """Error code of the catalogue and its public text."""
     message: _builtins.str
+    attempt: _builtins.int
+    """As in the order's RoundRef; a calibration has round 0 and attempt 0."""
     def __init__(
         self,
         *,
@@ -395,10 +402,11 @@ class TaskFailed(_message.Message):
         round: _builtins.int = ...,
         code: _builtins.str = ...,
         message: _builtins.str = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "round", b"round", "study_id", b"study_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "code", b"code", "message", b"message", "round", b"round", "study_id", b"study_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

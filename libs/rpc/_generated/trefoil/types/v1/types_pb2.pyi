@@ -153,17 +153,23 @@ class RoundRef(_message.Message):
 
     STUDY_ID_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     study_id: _builtins.str
     round: _builtins.int
+    attempt: _builtins.int
+    """0 for the first try of the round, 1 for the first retry, and so on. Weights differ between tries, so a party
+    refuses a contribution to another try than the open one. Ignored where a finished round is meant (metrics).
+    """
     def __init__(
         self,
         *,
         study_id: _builtins.str = ...,
         round: _builtins.int = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["round", b"round", "study_id", b"study_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "round", b"round", "study_id", b"study_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

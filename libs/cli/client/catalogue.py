@@ -1,0 +1,58 @@
+"""Finding data and models: what is published where, and who is online."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from libs.cli.client.pages import PAGE_SIZE, all_pages
+from libs.cli.client.session import CALL_TIMEOUT_S
+from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
+
+if TYPE_CHECKING:
+    from libs.cli.client.session import Session
+
+
+async def search_datasets(
+    session: Session, *, tags: Sequence[str] = (), name_contains: str = "", min_images: int = 0
+) -> list[coordinator_pb2.Dataset]:
+    """Every data set in the catalogue that has all of `tags`."""
+
+    async def fetch(token: str) -> coordinator_pb2.SearchDatasetsResponse:
+        request = coordinator_pb2.SearchDatasetsRequest(
+            tags=tags,
+            name_contains=name_contains,
+            min_images=min_images,
+            page_size=PAGE_SIZE,
+            page_token=token,
+        )
+        return await session.coordinator.SearchDatasets(request, timeout=CALL_TIMEOUT_S)
+
+    return await all_pages(fetch, lambda page: page.datasets)
+
+
+async def list_models(session: Session) -> list[coordinator_pb2.Model]:
+    """Every model that can be asked."""
+
+    async def fetch(token: str) -> coordinator_pb2.ListModelsResponse:
+        request = coordinator_pb2.ListModelsRequest(page_size=PAGE_SIZE, page_token=token)
+        return await session.coordinator.ListModels(request, timeout=CALL_TIMEOUT_S)
+
+    return await all_pages(fetch, lambda page: page.models)
+
+
+async def list_studies(session: Session) -> list[coordinator_pb2.Study]:
+    """Every study."""
+
+    async def fetch(token: str) -> coordinator_pb2.ListStudiesResponse:
+        request = coordinator_pb2.ListStudiesRequest(page_size=PAGE_SIZE, page_token=token)
+        return await session.coordinator.ListStudies(request, timeout=CALL_TIMEOUT_S)
+
+    return await all_pages(fetch, lambda page: page.studies)
+
+
+async def describe_federation(session: Session) -> coordinator_pb2.DescribeFederationResponse:
+    """The parties and the nodes, with who is online."""
+    return await session.coordinator.DescribeFederation(
+        coordinator_pb2.DescribeFederationRequest(), timeout=CALL_TIMEOUT_S
+    )

@@ -1,0 +1,68 @@
+"""Bringing a model that was trained elsewhere: compiled here, its weights dealt to the parties as shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from libs.cli.client.catalogue import list_models
+from libs.cli.client.session import CALL_TIMEOUT_S
+from libs.cli.client.shares import deal_model
+from libs.core.errors import InvalidInput, NotFound
+from libs.core.ids import new_id
+from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
+from libs.secure_nn.calibrate import calibrate
+from libs.secure_nn.compile import compile_module
+from libs.secure_nn.encode import encode_parameters
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from libs.cli.client.session import Session
+    from libs.rpc._generated.trefoil.types.v1 import types_pb2
+
+
+async def import_model(
+    session: Session, *, name: str, module: nn.Module, calibration: torch.Tensor
+) -> coordinator_pb2.Model:
+    """Compile `module` for the ranges it shows on `calibration` (N, C, H, W), register the plan, deal the
+    weights.
+
+    The coordinator gets the plan (architecture, scales, costs); the weights go to the parties alone, as
+    shares.
+    """
+    module.eval()
+    channels, height, width = calibration.shape[1:]
+    plan = compile_module(
+        module, input_shape=(channels, height, width), bounds=calibrate(module, calibration)
+    )
+    answer = await session.coordinator.ImportModel(
+        coordinator_pb2.ImportModelRequest(request_id=new_id("request"), name=name, plan=plan.to_json()),
+        timeout=CALL_TIMEOUT_S,
+    )
+    parties: Sequence[types_pb2.Party] = answer.parties
+    await deal_model(
+        session,
+        parties=parties,
+        model_id=answer.model.model_id,
+        vector=encode_parameters(module, plan),
+        ring=plan.ring,
+    )
+    return answer.model
+
+
+async def choose_model(session: Session, wanted: str | None) -> coordinator_pb2.Model:
+    """The model with this id or name; without one, the only model there is."""
+    models = await list_models(session)
+    if wanted is None:
+        if len(models) == 1:
+            return models[0]
+        if not models:
+            raise NotFound("There is no model to ask yet. Train one with `trefoil study create`.")
+        names = ", ".join(model.model_id for model in models)
+        raise InvalidInput(f"There are {len(models)} models; choose one with --model: {names}.")
+    for model in models:
+        if wanted in {model.model_id, model.name}:
+            return model
+    raise NotFound(f"There is no model {wanted}. See: trefoil model list")

@@ -1,0 +1,87 @@
+"""Open channels of one person, closed together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+
+from libs.cli.client.profile import Profile, load_profile
+from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceStub
+from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceStub
+from libs.rpc._generated.trefoil.party.v1.party_pb2_grpc import PartyServiceStub
+from libs.rpc.channel import open_channel, translated
+from libs.rpc.identity import COORDINATOR, Identity, Kind, party_identity
+
+if TYPE_CHECKING:
+    from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceAsyncStub
+    from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceAsyncStub
+    from libs.rpc._generated.trefoil.party.v1.party_pb2_grpc import PartyServiceAsyncStub
+    from libs.rpc._generated.trefoil.types.v1.types_pb2 import Party
+
+T = TypeVar("T")
+
+CALL_TIMEOUT_S = 60.0
+"""For one call that is not a stream and moves no vector."""
+
+
+class Session:
+    """The services as one person sees them. Channels open on first use and stay open."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    @property
+    def coordinator(self) -> CoordinatorServiceAsyncStub:
+        """The coordinator."""
+        section = self.profile.need_coordinator()
+        channel = self._channel(section.address, COORDINATOR, section.token)
+        return CoordinatorServiceStub(channel)
+
+    @property
+    def hospital(self) -> HospitalServiceAsyncStub:
+        """The hospital node whose staff this is."""
+        section = self.profile.need_hospital()
+        return HospitalServiceStub(
+            self._channel(section.address, Identity(Kind.HOSPITAL, section.name), section.token)
+        )
+
+    def party(self, party: Party) -> PartyServiceAsyncStub:
+        """A compute party at the address that the coordinator gave; its certificate must name that party."""
+        identity = party_identity(party.index)
+        token = self.profile.need_coordinator().token
+        return PartyServiceStub(self._channel(party.endpoint.address, identity, token))
+
+    def _channel(self, address: str, server: Identity, token: Path) -> grpc.aio.Channel:
+        key = f"{server.uri}@{address}"
+        if key not in self._channels:
+            self._channels[key] = open_channel(
+                address=address, server=server, tls=self.profile.tls.files, token_file=token
+            )
+        return self._channels[key]
+
+    async def close(self) -> None:
+        """Close every channel."""
+        await asyncio.gather(*[channel.close() for channel in self._channels.values()])
+        self._channels.clear()
+
+
+@asynccontextmanager
+async def open_session(profile: Path) -> AsyncIterator[Session]:
+    """A session for the profile in a file."""
+    session = Session(load_profile(profile))
+    try:
+        with translated():
+            yield session
+    finally:
+        await session.close()
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work to its end; Ctrl-C cancels it and closes its channels."""
+    return asyncio.run(work)

@@ -1,0 +1,139 @@
+"""A study from the scientist's side: created, started, watched, and read once it is done."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from libs.cli.client.catalogue import describe_federation
+from libs.cli.client.session import CALL_TIMEOUT_S
+from libs.cli.client.shares import deal_model, fetch_vector
+from libs.core.errors import FailedPrecondition, InvalidInput
+from libs.core.ids import new_id
+from libs.fl.metrics import METRICS_LENGTH, RoundMetrics, decode_metrics
+from libs.fl.update_encoding import decode_vector, encode_weights
+from libs.fl.vectorise import state_vector
+from libs.models.registry import build_model
+from libs.mpc.ring import Ring
+from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
+from libs.rpc._generated.trefoil.types.v1 import types_pb2
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from libs.cli.client.session import Session
+    from libs.fl.training_plan import TrainingPlan
+
+STATE_NAMES = {
+    coordinator_pb2.STUDY_STATE_CREATED: "created",
+    coordinator_pb2.STUDY_STATE_AWAITING_APPROVAL: "awaiting approval",
+    coordinator_pb2.STUDY_STATE_TRAINING: "training",
+    coordinator_pb2.STUDY_STATE_CALIBRATING: "calibrating",
+    coordinator_pb2.STUDY_STATE_RELEASING: "releasing",
+    coordinator_pb2.STUDY_STATE_READY: "ready",
+    coordinator_pb2.STUDY_STATE_FAILED: "failed",
+    coordinator_pb2.STUDY_STATE_CANCELLED: "cancelled",
+}
+DECISION_NAMES = {
+    coordinator_pb2.DECISION_PENDING: "pending",
+    coordinator_pb2.DECISION_APPROVED: "approved",
+    coordinator_pb2.DECISION_DENIED: "denied",
+}
+PHASE_NAMES = {
+    coordinator_pb2.PHASE_FETCHING: "fetching the model",
+    coordinator_pb2.PHASE_TRAINING: "training",
+    coordinator_pb2.PHASE_SENDING: "sending shares",
+    coordinator_pb2.PHASE_CALIBRATING: "calibrating",
+}
+ENDED = (
+    coordinator_pb2.STUDY_STATE_READY,
+    coordinator_pb2.STUDY_STATE_FAILED,
+    coordinator_pb2.STUDY_STATE_CANCELLED,
+)
+
+
+def model_of(plan: TrainingPlan) -> nn.Module:
+    """The architecture with the first version's weights: the plan and its seed decide them."""
+    return build_model(
+        plan.model, channels=plan.channels, classes=plan.classes, size=plan.image_size, seed=plan.seed
+    )
+
+
+async def create_and_start(
+    session: Session, *, plan: TrainingPlan, title: str, dataset_ids: Sequence[str]
+) -> coordinator_pb2.Study:
+    """Create the study, deal its first weights to the parties, and say so.
+
+    Rounds begin when the owners approve.
+    """
+    weights = state_vector(model_of(plan))
+    created = await session.coordinator.CreateStudy(
+        coordinator_pb2.CreateStudyRequest(
+            request_id=new_id("request"),
+            title=title,
+            training_plan=plan.canonical_json(),
+            dataset_ids=dataset_ids,
+            parameters=len(weights),
+        ),
+        timeout=CALL_TIMEOUT_S,
+    )
+    await deal_model(
+        session,
+        parties=created.parties,
+        model_id=created.initial_model_id,
+        vector=encode_weights(weights, scale_bits=plan.scale_bits),
+        ring=Ring.RING_32,
+    )
+    started = await session.coordinator.StartStudy(
+        coordinator_pb2.StartStudyRequest(study_id=created.study.study_id), timeout=CALL_TIMEOUT_S
+    )
+    return started.study
+
+
+async def get_study(session: Session, study_id: str) -> coordinator_pb2.Study:
+    """The study as it is now."""
+    request = coordinator_pb2.GetStudyRequest(study_id=study_id)
+    return (await session.coordinator.GetStudy(request, timeout=CALL_TIMEOUT_S)).study
+
+
+async def watch(session: Session, study_id: str) -> AsyncIterator[coordinator_pb2.Study]:
+    """The study now and at every change, until it ends. The last one given is its end."""
+    call = session.coordinator.WatchStudy(coordinator_pb2.WatchStudyRequest(study_id=study_id))
+    async for answer in call:
+        yield answer.study
+        if answer.study.state in ENDED:
+            return
+
+
+def require_ready(study: coordinator_pb2.Study) -> coordinator_pb2.Study:
+    """The study itself when its model is released; says in plain words why not otherwise."""
+    if study.state == coordinator_pb2.STUDY_STATE_READY:
+        return study
+    reason = study.failure or f"it is {STATE_NAMES.get(study.state, 'in an unknown state')}"
+    raise FailedPrecondition(f"The study {study.study_id} has no model to ask: {reason}")
+
+
+async def fetch_weights(session: Session, *, model_id: str, plan: TrainingPlan) -> npt.NDArray[np.float64]:
+    """The weights of a training version, in clear. Only its readers get the three shares."""
+    federation = await describe_federation(session)
+    reference = types_pb2.VectorRef(model_id=model_id)
+    encoded = await fetch_vector(session, parties=federation.parties, reference=reference)
+    return decode_vector(encoded, scale_bits=plan.scale_bits)
+
+
+async def fetch_metrics(session: Session, *, study_id: str, round_number: int) -> RoundMetrics:
+    """A round's metrics, summed over its hospitals: opened from the three parties' shares, here for the first
+    time.
+    """
+    federation = await describe_federation(session)
+    reference = types_pb2.VectorRef(metrics=types_pb2.RoundRef(study_id=study_id, round=round_number))
+    encoded = await fetch_vector(session, parties=federation.parties, reference=reference)
+    if len(encoded) != METRICS_LENGTH:
+        raise InvalidInput(
+            f"The metrics of round {round_number} have {len(encoded)} elements, not {METRICS_LENGTH}: "
+            "the hospitals run another version of Trefoil. Update this client."
+        )
+    return decode_metrics(encoded)

@@ -1,0 +1,71 @@
+"""`trefoil hospital`: for the staff of one hospital and its node."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from libs.cli.options import JsonOption, ProfileOption
+from libs.cli.serve import ConfigOption, KeysOption, become
+
+app = typer.Typer(help="Run a hospital node; see what it is doing.", no_args_is_help=True)
+
+
+@app.command()
+def serve(config: ConfigOption) -> None:
+    """Run the node in the foreground until Ctrl-C or SIGTERM. It dials out only."""
+    become("services.hospital_node", config)
+
+
+@app.command()
+def config(
+    name: Annotated[str, typer.Option(help="The hospital's name, as in its certificate.")],
+    listen: Annotated[str, typer.Option(help="Address for the hospital's own staff.")] = "127.0.0.1:7420",
+    coordinator: Annotated[str, typer.Option(help="Address of the coordinator.")] = "coordinator:7400",
+    data_root: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Folder that data sets may be published from; repeat for more.", show_default="data"
+        ),
+    ] = None,
+    keys: KeysOption = "keys",
+) -> None:
+    """Print an example of the settings file: trefoil hospital config --name north > hospital.toml"""
+    from libs.cli.settings_files import hospital_settings, to_toml
+
+    settings = hospital_settings(
+        name=name, listen=listen, coordinator=coordinator, data_roots=data_root or ["data"], keys=keys
+    )
+    print(to_toml(settings), end="")
+
+
+@app.command()
+def status(profile: ProfileOption, as_json: JsonOption = False) -> None:
+    """Whether the node is attached to the coordinator, and what it is doing."""
+    from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
+    from libs.cli.output import print_json, results
+    from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
+
+    async def ask() -> hospital_pb2.DescribeNodeResponse:
+        async with open_session(profile) as session:
+            request = hospital_pb2.DescribeNodeRequest()
+            return await session.hospital.DescribeNode(request, timeout=CALL_TIMEOUT_S)
+
+    node = run(ask())
+    if as_json:
+        print_json(
+            {
+                "name": node.name,
+                "identity": node.identity,
+                "attached_to_coordinator": node.attached_to_coordinator,
+                "activity": node.activity,
+            }
+        )
+        return
+    link = (
+        "attached to the coordinator"
+        if node.attached_to_coordinator
+        else "[red]not attached to the coordinator[/]"
+    )
+    results().print(f"[bold]{node.name}[/] is {link}; {node.activity or 'idle'}.")

@@ -1,0 +1,215 @@
+"""A whole federation on this machine: coordinator, three parties and the hospitals as real processes over
+mTLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self, TypeVar
+
+from libs.cli.local_cluster import layout
+from libs.cli.local_cluster.health import wait_until_serving
+from libs.cli.local_cluster.ports import PortReservation, is_free
+from libs.cli.local_cluster.process import ServiceProcess, stop_all
+from libs.cli.settings_files import Settings
+from libs.core.errors import Unavailable
+
+T = TypeVar("T")
+
+_START_TIMEOUT_S = 120.0  # seven interpreters that load PyTorch on two cores
+_GRACE_S = 10.0
+_ATTEMPTS = 3
+
+
+class ProcessDied(Unavailable):
+    """A service of the cluster ended by itself. The text holds the end of its log."""
+
+
+class LocalCluster:
+    """Starts, watches and stops the processes. A context manager: whatever happens inside, nothing is left
+    running.
+
+    >>> with LocalCluster(Path("cluster"), hospitals=("north", "east", "south")) as cluster:  # doctest: +SKIP
+    ...     cluster.profile("scientist")
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        hospitals: Sequence[str] = ("north", "east", "south"),
+        record_received: bool = False,
+        overrides: Mapping[str, Settings] | None = None,
+        threads: int = 1,
+    ) -> None:
+        self.root = layout.private_folder(root.resolve())
+        self.hospitals = tuple(hospitals)
+        self.services = layout.services_of(self.hospitals)
+        self._record_received = record_received
+        self._overrides = dict(overrides or {})
+        self._ports = PortReservation()
+        self._processes: dict[str, ServiceProcess] = {}
+        self._expected_down: set[str] = set()
+        self._previous_handler: Any = None
+        # One thread a process: seven of them share the cores, and more threads only get into each other's
+        # way.
+        self._environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        if record_received:
+            self._environment["TREFOIL_TESTING"] = "1"
+        self.addresses: dict[str, str] = {}
+
+    # ------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """Keys, settings, processes; returns when all answer their health check.
+
+        A port that a stranger took in the meantime costs one more attempt with other ports.
+        """
+        layout.make_identities(self.root, self.hospitals)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                self._start_once()
+            except ProcessDied:
+                stolen = not all(self._has_its_port(service.name) for service in self.services)
+                self._stop_processes()
+                if not stolen or attempt == _ATTEMPTS:
+                    raise
+            else:
+                return
+
+    def _start_once(self) -> None:
+        self._ports.release()
+        self.addresses = {service.name: f"127.0.0.1:{self._ports.take()}" for service in self.services}
+        layout.write_settings(
+            self.root,
+            self.hospitals,
+            self.addresses,
+            record_received=self._record_received,
+            overrides=self._overrides,
+        )
+        layout.write_profiles(self.root, self.hospitals, self.addresses)
+        for service in self.services:
+            folder = self.folder(service.name)
+            self._processes[service.name] = ServiceProcess(
+                name=service.name,
+                module=service.module,
+                config=folder / "settings.toml",
+                log=folder / "log.jsonl",
+                environment=self._environment,
+            )
+            self._processes[service.name].start()
+        for service in self.services:
+            self._wait(service)
+
+    def _has_its_port(self, name: str) -> bool:
+        """Whether the service runs, or could have had its port."""
+        port = int(self.addresses[name].rpartition(":")[2])
+        return self._processes[name].running or is_free(port)
+
+    def _wait(self, service: layout.Service) -> None:
+        wait_until_serving(
+            address=self.addresses[service.name],
+            server=service.identity,
+            tls=layout.tls_files(self.folder("client-scientist")),
+            timeout_s=_START_TIMEOUT_S,
+            still_running=self.check,
+        )
+
+    def stop(self) -> None:
+        """Stop every process and give the ports back. Safe to call twice."""
+        self._stop_processes()
+        self._ports.release()
+
+    def _stop_processes(self) -> None:
+        self._expected_down.update(self._processes)
+        # Those that dial first, so that nobody logs the loss of a server that was to go anyway.
+        stop_all(list(reversed(self._processes.values())), grace_s=_GRACE_S)
+        self._processes.clear()
+        self._expected_down.clear()
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._previous_handler = signal.signal(signal.SIGTERM, _raise_system_exit)
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.stop()
+        finally:
+            if self._previous_handler is not None:
+                signal.signal(signal.SIGTERM, self._previous_handler)
+                self._previous_handler = None
+
+    # ------------------------------------------------------------ names and places
+
+    def folder(self, name: str) -> Path:
+        """The folder of a service (`party-0`, `hospital-north`) or client (`client-clinic`)."""
+        return self.root / name
+
+    def profile(self, client: str) -> Path:
+        """The connection profile of `scientist`, `clinic` or `staff-<hospital>`."""
+        return self.folder(f"client-{client}") / "profile.toml"
+
+    def process(self, name: str) -> ServiceProcess:
+        """The process of a service."""
+        return self._processes[name]
+
+    def received(self, name: str) -> Path:
+        """Where a service records what it receives, when the cluster was told to record."""
+        return self.folder(name) / "received"
+
+    # ------------------------------------------------------------ faults
+
+    def check(self) -> None:
+        """Raise `ProcessDied`, with the end of its log, when a process ended that nobody stopped."""
+        for name, process in self._processes.items():
+            code = process.exit_code()
+            if code is not None and name not in self._expected_down:
+                raise ProcessDied(
+                    f"{name} ended by itself (exit code {code}). The end of {process.log}:\n{process.tail()}"
+                )
+
+    async def guard(self, work: Coroutine[Any, Any, T], *, every_s: float = 0.5) -> T:
+        """The result of `work`. When a process dies meanwhile, that is the error and `work` is cancelled."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                await asyncio.wait([task], timeout=every_s)
+                self.check()
+            if task.exception() is not None:
+                await asyncio.sleep(every_s)  # a broken link is often the first sign of a process that dies
+                self.check()
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, as a power cut would end it."""
+        self._expected_down.add(name)
+        self._processes[name].kill()
+
+    def restart(self, name: str) -> None:
+        """Start a killed service again on its port and with its folder; returns when it is healthy."""
+        process = self._processes[name]
+        if process.running:
+            raise RuntimeError(f"{name} is still running; kill it first")
+        process.start()
+        self._expected_down.discard(name)
+        self._wait(next(service for service in self.services if service.name == name))
+
+
+def _raise_system_exit(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -1,0 +1,63 @@
+"""`trefoil`: one program, one noun per file.
+
+Only Typer is imported here and at the top of the nouns; a command imports the heavy libraries it needs when
+it runs, so `trefoil --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from libs.cli import (
+    bench,
+    coordinator,
+    dataset,
+    demo_command,
+    hospital,
+    keys,
+    model,
+    party,
+    predict,
+    study,
+)
+from libs.cli.failures import run_and_exit
+
+app = typer.Typer(
+    name="trefoil",
+    help="Hospitals train one pneumonia detector on X-rays that never leave them; a clinic asks it without "
+    "showing the X-ray.",
+    epilog="Try it on this machine: trefoil demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_TRY = "Try it"
+_USE = "Train and predict"
+_OWN = "Hospital staff"
+_RUN = "Operators"
+
+app.command("demo", rich_help_panel=_TRY)(demo_command.demo)
+app.add_typer(bench.app, name="bench", rich_help_panel=_TRY)
+app.add_typer(dataset.app, name="dataset", rich_help_panel=_USE)
+app.add_typer(study.app, name="study", rich_help_panel=_USE)
+app.add_typer(model.app, name="model", rich_help_panel=_USE)
+app.command("predict", rich_help_panel=_USE)(predict.predict)
+app.add_typer(hospital.app, name="hospital", rich_help_panel=_OWN)
+app.add_typer(keys.app, name="keys", rich_help_panel=_RUN)
+app.add_typer(coordinator.app, name="coordinator", rich_help_panel=_RUN)
+app.add_typer(party.app, name="party", rich_help_panel=_RUN)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point of the `trefoil` command; leaves with an exit code of `libs/cli/failures.py`."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    run_and_exit(lambda: app(argv, prog_name="trefoil"), as_json="--json" in argv)
+
+
+if __name__ == "__main__":
+    main()

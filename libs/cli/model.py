@@ -1,0 +1,128 @@
+"""`trefoil model`: the models that can be asked, and bringing one of your own."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from libs.cli.options import JsonOption, ProfileOption
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
+
+app = typer.Typer(help="List models; import one that was trained elsewhere.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_all(profile: ProfileOption, as_json: JsonOption = False) -> None:
+    """The models that can be asked, and what one question costs."""
+    from libs.cli.client.catalogue import list_models
+    from libs.cli.client.session import open_session, run
+    from libs.cli.output import human_bytes, print_json, print_table
+
+    async def ask() -> list[coordinator_pb2.Model]:
+        async with open_session(profile) as session:
+            return await list_models(session)
+
+    models = [_view(model) for model in run(ask())]
+    if as_json:
+        print_json(models)
+        return
+    print_table(
+        ["model", "name", "owner", "image", ">rounds", ">each way, one image"],
+        [
+            [
+                m["model_id"],
+                m["name"],
+                m["owner"],
+                m["image"],
+                m["rounds"],
+                human_bytes(m["online_bytes_each_way"]),
+            ]
+            for m in models
+        ],
+        if_empty="There is no model yet. Train one: trefoil study create --tag chest-x-ray",
+    )
+
+
+@app.command("import")
+def import_(
+    name: Annotated[str, typer.Argument(help="Name for the model.")],
+    weights: Annotated[Path, typer.Argument(help="Its weights (.safetensors, the module's state_dict).")],
+    calibration: Annotated[
+        Path, typer.Argument(help="Images like those it will see (folder or .npz); they stay here.")
+    ],
+    profile: ProfileOption,
+    model: Annotated[str, typer.Option(help="small_cnn, medium_cnn or resnet18.")] = "small_cnn",
+    image_size: Annotated[int, typer.Option(min=8, max=1024, help="Pixels a side.")] = 28,
+    as_json: JsonOption = False,
+) -> None:
+    """Compile a model and deal its weights to the parties as shares (scientists)."""
+    from libs.cli.client.models import import_model
+    from libs.cli.client.session import open_session, run
+    from libs.cli.output import print_json, results
+    from libs.data.dataset import load_dataset
+    from libs.data.transforms import to_model_input
+
+    module = _load_module(model, weights, image_size)
+    images = to_model_input(load_dataset(calibration, size=image_size).images)
+
+    async def ask() -> coordinator_pb2.Model:
+        async with open_session(profile) as session:
+            return await import_model(session, name=name, module=module, calibration=_spread(images))
+
+    imported = run(ask())
+    if as_json:
+        print_json(_view(imported))
+    else:
+        results().print(f"Imported. Ask it: trefoil predict IMAGE --model {imported.model_id}")
+
+
+def _load_module(model: str, weights: Path, image_size: int) -> nn.Module:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from libs.core.errors import InvalidInput
+    from libs.models.registry import build_model
+
+    module = build_model(model, channels=1, classes=2, size=image_size, seed=0)
+    try:
+        module.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError) as error:
+        raise InvalidInput(
+            f"{weights} does not hold the weights of {model} for {image_size} pixels: {error}. "
+            "Check --model and --image-size."
+        ) from error
+    return module
+
+
+def _spread(images: torch.Tensor, *, most: int = 256) -> torch.Tensor:
+    """At most `most` images, evenly from all of them (class folders come one after the other)."""
+    return images[:: max(1, len(images) // most)][:most]
+
+
+def _view(model: coordinator_pb2.Model) -> dict[str, Any]:
+    from libs.secure_nn.plan import Plan
+
+    plan = Plan.from_json(model.plan)
+    cost = plan.cost(1)
+    return {
+        "model_id": model.model_id,
+        "name": model.name,
+        "owner": model.owner,
+        "ready": model.ready,
+        "created_at": model.created_at.ToDatetime(tzinfo=UTC),
+        "plan_hash": model.plan_hash,
+        "image": "x".join(str(side) for side in plan.input_shape),
+        "parameters": plan.parameter_length,
+        "ring_bits": plan.ring.bits,
+        "rounds": cost.rounds,
+        "online_bytes_each_way": cost.online_bytes_each_way,
+        "dealt_bytes": cost.dealt_bytes,
+    }

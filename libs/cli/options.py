@@ -1,0 +1,20 @@
+"""Options that many commands share, so that they look the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ProfileOption = Annotated[
+    Path,
+    typer.Option(
+        "--profile",
+        "-p",
+        envvar="TREFOIL_PROFILE",
+        help="TOML file with who you are and where the coordinator is.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]

@@ -1,0 +1,89 @@
+"""What commands print: a table for people, JSON for machines.
+
+stdout holds results, stderr everything else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+def results() -> Console:
+    """Where results go (stdout)."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def remarks() -> Console:
+    """Where progress and explanations go (stderr), so that `--json | jq` keeps working."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout. Dates become ISO 8601."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=_encode))
+
+
+def _encode(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> Table:
+    """A Rich table; a column whose heading starts with `>` is right-aligned (numbers)."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(
+            column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*[_escape(cell) for cell in row])
+    return table
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "", if_empty: str
+) -> None:
+    """Print the table, or a sentence that says what to do when there is nothing to list."""
+    if rows:
+        results().print(make_table(columns, rows, title=title))
+    else:
+        remarks().print(if_empty)
+
+
+def human_bytes(count: float) -> str:
+    """1536 -> '1.5 KiB'."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def human_seconds(seconds: float) -> str:
+    """0.0123 -> '12 ms', 75 -> '1 min 15 s'."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def _escape(cell: object) -> str:
+    from rich.markup import escape
+
+    return escape(str(cell))

@@ -1,0 +1,117 @@
+"""`trefoil predict IMAGE...`: a clinic asks the model without showing it the X-ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from libs.cli.options import JsonOption, ProfileOption
+
+if TYPE_CHECKING:
+    from libs.cli.client.predictions import Prediction
+    from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Chest X-rays, JPEG or PNG.")],
+    profile: ProfileOption,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Model id or name; without it, the only one there is.")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="PNEUMONIA from this probability on.")
+    ] = 0.5,
+    batch: Annotated[int, typer.Option(min=1, max=256, help="Images per question.")] = 32,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a model about X-rays; only you see the images and the answers."""
+    from libs.cli.client.session import run
+    from libs.cli.output import print_json
+
+    chosen, predictions = run(_ask(profile, images, model, batch))
+    rows = _rows(images, predictions, threshold)
+    if as_json:
+        answered = sum(prediction.latency_s for prediction in predictions)
+        views = [_prediction_view(prediction) for prediction in predictions]
+        print_json({"model_id": chosen.model_id, "latency_s": answered, "images": rows, "questions": views})
+        return
+    _print(chosen, rows, predictions)
+
+
+async def _ask(
+    profile: Path, paths: list[Path], wanted: str | None, batch: int
+) -> tuple[coordinator_pb2.Model, list[Prediction]]:
+    import numpy as np
+
+    from libs.cli.client.models import choose_model
+    from libs.cli.client.predictions import predict as ask
+    from libs.cli.client.session import open_session
+    from libs.data.images import load_image
+    from libs.data.transforms import to_model_input
+    from libs.secure_nn.plan import Plan
+
+    async with open_session(profile) as session:
+        model = await choose_model(session, wanted)
+        size = Plan.from_json(model.plan).input_shape[1]
+        # Every image is read before the first question, so that a bad file costs nothing.
+        pixels = to_model_input(np.stack([load_image(_existing(path), size=size) for path in paths])).numpy()
+        starts = range(0, len(paths), batch)
+        return model, [
+            await ask(session, model_id=model.model_id, images=pixels[start : start + batch])
+            for start in starts
+        ]
+
+
+def _existing(path: Path) -> Path:
+    from libs.core.errors import InvalidInput
+
+    if not path.is_file():
+        raise InvalidInput(f"There is no image {path}. Check the path.")
+    return path
+
+
+def _rows(paths: list[Path], predictions: list[Prediction], threshold: float) -> list[dict[str, Any]]:
+    import numpy as np
+
+    from libs.data.imageset import CLASS_NAMES, POSITIVE
+    from libs.fl.evaluation import probabilities_of
+
+    probabilities = probabilities_of(np.concatenate([prediction.logits for prediction in predictions]))
+    return [
+        {
+            "image": str(path),
+            "probability": round(float(probability), 4),
+            "label": CLASS_NAMES[POSITIVE if probability >= threshold else 1 - POSITIVE],
+        }
+        for path, probability in zip(paths, probabilities, strict=True)
+    ]
+
+
+def _prediction_view(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "computation_id": prediction.computation_id,
+        "images": len(prediction.logits),
+        "latency_s": prediction.latency_s,
+        "dealer": prediction.dealer,
+        "evaluators": [vars(evaluator) for evaluator in prediction.evaluators],
+    }
+
+
+def _print(model: coordinator_pb2.Model, rows: list[dict[str, Any]], predictions: list[Prediction]) -> None:
+    from libs.cli.output import human_seconds, print_table, results
+    from libs.cli.who_saw_what import print_who_saw_what
+
+    print_table(
+        ["image", ">probability of pneumonia", "label"],
+        [[row["image"], f"{row['probability']:.1%}", row["label"]] for row in rows],
+        if_empty="No image was given.",
+    )
+    total = sum(prediction.latency_s for prediction in predictions)
+    online = sum(max(evaluator.online_s for evaluator in p.evaluators) for p in predictions)
+    results().print(
+        f"{len(rows)} image(s) in {human_seconds(total)}, of which {human_seconds(online)} was computing on "
+        f"shares. Model {model.model_id}. Not a medical device: research use only.\n"
+    )
+    print_who_saw_what(predictions[-1])

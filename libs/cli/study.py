@@ -1,0 +1,352 @@
+"""`trefoil study`: scientists create and watch studies; hospital staff read the plans and decide."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from libs.cli.options import JsonOption, ProfileOption
+
+if TYPE_CHECKING:
+    from libs.fl.training_plan import TrainingPlan
+    from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
+    from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
+
+app = typer.Typer(help="Create, watch, approve and deny studies.", no_args_is_help=True)
+
+StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="The study's id.")]
+
+
+# ---------------------------------------------------------------- scientists
+
+
+@app.command()
+def create(
+    profile: ProfileOption,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", "-t", help="Use every data set with these tags; repeat for more."),
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", help="Use this data set (hospital/name); repeat for more."),
+    ] = None,
+    title: Annotated[str, typer.Option(help="One line that owners read first.")] = "Pneumonia detector",
+    plan: Annotated[
+        Path | None, typer.Option(help="Training plan (JSON); without it, the default for the model.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="small_cnn, medium_cnn or resnet18.")] = "small_cnn",
+    image_size: Annotated[int, typer.Option(min=8, max=1024, help="Pixels a side.")] = 28,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Training rounds.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first weights and of all training.")] = 0,
+    watch: Annotated[bool, typer.Option(help="Stay and show the progress.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Create a study, deal its first weights to the three parties, and ask the owners."""
+    from libs.cli.client.catalogue import search_datasets
+    from libs.cli.client.session import open_session, run
+    from libs.cli.client.studies import create_and_start
+    from libs.cli.output import print_json, remarks
+    from libs.core.errors import InvalidInput, NotFound
+    from libs.fl.presets import default_plan
+    from libs.fl.training_plan import TrainingPlan
+
+    if not tag and not dataset:
+        raise InvalidInput("Name data sets with --dataset, or find them with --tag.")
+
+    async def ask() -> coordinator_pb2.Study:
+        async with open_session(profile) as session:
+            found = await search_datasets(session, tags=tag or [])
+            chosen = [d for d in found if not dataset or d.dataset_id in dataset]
+            missing = sorted(set(dataset or []) - {d.dataset_id for d in chosen})
+            if missing or not chosen:
+                wanted = ", ".join(missing) or f"with the tags {', '.join(tag or [])}"
+                raise NotFound(f"No data set {wanted}. See what there is: trefoil dataset search")
+            agreed = _read_plan(plan, TrainingPlan) or default_plan(
+                model=model, image_size=image_size, images=sum(d.images for d in chosen), rounds=rounds
+            ).model_copy(update={"seed": seed, "dataset_tags": tuple(tag or ())})
+            return await create_and_start(
+                session, plan=agreed, title=title, dataset_ids=[d.dataset_id for d in chosen]
+            )
+
+    study = run(ask())
+    if as_json and not watch:
+        print_json(_view(study))
+        return
+    remarks().print(
+        f"Created study [bold]{study.study_id}[/] (plan {study.plan_hash[:12]}…). Each owner now decides: "
+        f"trefoil study approve {study.study_id}"
+    )
+    if watch:
+        _watch(profile, study.study_id, as_json=as_json)
+
+
+@app.command("list")
+def list_all(profile: ProfileOption, as_json: JsonOption = False) -> None:
+    """All studies and how far they are."""
+    from libs.cli.client.catalogue import list_studies
+    from libs.cli.client.session import open_session, run
+    from libs.cli.client.studies import STATE_NAMES
+    from libs.cli.output import print_json, print_table
+
+    async def ask() -> list[coordinator_pb2.Study]:
+        async with open_session(profile) as session:
+            return await list_studies(session)
+
+    studies = run(ask())
+    if as_json:
+        print_json([_view(study) for study in studies])
+        return
+    print_table(
+        ["study", "title", "state", ">rounds", ">hospitals", "model"],
+        [
+            [
+                study.study_id,
+                study.title,
+                STATE_NAMES.get(study.state, "?"),
+                f"{study.rounds_done}/{study.rounds_planned}",
+                len(study.members),
+                study.released_model_id,
+            ]
+            for study in studies
+        ],
+        if_empty="There are no studies. Create one: trefoil study create --tag chest-x-ray",
+    )
+
+
+@app.command()
+def show(study: StudyArgument, profile: ProfileOption, as_json: JsonOption = False) -> None:
+    """One study: plan, hospitals and rounds."""
+    from libs.cli.client.session import open_session, run
+    from libs.cli.client.studies import get_study
+    from libs.cli.output import print_json
+
+    async def ask() -> coordinator_pb2.Study:
+        async with open_session(profile) as session:
+            return await get_study(session, study)
+
+    found = run(ask())
+    if as_json:
+        print_json(_view(found))
+    else:
+        _print_study(found)
+
+
+@app.command()
+def watch(study: StudyArgument, profile: ProfileOption, as_json: JsonOption = False) -> None:
+    """Show the progress until the study ends."""
+    _watch(profile, study, as_json=as_json)
+
+
+@app.command()
+def cancel(study: StudyArgument, profile: ProfileOption, as_json: JsonOption = False) -> None:
+    """Stop a study. Its training versions remain at the parties; no model is released."""
+    from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
+    from libs.cli.output import print_json, results
+    from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
+
+    async def ask() -> coordinator_pb2.Study:
+        async with open_session(profile) as session:
+            request = coordinator_pb2.CancelStudyRequest(study_id=study)
+            return (await session.coordinator.CancelStudy(request, timeout=CALL_TIMEOUT_S)).study
+
+    cancelled = run(ask())
+    if as_json:
+        print_json(_view(cancelled))
+    else:
+        results().print(f"Cancelled [bold]{cancelled.study_id}[/].")
+
+
+def _watch(profile: Path, study_id: str, *, as_json: bool) -> None:
+    from libs.cli.client.session import open_session, run
+    from libs.cli.client.studies import require_ready, watch
+    from libs.cli.output import print_json, remarks, results
+    from libs.cli.study_progress import StudyProgress
+
+    async def ask() -> coordinator_pb2.Study:
+        async with open_session(profile) as session:
+            return await StudyProgress(remarks()).follow(watch(session, study_id))
+
+    study = run(ask())
+    if as_json:
+        print_json(_view(study))
+    require_ready(study)
+    if not as_json:
+        results().print(f"Ready. Ask it: trefoil predict IMAGE --model {study.released_model_id}")
+
+
+def _read_plan(path: Path | None, plan_type: type[TrainingPlan]) -> TrainingPlan | None:
+    return None if path is None else plan_type.from_json(path.read_bytes())
+
+
+# ---------------------------------------------------------------- hospital staff
+
+
+@app.command()
+def proposals(
+    profile: ProfileOption,
+    pending: Annotated[bool, typer.Option("--pending", help="Only those that wait for a decision.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Training plans that ask for this hospital's data (staff)."""
+    from libs.cli.output import print_json, print_table
+    from libs.cli.proposals import STATES, list_proposals, view
+
+    found = list_proposals(profile, pending_only=pending)
+    if as_json:
+        print_json([view(proposal) for proposal in found])
+        return
+    print_table(
+        ["study", "title", "asked by", "data set", "decision", "plan hash"],
+        [
+            [
+                p.study_id,
+                p.title,
+                p.requested_by,
+                p.dataset_name,
+                STATES.get(p.state, "?"),
+                f"{p.plan_hash[:12]}…",
+            ]
+            for p in found
+        ],
+        if_empty="No training plan asks for this hospital's data.",
+    )
+
+
+@app.command()
+def approve(
+    study: StudyArgument,
+    profile: ProfileOption,
+    plan_hash: Annotated[
+        str, typer.Option("--hash", help="Approve only this plan (hex); without it, the plan is shown first.")
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let this hospital's data be used as the plan says, and for nothing else (staff)."""
+    from libs.cli.output import remarks
+    from libs.cli.proposals import decide, find_proposal
+
+    proposal = find_proposal(profile, study)
+    if not plan_hash and not yes:
+        remarks().print(_plan_text(proposal))
+        typer.confirm(f"Train on {proposal.dataset_name} with exactly this plan?", abort=True)
+    decided = decide(profile, study, plan_hash=plan_hash or proposal.plan_hash, approve=True, reason="")
+    _print_decision(decided, as_json=as_json)
+
+
+@app.command()
+def deny(
+    study: StudyArgument,
+    profile: ProfileOption,
+    reason: Annotated[str, typer.Option(help="One sentence that the scientist will read.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Refuse the plan, or take an approval back (staff)."""
+    from libs.cli.proposals import decide, find_proposal
+
+    proposal = find_proposal(profile, study)
+    decided = decide(profile, study, plan_hash=proposal.plan_hash, approve=False, reason=reason)
+    _print_decision(decided, as_json=as_json)
+
+
+def _plan_text(proposal: hospital_pb2.Proposal) -> str:
+    from rich.markup import escape
+
+    lines = [f"[bold]{escape(proposal.title)}[/], asked by {escape(proposal.requested_by)}"]
+    lines += [f"data set   {escape(proposal.dataset_name)}", f"plan hash  {proposal.plan_hash}"]
+    for key, value in json.loads(proposal.training_plan).items():
+        lines.append(f"  {key:22} {escape(json.dumps(value))}")
+    return "\n".join(lines)
+
+
+def _print_decision(proposal: hospital_pb2.Proposal, *, as_json: bool) -> None:
+    from libs.cli.output import print_json, results
+    from libs.cli.proposals import STATES, view
+
+    if as_json:
+        print_json(view(proposal))
+    else:
+        results().print(
+            f"[bold]{proposal.study_id}[/] is {STATES.get(proposal.state, 'unknown')} at this hospital."
+        )
+
+
+# ---------------------------------------------------------------- views
+
+
+def _view(study: coordinator_pb2.Study) -> dict[str, Any]:
+    from libs.cli.client.studies import DECISION_NAMES, PHASE_NAMES, STATE_NAMES
+
+    return {
+        "study_id": study.study_id,
+        "title": study.title,
+        "state": STATE_NAMES.get(study.state, "unknown"),
+        "plan_hash": study.plan_hash,
+        "training_plan": json.loads(study.training_plan or b"{}"),
+        "rounds_done": study.rounds_done,
+        "rounds_planned": study.rounds_planned,
+        "latest_model_id": study.latest_model_id,
+        "released_model_id": study.released_model_id,
+        "failure": study.failure,
+        "created_by": study.created_by,
+        "created_at": study.created_at.ToDatetime(tzinfo=UTC),
+        "members": [
+            {
+                "hospital": member.hospital_name,
+                "dataset_id": member.dataset_id,
+                "images": member.images,
+                "decision": DECISION_NAMES.get(member.decision, "unknown"),
+                "phase": PHASE_NAMES.get(member.phase, ""),
+                "problem": member.problem,
+            }
+            for member in study.members
+        ],
+        "rounds": [
+            {
+                "number": number.number,
+                "participants": list(number.participant_identities),
+                "survivors": list(number.survivor_identities),
+                "bytes_between_parties": number.bytes_between_parties,
+            }
+            for number in study.rounds
+        ],
+    }
+
+
+def _print_study(study: coordinator_pb2.Study) -> None:
+    from libs.cli.client.studies import DECISION_NAMES, STATE_NAMES
+    from libs.cli.output import human_bytes, print_table, results
+
+    console = results()
+    console.print(f"[bold]{study.title}[/] ({study.study_id}) is {STATE_NAMES.get(study.state, 'unknown')}.")
+    console.print(f"Plan {study.plan_hash}, {study.rounds_done} of {study.rounds_planned} rounds done.")
+    if study.failure:
+        console.print(f"[red]{study.failure}[/]")
+    if study.released_model_id:
+        console.print(f"Model: {study.released_model_id}")
+    print_table(
+        ["hospital", "data set", ">images", "decision", "problem"],
+        [
+            [m.hospital_name, m.dataset_id, m.images, DECISION_NAMES.get(m.decision, "?"), m.problem]
+            for m in study.members
+        ],
+        if_empty="No hospital takes part.",
+    )
+    print_table(
+        [">round", ">hospitals", ">counted", ">between parties"],
+        [
+            [
+                r.number,
+                len(r.participant_identities),
+                len(r.survivor_identities),
+                human_bytes(r.bytes_between_parties),
+            ]
+            for r in study.rounds
+        ],
+        if_empty="No round has begun.",
+    )

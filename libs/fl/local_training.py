@@ -1,0 +1,163 @@
+"""One hospital's part of one training round: from the current weights to an update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional
+
+from libs.core.errors import InvalidInput
+from libs.data.imageset import CLASS_NAMES, POSITIVE, ImageSet, require_both_classes
+from libs.data.partition import split_by_patient
+from libs.data.transforms import to_model_input
+from libs.fl.augmentation import augment
+from libs.fl.evaluation import predict_logits
+from libs.fl.metrics import RoundMetrics, score_histogram
+from libs.fl.training_plan import Optimizer, TrainingPlan
+from libs.fl.vectorise import state_vector
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """What training gave: `update` = weights after - weights before, laid out as by `state_vector`."""
+
+    update: npt.NDArray[np.float32]
+    metrics: RoundMetrics
+
+    def __repr__(self) -> str:
+        return f"LocalResult(update=<{self.update.size} values, redacted>, metrics=<redacted>)"
+
+
+def divide(imageset: ImageSet, plan: TrainingPlan) -> tuple[ImageSet, ImageSet]:
+    """(training, validation) part of a hospital's images: disjoint by patient, the same in every round."""
+    require_both_classes(imageset)
+    return split_by_patient(imageset, fraction=plan.validation_fraction, seed=plan.seed)
+
+
+def train_locally(
+    module: nn.Module,
+    imageset: ImageSet,
+    plan: TrainingPlan,
+    *,
+    round_number: int,
+    seed: int,
+    on_progress: Callable[[float], None] | None = None,
+) -> LocalResult:
+    """Train `module` (in place) for `plan.local_epochs` over the hospital's training part.
+
+    `round_number` counts from 1 and sets the learning rate; `seed` must differ between hospitals and
+    rounds. The result is a function of the weights, images, plan, round and seed alone (for one number of
+    torch threads, which the caller sets). `on_progress` hears the fraction done, 0 to 1, after every batch.
+    Raises InvalidInput when the images do not fit the plan or training diverges.
+    """
+    _check(imageset, plan)
+    training, validation = divide(imageset, plan)
+    before = state_vector(module)
+    loss_sum = _train(module, training, plan, round_number=round_number, seed=seed, on_progress=on_progress)
+    update = state_vector(module) - before
+    if not np.isfinite(update).all():
+        raise InvalidInput(
+            "Training diverged: weights are no longer finite. Lower learning_rate in a new plan."
+        )
+    return LocalResult(update=update, metrics=_measure(module, validation, loss_sum, len(training)))
+
+
+def _check(imageset: ImageSet, plan: TrainingPlan) -> None:
+    if imageset.size != plan.image_size:
+        raise InvalidInput(f"The plan is for images of {plan.image_size} pixels, not {imageset.size}.")
+    if plan.channels != 1 or plan.classes != len(CLASS_NAMES):
+        raise InvalidInput(f"Radiographs have one channel and {len(CLASS_NAMES)} classes. Correct the plan.")
+
+
+def _train(
+    module: nn.Module,
+    training: ImageSet,
+    plan: TrainingPlan,
+    *,
+    round_number: int,
+    seed: int,
+    on_progress: Callable[[float], None] | None,
+) -> float:
+    """Loss summed over the samples of the last epoch, as they were seen."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.from_numpy(training.labels)
+    weights = _class_weights(labels) if plan.balance_classes else None
+    optimizer = _optimizer(module, plan, learning_rate=plan.learning_rate_in(round_number=round_number))
+    batches = max(1, -(-len(training) // plan.batch_size))
+    loss_sum = 0.0
+    _set_training_mode(module, frozen=plan.freezes_statistics_in(round_number=round_number))
+    for epoch in range(plan.local_epochs):
+        loss_sum = 0.0
+        order = torch.randperm(len(training), generator=generator)
+        # Parts of nearly equal size: no last batch of one image, which BatchNorm could not normalise.
+        for i, chosen in enumerate(torch.tensor_split(order, batches)):
+            x = augment(
+                to_model_input(training.images[chosen.numpy()]), plan.augmentation, generator=generator
+            )
+            loss = functional.cross_entropy(
+                module(x), labels[chosen], weight=weights, label_smoothing=plan.label_smoothing
+            )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            loss_sum += float(loss.detach()) * len(chosen)
+            if on_progress is not None:
+                on_progress((epoch * batches + i + 1) / (plan.local_epochs * batches))
+    return loss_sum
+
+
+def _set_training_mode(module: nn.Module, *, frozen: bool) -> None:
+    """Training mode, but with `frozen` BatchNorm normalises as the averaged model will.
+
+    Hospitals whose patients differ normalise differently, and the mean of their weights fits none of the
+    means of their statistics. Sharing fixed statistics in the later rounds removes that (FixBN, Zhong et al.,
+    "Making Batch Normalization Great in Federated Deep Learning", 2023). Its scale and shift still learn.
+    """
+    module.train()
+    for layer in module.modules():
+        if frozen and isinstance(layer, nn.BatchNorm2d):
+            layer.eval()
+
+
+def _class_weights(labels: torch.Tensor) -> torch.Tensor:
+    """n / (classes * n_c): the classes weigh the same, and the weights' mean over the images is 1."""
+    counts = torch.bincount(labels, minlength=len(CLASS_NAMES)).to(torch.float32)
+    return len(labels) / (len(CLASS_NAMES) * counts)
+
+
+def _optimizer(module: nn.Module, plan: TrainingPlan, *, learning_rate: float) -> torch.optim.Optimizer:
+    """A fresh one each round (its state never leaves a hospital). Biases and BatchNorm are not decayed."""
+    decayed = [p for p in module.parameters() if p.ndim > 1]
+    others = [p for p in module.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": plan.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if plan.optimizer is Optimizer.ADAMW:
+        return torch.optim.AdamW(groups, lr=learning_rate)
+    return torch.optim.SGD(groups, lr=learning_rate, momentum=plan.momentum, nesterov=plan.momentum > 0)
+
+
+def _measure(module: nn.Module, validation: ImageSet, loss_sum: float, samples: int) -> RoundMetrics:
+    logits = predict_logits(module, validation.images)
+    labels = torch.from_numpy(validation.labels)
+    validation_loss = float(functional.cross_entropy(logits, labels, reduction="sum"))
+    probabilities = torch.softmax(logits, dim=1)[:, POSITIVE].numpy()
+    positive, predicted = validation.labels == POSITIVE, probabilities >= 0.5
+    return RoundMetrics(
+        train_loss_sum=loss_sum,
+        train_samples=samples,
+        validation_loss_sum=validation_loss,
+        validation_samples=len(validation),
+        true_positives=int((predicted & positive).sum()),
+        false_positives=int((predicted & ~positive).sum()),
+        true_negatives=int((~predicted & ~positive).sum()),
+        false_negatives=int((~predicted & positive).sum()),
+        positive_scores=score_histogram(probabilities[positive]),
+        negative_scores=score_histogram(probabilities[~positive]),
+    )

@@ -1,0 +1,145 @@
+"""What the hospitals are asked to do: declarative, hashed, and approved by each data owner.
+
+A plan is data. It names an architecture and numbers; it cannot carry code. Hospitals approve the hash of its
+canonical JSON, so no word of it can change afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from libs.core.errors import InvalidInput
+
+_MAX_JSON_BYTES = 64 * 1024
+
+
+class Optimizer(StrEnum):
+    """The rule that turns gradients into steps, within one hospital and one round."""
+
+    SGD = "sgd"
+    ADAMW = "adamw"
+
+
+class LearningRateSchedule(StrEnum):
+    """How the learning rate changes over the rounds."""
+
+    CONSTANT = "constant"
+    COSINE = "cosine"
+
+
+class Strategy(StrEnum):
+    """How contributions become the next version of the model."""
+
+    FEDAVG = "fedavg"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=False)
+
+
+class Augmentation(_Frozen):
+    """Random changes of each training image, drawn anew every epoch. Zero switches one off."""
+
+    shift: float = Field(default=0.0, ge=0, le=0.5, description="largest shift, as a fraction of the side")
+    rotation_degrees: float = Field(default=0.0, ge=0, le=180)
+    zoom: float = Field(default=0.0, ge=0, le=0.5, description="largest relative change of size")
+    brightness: float = Field(default=0.0, ge=0, le=1, description="largest offset, in units of full scale")
+    contrast: float = Field(default=0.0, ge=0, le=0.9, description="largest relative change of contrast")
+    noise: float = Field(default=0.0, ge=0, le=1, description="standard deviation, in units of full scale")
+
+
+class TrainingPlan(_Frozen):
+    """One study's training, complete: the same plan, data and seed give the same model.
+
+    Numbers of time are in seconds. `update_bound` is the largest absolute change of a coordinate that a
+    hospital may contribute; `scale_bits` the fixed-point precision of model versions.
+    """
+
+    model: str = Field(min_length=1, max_length=64)
+    image_size: int = Field(ge=8, le=1024)
+    channels: int = Field(default=1, ge=1, le=4)
+    classes: int = Field(default=2, ge=2, le=1000)
+    rounds: int = Field(ge=1, le=1000)
+    local_epochs: int = Field(default=1, ge=1, le=100)
+    batch_size: int = Field(default=64, ge=2, le=4096)
+    optimizer: Optimizer = Optimizer.SGD
+    learning_rate: float = Field(gt=0, le=10)
+    final_learning_rate: float = Field(
+        default=0.0, ge=0, le=10, description="where the cosine schedule would end, one round after the last"
+    )
+    lr_schedule: LearningRateSchedule = LearningRateSchedule.COSINE
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    balance_classes: bool = Field(
+        default=False, description="weigh samples so that each hospital's classes count equally in its loss"
+    )
+    freeze_statistics_after: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="share of the rounds after which BatchNorm keeps the federation's running statistics",
+    )
+    augmentation: Augmentation = Augmentation()
+    strategy: Strategy = Strategy.FEDAVG
+    quorum: int = Field(default=2, ge=1, le=1000, description="hospitals without which a round is void")
+    round_deadline_s: float = Field(default=600.0, gt=0, le=86400)
+    scale_bits: int = Field(default=20, ge=8, le=24)
+    update_bound: float = Field(default=64.0, gt=0, le=2**20)
+    validation_fraction: float = Field(default=0.1, gt=0, le=0.5)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    dataset_tags: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(
+        default=(), max_length=32
+    )
+
+    @model_validator(mode="after")
+    def _fits_the_ring(self) -> Self:
+        if self.update_bound * 2**self.scale_bits >= 2**30:
+            raise ValueError("update_bound * 2^scale_bits must stay below 2^30; lower one of them")
+        return self
+
+    def learning_rate_in(self, *, round_number: int) -> float:
+        """The learning rate of a round, counted from 1 to `rounds`: the same in all hospitals."""
+        if not 1 <= round_number <= self.rounds:
+            raise InvalidInput(f"This plan has rounds 1 to {self.rounds}, not {round_number}.")
+        if self.lr_schedule is LearningRateSchedule.CONSTANT:
+            return self.learning_rate
+        share_left = (1 + math.cos(math.pi * (round_number - 1) / self.rounds)) / 2
+        return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * share_left
+
+    def freezes_statistics_in(self, *, round_number: int) -> bool:
+        """Whether BatchNorm uses the statistics it got, instead of each batch's own, in a round."""
+        return round_number > self.freeze_statistics_after * self.rounds
+
+    def canonical_json(self) -> bytes:
+        """The one JSON form of this plan: keys sorted, no spaces, every field present, ASCII."""
+        return json.dumps(
+            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True
+        ).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """Parse and check a plan. Raises InvalidInput naming every wrong field."""
+        if len(text) > _MAX_JSON_BYTES:
+            raise InvalidInput(f"A training plan has at most {_MAX_JSON_BYTES} bytes.")
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(str(part) for part in problem['loc']) or 'plan'}: {problem['msg']}"
+                for problem in error.errors(include_input=False, include_url=False)
+            )
+            raise InvalidInput(
+                f"The training plan is not valid ({problems}). Correct it and send it again."
+            ) from None
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of `canonical_json()`, hex: what a data owner approves."""
+        return hashlib.sha256(self.canonical_json()).hexdigest()

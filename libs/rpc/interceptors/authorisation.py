@@ -1,0 +1,84 @@
+"""Second: may this process, with this token, call this method."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+
+import grpc
+
+from libs.core.errors import CallerError, PermissionDenied, Unauthenticated
+from libs.rpc.access_policy import Rule
+from libs.rpc.caller import calling_as, current_caller
+from libs.rpc.identity import Kind
+from libs.rpc.interceptors.handlers import Context, Handler, Next, refusing, wrap
+from libs.rpc.interceptors.refusal import refuse
+from libs.rpc.tokens import TokenClaims, TokenVerifier
+
+_BEARER = "bearer "
+
+
+class AuthorisationInterceptor(grpc.aio.ServerInterceptor):
+    """Lets a call pass if the method's rule does. A method without a rule is refused, served or not."""
+
+    def __init__(self, policy: Mapping[str, Rule], tokens: TokenVerifier) -> None:
+        self._policy, self._tokens = policy, tokens
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """Wrap the handler with the method's rule; a method that is unlisted or not served gets a refusal."""
+        method = handler_call_details.method
+        handler = await continuation(handler_call_details)
+        rule = self._policy.get(method)
+        if handler is None or rule is None:
+            handler, rule = refusing(_NOT_OFFERED), _NOBODY
+        return wrap(handler, partial(self._authorised, rule=rule))
+
+    async def _authorised(self, context: Context, proceed: Next, *, rule: Rule) -> Any:
+        caller = current_caller()
+        try:
+            token = self._check(context, caller.identity.kind, rule)
+        except CallerError as error:
+            await refuse(context, error, request_id=caller.request_id)
+        with calling_as(caller.with_token(token)):
+            return await proceed()
+
+    def _check(self, context: Context, kind: Kind, rule: Rule) -> TokenClaims | None:
+        """The verified token, or None where the certificate is enough; raises for everybody else."""
+        if not rule.allowed:
+            raise _NOT_OFFERED
+        if not rule.admits_kind(kind):
+            raise PermissionDenied(
+                f"The certificate of a {kind.value} does not allow this call. Use one that was made for it."
+            )
+        roles = rule.roles_for(kind)
+        if not roles:
+            return None
+        token = self._tokens.verify(_bearer_token(context))
+        if token.role not in roles:
+            needed = " or ".join(sorted(role.value for role in roles))
+            raise PermissionDenied(
+                f"This call needs a token with the role {needed}; yours says {token.role.value}."
+            )
+        return token
+
+
+_NOBODY = Rule(frozenset())
+_NOT_OFFERED = PermissionDenied(
+    "This service does not offer that method. Check the address and that both sides run the same release."
+)
+
+
+def _bearer_token(context: Context) -> str:
+    """The one token in the call's metadata; Unauthenticated if there is none, or several to choose from."""
+    values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+    if not values:
+        raise Unauthenticated("This call needs a token. Get one with: trefoil keys token")
+    value = values[0]
+    if len(values) > 1 or not isinstance(value, str) or not value.lower().startswith(_BEARER):
+        raise Unauthenticated("The call's authorization metadata must be one text: Bearer <token>.")
+    return value[len(_BEARER) :]

@@ -1,0 +1,80 @@
+"""The part of a service's settings that its server needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import field_validator
+
+from libs.rpc.identity import TlsFiles
+from libs.rpc.recorder import Recorder
+from libs.rpc.server import RpcServer
+from libs.rpc.tokens import TokenSecret, TokenVerifier, read_token_secret
+from libs.runtime.settings import ServiceSettings
+
+
+class TlsSettings(ServiceSettings):
+    """Where the certificate, its private key and the CA's certificate are."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+    @property
+    def files(self) -> TlsFiles:
+        """The same, as channels and servers take it."""
+        return TlsFiles(certificate=self.certificate, key=self.key, ca=self.ca)
+
+
+class TokenSecretSettings(ServiceSettings):
+    """An issuer whose tokens are accepted, the file with its secret, and the audience they must name."""
+
+    issuer: str
+    secret: Path
+    audience: str
+
+
+class RpcSettings(ServiceSettings):
+    """Base of the settings of every service with a server."""
+
+    listen: str
+    tls: TlsSettings
+    token_secrets: tuple[TokenSecretSettings, ...]
+    reflection: bool = False
+    record_received_to: Path | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    def token_verifier(self) -> TokenVerifier:
+        """Reads the secrets. InvalidInput if one is unreadable or too short."""
+        return TokenVerifier(
+            [
+                TokenSecret(
+                    issuer=entry.issuer, secret=read_token_secret(entry.secret), audience=entry.audience
+                )
+                for entry in self.token_secrets
+            ]
+        )
+
+    def recorder(self) -> Recorder | None:
+        """The recorder that the settings ask for; FailedPrecondition outside of tests."""
+        return None if self.record_received_to is None else Recorder(self.record_received_to)
+
+    def server(self, *, name: str, recorder: Recorder | None) -> RpcServer:
+        """The server that these settings describe.
+
+        `recorder` is one for the whole process, channels included.
+        """
+        return RpcServer(
+            name=name,
+            listen=self.listen,
+            tls=self.tls.files,
+            tokens=self.token_verifier(),
+            reflection=self.reflection,
+            recorder=recorder,
+        )

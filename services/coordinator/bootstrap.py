@@ -1,0 +1,170 @@
+"""Puts the coordinator together. Nothing else in it knows more than its neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from libs.core.clock import Clock, SystemClock
+from libs.core.errors import TrefoilError
+from libs.core.ids import PartyId
+from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2, coordinator_pb2_grpc
+from libs.rpc.server import RpcServer
+from libs.runtime.logging import configure_logging
+from libs.runtime.settings import load_settings
+from services.coordinator.adapters.compiler import TorchCompiler
+from services.coordinator.adapters.database import Database, open_database
+from services.coordinator.adapters.parties import GrpcParties
+from services.coordinator.attachments import Attachments
+from services.coordinator.catalogue import Catalogue
+from services.coordinator.changes import ChangeFeed, ProgressBoard
+from services.coordinator.hospital_events import HospitalEvents
+from services.coordinator.hospitals import Hospitals
+from services.coordinator.journal import Journal
+from services.coordinator.models import Models
+from services.coordinator.ports import Compiler, PartyAddress
+from services.coordinator.releases import Releases
+from services.coordinator.rounds import Rounds
+from services.coordinator.rpc import CoordinatorService
+from services.coordinator.settings import CoordinatorSettings
+from services.coordinator.studies import Studies
+from services.coordinator.supervisor import Supervisor
+from services.coordinator.wire import party_messages
+
+SERVICE = coordinator_pb2.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
+
+
+@dataclass(frozen=True)
+class Coordinator:
+    """A coordinator that has been put together; it does nothing before `start`."""
+
+    server: RpcServer
+    supervisor: Supervisor
+    database: Database
+    parties: GrpcParties
+
+    async def start(self) -> int:
+        """Listen, and go on with the stored studies. The bound port."""
+        port = await self.server.start()
+        self.supervisor.start()
+        return port
+
+    async def stop(self, *, grace_s: float) -> None:
+        """Stop serving and let go of everything. Studies stay as they are stored."""
+        await self.server.stop(grace_s=grace_s)
+        await self.release()
+
+    async def release(self) -> None:
+        """Hang up on the parties and close the database, once the server has stopped."""
+        await self.parties.close()
+        self.database.close()
+
+
+def build(
+    settings: CoordinatorSettings, *, clock: Clock | None = None, compiler: Compiler | None = None
+) -> Coordinator:
+    """Wire one coordinator and open its database. Raises what `open_database` and the settings raise."""
+    clock, compiler = clock or SystemClock(), compiler or TorchCompiler()
+    recorder = settings.recorder()
+    database = open_database(settings.database)
+    parties = GrpcParties(
+        [PartyAddress(PartyId(p.index), p.address, p.identity) for p in settings.parties],
+        tls=settings.tls.files,
+        call_timeout_s=settings.party_call_timeout_s,
+        closing_timeout_s=settings.closing_timeout_s,
+        recorder=recorder,
+    )
+    attachments = Attachments(clock=clock, reattach_grace_s=settings.reattach_grace_s)
+    feed, board = ChangeFeed(), ProgressBoard()
+    journal = Journal(repository=database, attachments=attachments, feed=feed)
+    catalogue = Catalogue(repository=database, attachments=attachments)
+    supervisor = Supervisor(
+        repository=database,
+        journal=journal,
+        rounds=Rounds(
+            journal=journal,
+            attachments=attachments,
+            parties=parties,
+            board=board,
+            clock=clock,
+            round_deadline_s=settings.round_deadline_s,
+            quorum_patience_s=settings.quorum_patience_s,
+            max_attempts=settings.max_round_attempts,
+        ),
+        releases=Releases(
+            journal=journal,
+            repository=database,
+            attachments=attachments,
+            compiler=compiler,
+            clock=clock,
+            round_deadline_s=settings.round_deadline_s,
+        ),
+        clock=clock,
+        party_patience_s=settings.party_patience_s,
+    )
+    service = CoordinatorService(
+        hospitals=Hospitals(
+            attachments=attachments,
+            catalogue=catalogue,
+            events=HospitalEvents(catalogue=catalogue, journal=journal, board=board, attachments=attachments),
+            journal=journal,
+            welcome=coordinator_pb2.Welcome(parties=party_messages(parties.addresses)),
+        ),
+        catalogue=catalogue,
+        studies=Studies(
+            repository=database,
+            journal=journal,
+            catalogue=catalogue,
+            parties=parties,
+            compiler=compiler,
+            clock=clock,
+            watch_interval_s=settings.watch_interval_s,
+            on_created=supervisor.supervise,
+        ),
+        models=Models(
+            repository=database,
+            parties=parties,
+            compiler=compiler,
+            clock=clock,
+            max_batch=settings.max_batch,
+            prediction_deadline_s=settings.prediction_deadline_s,
+        ),
+        board=board,
+        parties=parties.addresses,
+    )
+    server = settings.server(name="coordinator", recorder=recorder)
+    server.add(coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server, service, SERVICE)
+
+    async def end_streams() -> None:
+        await supervisor.stop()
+        feed.close()
+        attachments.close()
+
+    server.on_stop(end_streams)
+    return Coordinator(server, supervisor, database, parties)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the coordinator until it is told to stop. The exit status."""
+    if len(arguments) != 2 or arguments[0] != "--config":
+        print("usage: python -m services.coordinator --config FILE", file=sys.stderr)
+        return 2
+    try:
+        settings = load_settings(CoordinatorSettings, Path(arguments[1]))
+        configure_logging(service="coordinator", level=settings.log_level)
+        asyncio.run(_serve(settings))
+    except TrefoilError as error:
+        print(f"The coordinator did not start. {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(settings: CoordinatorSettings) -> None:
+    coordinator = build(settings)
+    try:
+        await coordinator.start()
+        await coordinator.server.serve_until_stopped()
+    finally:
+        await coordinator.release()

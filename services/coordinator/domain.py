@@ -1,0 +1,436 @@
+"""Studies and their rounds: what may follow what, as tables, and nothing about wires, files or time.
+
+Everything here is frozen. A method gives the next study or raises; a transition that is not in a table raises
+IllegalTransition, so no order of messages, timers and restarts can write an illegal state.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from datetime import datetime
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Protocol
+
+from libs.core.errors import Bug
+from libs.mpc.ring import Ring
+
+
+class IllegalTransition(Bug):
+    """A state was about to be left by a way that does not exist."""
+
+
+class StudyState(enum.Enum):
+    """Where a study is."""
+
+    CREATED = "created"
+    AWAITING_APPROVAL = "awaiting_approval"
+    TRAINING = "training"
+    CALIBRATING = "calibrating"
+    RELEASING = "releasing"
+    READY = "ready"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class StudyEvent(enum.Enum):
+    """What happens to a study."""
+
+    STARTED = "started"
+    APPROVED = "approved"
+    TRAINED = "trained"
+    CALIBRATED = "calibrated"
+    RELEASED = "released"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED = frozenset({StudyState.READY, StudyState.FAILED, StudyState.CANCELLED})
+
+STUDY_TRANSITIONS: Mapping[tuple[StudyState, StudyEvent], StudyState] = MappingProxyType(
+    {
+        (StudyState.CREATED, StudyEvent.STARTED): StudyState.AWAITING_APPROVAL,
+        (StudyState.AWAITING_APPROVAL, StudyEvent.APPROVED): StudyState.TRAINING,
+        (StudyState.TRAINING, StudyEvent.TRAINED): StudyState.CALIBRATING,
+        (StudyState.CALIBRATING, StudyEvent.CALIBRATED): StudyState.RELEASING,
+        (StudyState.RELEASING, StudyEvent.RELEASED): StudyState.READY,
+        **{(state, StudyEvent.FAILED): StudyState.FAILED for state in StudyState if state not in ENDED},
+        **{(state, StudyEvent.CANCELLED): StudyState.CANCELLED for state in StudyState if state not in ENDED},
+    }
+)
+
+
+class RoundKind(enum.Enum):
+    """What the hospitals contribute."""
+
+    TRAIN = "train"
+    RELEASE = "release"
+
+
+class RoundState(enum.Enum):
+    """Where a round is. OPENING and CLOSING are stored before the parties are asked: a restart asks again."""
+
+    OPENING = "opening"
+    OPEN = "open"
+    CLOSING = "closing"
+    COMPLETED = "completed"
+    ABANDONED = "abandoned"
+
+
+class RoundEvent(enum.Enum):
+    """What happens to a round."""
+
+    OPENED = "opened"
+    OVER = "over"
+    AGGREGATED = "aggregated"
+    FELL_SHORT = "fell_short"
+    RETRIED = "retried"
+
+
+ROUND_TRANSITIONS: Mapping[tuple[RoundState, RoundEvent], RoundState] = MappingProxyType(
+    {
+        (RoundState.OPENING, RoundEvent.OPENED): RoundState.OPEN,
+        (RoundState.OPEN, RoundEvent.OVER): RoundState.CLOSING,
+        (RoundState.CLOSING, RoundEvent.AGGREGATED): RoundState.COMPLETED,
+        (RoundState.CLOSING, RoundEvent.FELL_SHORT): RoundState.ABANDONED,
+        (RoundState.ABANDONED, RoundEvent.RETRIED): RoundState.OPENING,
+    }
+)
+
+
+class Decision(enum.Enum):
+    """A data owner's answer to a plan."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+
+
+DECISION_TRANSITIONS: Mapping[tuple[Decision, bool], Decision] = MappingProxyType(
+    {
+        (Decision.PENDING, True): Decision.APPROVED,
+        (Decision.PENDING, False): Decision.DENIED,
+        (Decision.APPROVED, True): Decision.APPROVED,
+        # Consent can be withdrawn at any time; a denial is final.
+        (Decision.APPROVED, False): Decision.DENIED,
+        (Decision.DENIED, False): Decision.DENIED,
+    }
+)
+
+
+class TaskStatus(enum.Enum):
+    """How far a hospital is with what it was asked to do."""
+
+    PENDING = "pending"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Task(Protocol):
+    """One hospital's part in a round or a calibration."""
+
+    @property
+    def hospital(self) -> str: ...
+    @property
+    def status(self) -> TaskStatus: ...
+
+
+@dataclass(frozen=True)
+class Participant:
+    """One hospital in a round. Weights of a round are exact and sum to 1."""
+
+    hospital: str
+    weight: Fraction
+    status: TaskStatus = TaskStatus.PENDING
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round, in its current attempt. Numbers count from 1; the release round comes after the last."""
+
+    number: int
+    kind: RoundKind
+    participants: tuple[Participant, ...]
+    opened_at: datetime
+    deadline: datetime
+    attempt: int = 0
+    state: RoundState = RoundState.OPENING
+    survivors: tuple[str, ...] = ()
+    closed_at: datetime | None = None
+    bytes_between_parties: int = 0
+
+    def after(self, event: RoundEvent) -> Round:
+        """The round in its next state."""
+        state = ROUND_TRANSITIONS.get((self.state, event))
+        if state is None:
+            raise IllegalTransition(f"round {self.number} is {self.state.value}, so not {event.value}")
+        return replace(self, state=state)
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """One hospital asked for bounds: step of the architecture -> b, with every value there below 2^b."""
+
+    hospital: str
+    status: TaskStatus = TaskStatus.PENDING
+    bounds: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Who was asked for bounds, and until when."""
+
+    deadline: datetime
+    calibrators: tuple[Calibrator, ...]
+
+
+@dataclass(frozen=True)
+class CompiledPlan:
+    """What the release makes: a plan without weights, and the bounds it was compiled from."""
+
+    json: bytes
+    hash: str
+    ring: Ring
+    parameter_length: int
+    bounds: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One hospital with one dataset in a study. `images` are those published when the study was created."""
+
+    hospital: str
+    hospital_name: str
+    dataset_id: str
+    dataset_name: str
+    images: int
+    decision: Decision = Decision.PENDING
+    problem: str = ""
+    end_told: bool = False
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study, complete: what is stored, and all that a restarted coordinator knows of it."""
+
+    study_id: str
+    request_id: str
+    title: str
+    plan_json: bytes
+    plan_hash: str
+    rounds_planned: int
+    quorum: int
+    parameters: int
+    creator: str
+    created_by: str
+    created_at: datetime
+    members: tuple[Member, ...]
+    state: StudyState = StudyState.CREATED
+    rounds: tuple[Round, ...] = ()
+    calibration: Calibration | None = None
+    compiled: CompiledPlan | None = None
+    failure: str = ""
+
+    # ------------------------------------------------------------ questions
+
+    @property
+    def ended(self) -> bool:
+        """True once nothing more can happen."""
+        return self.state in ENDED
+
+    @property
+    def current_round(self) -> Round | None:
+        """The newest round, open or not."""
+        return self.rounds[-1] if self.rounds else None
+
+    @property
+    def rounds_done(self) -> int:
+        """Training rounds completed."""
+        return sum(r.kind is RoundKind.TRAIN and r.state is RoundState.COMPLETED for r in self.rounds)
+
+    @property
+    def latest_model_id(self) -> str:
+        """The newest version of the training weights."""
+        return training_model_id(self.study_id, self.rounds_done)
+
+    @property
+    def released_model_id(self) -> str:
+        """The model that can be asked; empty before the study is ready."""
+        return release_model_id(self.study_id) if self.state is StudyState.READY else ""
+
+    @property
+    def approved(self) -> tuple[Member, ...]:
+        """The hospitals whose owners agreed."""
+        return tuple(member for member in self.members if member.decision is Decision.APPROVED)
+
+    @property
+    def decided(self) -> bool:
+        """True once no owner's answer is missing."""
+        return all(member.decision is not Decision.PENDING for member in self.members)
+
+    @property
+    def short_of_hospitals(self) -> str:
+        """Why the quorum cannot be met any more; empty while it can."""
+        denied = sum(member.decision is Decision.DENIED for member in self.members)
+        if len(self.members) - denied >= self.quorum:
+            return ""
+        return (
+            f"{denied} of {len(self.members)} hospitals denied the training plan, which needs {self.quorum}. "
+            "Ask their owners for the reason, or create a study with other data or a lower quorum."
+        )
+
+    def member(self, hospital: str) -> Member | None:
+        """The hospital's part in this study, if it has one."""
+        return next((member for member in self.members if member.hospital == hospital), None)
+
+    # ------------------------------------------------------------ what happens
+
+    def after(self, event: StudyEvent) -> Study:
+        """The study in its next state."""
+        state = STUDY_TRANSITIONS.get((self.state, event))
+        if state is None:
+            raise IllegalTransition(f"study {self.study_id} is {self.state.value}, so not {event.value}")
+        return replace(self, state=state)
+
+    def with_decision(self, hospital: str, *, approved: bool, reason: str) -> Study:
+        """An owner answered. Unchanged if it has no part here, has denied already, or the study is over."""
+        member = None if self.ended else self.member(hospital)
+        decision = None if member is None else DECISION_TRANSITIONS.get((member.decision, approved))
+        if member is None or decision is None:
+            return self
+        return self._with_member(replace(member, decision=decision, problem=reason if not approved else ""))
+
+    def with_end_told(self, hospital: str) -> Study:
+        """The hospital was sent the study's end."""
+        member = self.member(hospital)
+        return self if member is None else self._with_member(replace(member, end_told=True))
+
+    def with_problem(self, hospital: str, problem: str) -> Study:
+        """What went wrong at a hospital, in its own public words; empty clears it."""
+        member = self.member(hospital)
+        return self if member is None else self._with_member(replace(member, problem=problem))
+
+    def with_round(
+        self, kind: RoundKind, hospitals: AbstractSet[str], *, opened_at: datetime, deadline: datetime
+    ) -> Study:
+        """A new round with those of `hospitals` that approved; a new attempt after an abandoned one."""
+        participants = weigh(member for member in self.approved if member.hospital in hospitals)
+        last = self.current_round
+        if last is not None and last.state is RoundState.ABANDONED:
+            retried = replace(
+                last.after(RoundEvent.RETRIED),
+                attempt=last.attempt + 1,
+                participants=participants,
+                opened_at=opened_at,
+                deadline=deadline,
+            )
+            return self._with_last(retried)
+        expected = self.rounds_planned + 1 if kind is RoundKind.RELEASE else self.rounds_done + 1
+        if last is not None and last.state is not RoundState.COMPLETED:
+            raise IllegalTransition(f"round {last.number} is {last.state.value}; another cannot open")
+        opened = Round(expected, kind, participants, opened_at, deadline)
+        return replace(self, rounds=(*self.rounds, opened))
+
+    def with_round_event(self, event: RoundEvent) -> Study:
+        """The current round in its next state."""
+        if self.current_round is None:
+            raise IllegalTransition(f"study {self.study_id} has no round to be {event.value}")
+        return self._with_last(self.current_round.after(event))
+
+    def with_aggregate(
+        self, survivors: tuple[str, ...], *, closed_at: datetime, bytes_between_parties: int
+    ) -> Study:
+        """The three parties added the survivors' contributions."""
+        closed = self.with_round_event(RoundEvent.AGGREGATED).rounds[-1]
+        return self._with_last(
+            replace(
+                closed, survivors=survivors, closed_at=closed_at, bytes_between_parties=bytes_between_parties
+            )
+        )
+
+    def with_round_opened(self, *, opened_at: datetime, deadline: datetime) -> Study:
+        """The three parties take contributions. The time that opening took is not the hospitals'."""
+        opened = self.with_round_event(RoundEvent.OPENED).rounds[-1]
+        return self._with_last(replace(opened, opened_at=opened_at, deadline=deadline))
+
+    def with_task(self, hospital: str, *, number: int, attempt: int, status: TaskStatus) -> Study:
+        """A participant said that it has sent, or cannot. Unchanged if it was not asked for that."""
+        last = self.current_round
+        if (
+            last is None
+            or last.state is not RoundState.OPEN
+            or (last.number, last.attempt) != (number, attempt)
+        ):
+            return self
+        participants = tuple(
+            replace(p, status=status) if p.hospital == hospital and p.status is TaskStatus.PENDING else p
+            for p in last.participants
+        )
+        return self._with_last(replace(last, participants=participants))
+
+    def with_calibration(self, hospitals: Iterable[str], *, deadline: datetime) -> Study:
+        """All rounds are done; ask these hospitals for bounds."""
+        asked = tuple(Calibrator(hospital) for hospital in hospitals)
+        return replace(self.after(StudyEvent.TRAINED), calibration=Calibration(deadline, asked))
+
+    def with_bounds(self, hospital: str, bounds: Mapping[str, int] | None) -> Study:
+        """A hospital's bounds, or None if it failed. Unchanged if it was not asked or has answered."""
+        if self.state is not StudyState.CALIBRATING or self.calibration is None:
+            return self
+        status = TaskStatus.FAILED if bounds is None else TaskStatus.DONE
+        calibrators = tuple(
+            replace(c, status=status, bounds=bounds) if c == Calibrator(hospital) else c
+            for c in self.calibration.calibrators
+        )
+        return replace(self, calibration=replace(self.calibration, calibrators=calibrators))
+
+    def with_compiled(self, compiled: CompiledPlan) -> Study:
+        """The bounds are in and the plan is compiled."""
+        return replace(self.after(StudyEvent.CALIBRATED), compiled=compiled)
+
+    def with_failure(self, reason: str) -> Study:
+        """The study ends, with the reason in plain words."""
+        return replace(self.after(StudyEvent.FAILED), failure=reason)
+
+    def _with_member(self, changed: Member) -> Study:
+        members = tuple(changed if m.hospital == changed.hospital else m for m in self.members)
+        return replace(self, members=members)
+
+    def _with_last(self, changed: Round) -> Study:
+        return replace(self, rounds=(*self.rounds[:-1], changed))
+
+
+def training_model_id(study_id: str, number: int) -> str:
+    """The version of the weights after training round `number`; 0 is the one that the scientist deals."""
+    return f"{study_id}/round-{number}"
+
+
+def release_model_id(study_id: str) -> str:
+    """The released model."""
+    return f"{study_id}/released"
+
+
+def weigh(members: Iterable[Member]) -> tuple[Participant, ...]:
+    """Each member's images over those of all, exactly. Raises IllegalTransition for nobody or no images."""
+    chosen = tuple(members)
+    total = sum(member.images for member in chosen)
+    if total == 0:
+        raise IllegalTransition("a round needs hospitals with images")
+    return tuple(Participant(member.hospital, Fraction(member.images, total)) for member in chosen)
+
+
+def is_over(
+    tasks: Iterable[Task], *, deadline: datetime, now: datetime, quorum: int, gone: AbstractSet[str]
+) -> bool:
+    """Whether waiting longer is pointless: all answered, time is up, or only hospitals long gone miss.
+
+    `gone` are those that have been detached for longer than the grace time. They end the wait only when
+    enough others are done; otherwise they have until the deadline to come back.
+    """
+    every = tuple(tasks)
+    pending = {task.hospital for task in every if task.status is TaskStatus.PENDING}
+    done = sum(task.status is TaskStatus.DONE for task in every)
+    return not pending or now >= deadline or (pending <= gone and done >= quorum)

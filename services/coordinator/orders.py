@@ -1,0 +1,138 @@
+"""What each hospital still has to be told, derived from the study and stored nowhere else.
+
+Because it is derived, nothing has to be remembered about deliveries: a hospital that attaches again is
+told whatever is outstanding at that moment, and an order that no longer applies is never sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
+from libs.rpc._generated.trefoil.types.v1 import types_pb2
+from services.coordinator.domain import (
+    Decision,
+    Member,
+    Round,
+    RoundKind,
+    RoundState,
+    Study,
+    StudyState,
+    TaskStatus,
+    training_model_id,
+)
+
+_BEFORE_TRAINING = (StudyState.CREATED, StudyState.AWAITING_APPROVAL)
+
+
+@dataclass(frozen=True)
+class OrderKey:
+    """What makes an order the same order: it is sent once on each stream."""
+
+    study_id: str
+    kind: str
+    round: int = 0
+    attempt: int = 0
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order and its key."""
+
+    key: OrderKey
+    message: coordinator_pb2.CoordinatorOrder
+
+
+def outstanding_orders(study: Study, hospital: str) -> Iterator[Order]:
+    """What this hospital has to be told about this study now."""
+    member = study.member(hospital)
+    if member is None:
+        return
+    if study.ended:
+        if not member.end_told:
+            yield _study_ended(study)
+        return
+    if study.state in _BEFORE_TRAINING and member.decision is Decision.PENDING:
+        yield _proposal(study, member)
+    if member.decision is not Decision.APPROVED:
+        return
+    if study.calibration is not None and study.state is StudyState.CALIBRATING:
+        for calibrator in study.calibration.calibrators:
+            if calibrator.hospital == hospital and calibrator.status is TaskStatus.PENDING:
+                yield _calibrate(study, study.calibration.deadline)
+    current = study.current_round
+    if current is not None and current.state is RoundState.OPEN:
+        for participant in current.participants:
+            if participant.hospital == hospital and participant.status is TaskStatus.PENDING:
+                yield _contribute(study, current, participant.weight)
+
+
+def to_timestamp(moment: datetime) -> Timestamp:
+    """The moment as it travels."""
+    timestamp = Timestamp()
+    timestamp.FromDatetime(moment)
+    return timestamp
+
+
+def to_fraction(fraction: Fraction) -> types_pb2.Fraction:
+    """The fraction in lowest terms."""
+    return types_pb2.Fraction(numerator=fraction.numerator, denominator=fraction.denominator)
+
+
+def _study_ended(study: Study) -> Order:
+    state = coordinator_pb2.StudyState.Value(f"STUDY_STATE_{study.state.name}")
+    ended = coordinator_pb2.StudyEnded(study_id=study.study_id, state=state)
+    return Order(OrderKey(study.study_id, "ended"), coordinator_pb2.CoordinatorOrder(study_ended=ended))
+
+
+def _proposal(study: Study, member: Member) -> Order:
+    proposal = coordinator_pb2.PlanProposal(
+        study_id=study.study_id,
+        title=study.title,
+        training_plan=study.plan_json,
+        plan_hash=study.plan_hash,
+        dataset_name=member.dataset_name,
+        requested_by=study.created_by,
+    )
+    return Order(OrderKey(study.study_id, "proposal"), coordinator_pb2.CoordinatorOrder(proposal=proposal))
+
+
+def _calibrate(study: Study, deadline: datetime) -> Order:
+    calibrate = coordinator_pb2.CalibrateOrder(
+        study_id=study.study_id,
+        plan_hash=study.plan_hash,
+        model_id=study.latest_model_id,
+        deadline=to_timestamp(deadline),
+    )
+    return Order(OrderKey(study.study_id, "calibrate"), coordinator_pb2.CoordinatorOrder(calibrate=calibrate))
+
+
+def _contribute(study: Study, current: Round, weight: Fraction) -> Order:
+    key = OrderKey(study.study_id, current.kind.value, current.number, current.attempt)
+    reference = types_pb2.RoundRef(study_id=study.study_id, round=current.number, attempt=current.attempt)
+    base = training_model_id(study.study_id, current.number - 1)
+    if current.kind is RoundKind.TRAIN:
+        train = coordinator_pb2.TrainOrder(
+            round=reference,
+            plan_hash=study.plan_hash,
+            base_model_id=base,
+            weight=to_fraction(weight),
+            deadline=to_timestamp(current.deadline),
+        )
+        return Order(key, coordinator_pb2.CoordinatorOrder(train=train))
+    assert study.compiled is not None  # a release round opens only with a compiled plan
+    release = coordinator_pb2.ReleaseOrder(
+        round=reference,
+        plan_hash=study.plan_hash,
+        base_model_id=base,
+        bound_bits=study.compiled.bounds,
+        compiled_plan_hash=study.compiled.hash,
+        weight=to_fraction(weight),
+        deadline=to_timestamp(current.deadline),
+    )
+    return Order(key, coordinator_pb2.CoordinatorOrder(release=release))

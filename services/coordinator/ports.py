@@ -1,0 +1,235 @@
+"""What the coordinator's logic needs from outside: storage, the three parties, and a compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+from typing import Generic, Protocol, TypeVar
+
+from libs.core.ids import PartyId
+from libs.fl.training_plan import TrainingPlan
+from libs.mpc.ring import Ring
+from services.coordinator.domain import CompiledPlan, Study
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """Part of a list, ordered by a key that never changes. `next_key` is empty on the last page."""
+
+    items: tuple[T, ...]
+    next_key: str
+
+
+@dataclass(frozen=True)
+class PartyAddress:
+    """A party as hospitals and clients must address and recognise it."""
+
+    index: PartyId
+    address: str
+    identity: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """A hospital that has attached at least once."""
+
+    identity: str
+    name: str
+    last_seen: datetime
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A published dataset as its hospital describes it: words and a count."""
+
+    dataset_id: str
+    hospital: str
+    name: str
+    description: str
+    tags: tuple[str, ...]
+    modality: str
+    images: int
+
+
+@dataclass(frozen=True)
+class DatasetQuery:
+    """A dataset matches when it has all tags, the text in its name, and enough images."""
+
+    tags: tuple[str, ...] = ()
+    name_contains: str = ""
+    min_images: int = 0
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that can be asked, or will be once its owner has dealt it."""
+
+    model_id: str
+    name: str
+    plan: bytes
+    plan_hash: str
+    owner: str
+    created_at: datetime
+    ready: bool
+
+
+class Repository(Protocol):
+    """All that survives a restart. Each call is one transaction; none awaits (see DECISIONS.md)."""
+
+    def add_study(self, study: Study) -> None:
+        """Store a new study. AlreadyExists if its id is taken."""
+        ...
+
+    def study(self, study_id: str) -> Study | None: ...
+
+    def update_study(self, study_id: str, change: Callable[[Study], Study]) -> Study:
+        """Read, change and write in one transaction; NotFound if there is none.
+
+        Nothing is written when `change` raises.
+        """
+        ...
+
+    def live_studies(self) -> list[Study]: ...
+
+    def studies_with_untold_end(self, hospital: str) -> list[Study]:
+        """Ended studies of which this hospital was not told yet."""
+        ...
+
+    def page_of_studies(self, *, after: str, limit: int) -> Page[Study]:
+        """In the order of creation, from behind the key `after` (empty: from the first)."""
+        ...
+
+    def save_node(self, node: Node) -> None: ...
+
+    def nodes(self) -> list[Node]: ...
+
+    def save_dataset(self, dataset: Dataset) -> None: ...
+
+    def remove_dataset(self, dataset_id: str) -> None: ...
+
+    def datasets(self, dataset_ids: Sequence[str]) -> dict[str, Dataset]:
+        """Those of the ids that exist."""
+        ...
+
+    def page_of_datasets(self, query: DatasetQuery, *, after: str, limit: int) -> Page[Dataset]:
+        """In the order of ids."""
+        ...
+
+    def add_model(self, model: Model) -> Model:
+        """Store a model, or give back the one that has its id already."""
+        ...
+
+    def model(self, model_id: str) -> Model | None: ...
+
+    def mark_model_ready(self, model_id: str) -> None: ...
+
+    def page_of_models(self, *, after: str, limit: int) -> Page[Model]:
+        """In the order of creation."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelRegistration:
+    """A vector that its owner will deal to the parties."""
+
+    model_id: str
+    ring: Ring
+    length: int
+    dealer: str
+    readers: tuple[str, ...]
+    plan: bytes = b""
+
+
+@dataclass(frozen=True)
+class RoundKey:
+    """One attempt at one round."""
+
+    study_id: str
+    number: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class RoundOpening:
+    """What the parties must know to add a round's contributions. No array, no value."""
+
+    key: RoundKey
+    ring: Ring
+    update_length: int
+    metrics_length: int
+    weights: Mapping[str, Fraction]
+    quorum: int
+    base_model_id: str
+    result_model_id: str
+    readers: tuple[str, ...]
+    metrics_readers: tuple[str, ...]
+    plan: bytes = b""
+
+
+@dataclass(frozen=True)
+class RoundClosing:
+    """What the three parties agreed on. `survivors` is None when fewer than the quorum were complete."""
+
+    survivors: tuple[str, ...] | None
+    bytes_between_parties: int
+
+
+@dataclass(frozen=True)
+class PredictionOpening:
+    """One encrypted prediction and its roles."""
+
+    computation_id: str
+    model_id: str
+    batch: int
+    dealer: PartyId
+    first_evaluator: PartyId
+    second_evaluator: PartyId
+    client: str
+    deadline_s: float
+
+
+class Parties(Protocol):
+    """The three parties, always asked together. An error names the party it comes from."""
+
+    @property
+    def addresses(self) -> tuple[PartyAddress, ...]: ...
+
+    async def register_model(self, registration: ModelRegistration) -> None: ...
+
+    async def open_round(self, opening: RoundOpening) -> None: ...
+
+    async def close_round(self, key: RoundKey, *, computation_id: str) -> RoundClosing: ...
+
+    async def abandon_round(self, key: RoundKey) -> None: ...
+
+    async def open_prediction(self, opening: PredictionOpening) -> None: ...
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What is known of a compiled plan without running it."""
+
+    hash: str
+    json: bytes
+    ring: Ring
+    parameter_length: int
+
+
+class Compiler(Protocol):
+    """Architectures and compiled plans. Works on shapes and bounds; it never sees a trained weight."""
+
+    async def count_parameters(self, plan: TrainingPlan) -> int:
+        """Elements of the training weights as one vector. InvalidInput for an unknown model or size."""
+        ...
+
+    async def compile(self, plan: TrainingPlan, bounds: Sequence[Mapping[str, int]]) -> CompiledPlan:
+        """The plan for the largest of the bounds. UnsupportedModel or InvalidInput names what is wrong."""
+        ...
+
+    async def describe(self, plan_json: bytes) -> ModelShape:
+        """Check a plan that somebody else compiled. InvalidInput if it is none."""
+        ...

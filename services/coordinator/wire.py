@@ -1,0 +1,141 @@
+"""What the coordinator knows, as messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
+from libs.rpc._generated.trefoil.types.v1 import types_pb2
+from services.coordinator.catalogue import ListedDataset, ListedNode
+from services.coordinator.changes import ProgressBoard
+from services.coordinator.domain import Member, Round, Study
+from services.coordinator.models import OpenedPrediction
+from services.coordinator.orders import to_timestamp
+from services.coordinator.ports import Model, PartyAddress
+
+
+def party_messages(addresses: Sequence[PartyAddress]) -> list[types_pb2.Party]:
+    """The three parties."""
+    return [
+        types_pb2.Party(
+            index=party.index,
+            endpoint=types_pb2.Endpoint(address=party.address, identity=party.identity),
+        )
+        for party in addresses
+    ]
+
+
+def node_message(listed: ListedNode) -> coordinator_pb2.Node:
+    """A hospital."""
+    return coordinator_pb2.Node(
+        identity=listed.node.identity,
+        name=listed.node.name,
+        online=listed.online,
+        last_seen=to_timestamp(listed.node.last_seen),
+    )
+
+
+def dataset_message(listed: ListedDataset) -> coordinator_pb2.Dataset:
+    """A dataset in the catalogue."""
+    dataset = listed.dataset
+    return coordinator_pb2.Dataset(
+        dataset_id=dataset.dataset_id,
+        name=dataset.name,
+        description=dataset.description,
+        tags=dataset.tags,
+        modality=dataset.modality,
+        images=dataset.images,
+        hospital_identity=dataset.hospital,
+        hospital_name=listed.hospital_name,
+        online=listed.online,
+    )
+
+
+def study_message(study: Study, board: ProgressBoard) -> coordinator_pb2.Study:
+    """A study with its rounds and everybody's progress."""
+    message = study_summary(study)
+    for member, shown in zip(study.members, message.members, strict=True):
+        progress = board.of(study.study_id, member.hospital)
+        if progress is not None:
+            shown.phase = coordinator_pb2.Phase.Value(f"PHASE_{progress.phase.name}")
+            shown.fraction = progress.fraction
+    message.rounds.extend(_round_message(opened) for opened in study.rounds)
+    return message
+
+
+def study_summary(study: Study) -> coordinator_pb2.Study:
+    """A study as lists show it: without its rounds, which would outgrow a message."""
+    return coordinator_pb2.Study(
+        study_id=study.study_id,
+        title=study.title,
+        state=coordinator_pb2.StudyState.Value(f"STUDY_STATE_{study.state.name}"),
+        plan_hash=study.plan_hash,
+        training_plan=study.plan_json,
+        members=[_member_message(member) for member in study.members],
+        rounds_done=study.rounds_done,
+        rounds_planned=study.rounds_planned,
+        latest_model_id=study.latest_model_id,
+        released_model_id=study.released_model_id,
+        failure=study.failure,
+        created_by=study.created_by,
+        created_at=to_timestamp(study.created_at),
+    )
+
+
+def model_message(model: Model) -> coordinator_pb2.Model:
+    """A model with its plan."""
+    message = model_summary(model)
+    message.plan = model.plan
+    return message
+
+
+def model_summary(model: Model) -> coordinator_pb2.Model:
+    """A model as lists show it: without its plan, of which a page could outgrow a message."""
+    return coordinator_pb2.Model(
+        model_id=model.model_id,
+        name=model.name,
+        plan_hash=model.plan_hash,
+        owner=model.owner,
+        created_at=to_timestamp(model.created_at),
+        ready=model.ready,
+    )
+
+
+def prediction_message(
+    opened: OpenedPrediction, addresses: Sequence[PartyAddress]
+) -> coordinator_pb2.OpenPredictionResponse:
+    """Who plays which part in one prediction."""
+    opening = opened.opening
+    return coordinator_pb2.OpenPredictionResponse(
+        computation_id=opening.computation_id,
+        parties=party_messages(addresses),
+        dealer=opening.dealer,
+        first_evaluator=opening.first_evaluator,
+        second_evaluator=opening.second_evaluator,
+        plan=opened.model.plan,
+        deadline_s=opening.deadline_s,
+    )
+
+
+def _member_message(member: Member) -> coordinator_pb2.StudyMember:
+    return coordinator_pb2.StudyMember(
+        hospital_identity=member.hospital,
+        hospital_name=member.hospital_name,
+        dataset_id=member.dataset_id,
+        decision=coordinator_pb2.Decision.Value(f"DECISION_{member.decision.name}"),
+        problem=member.problem,
+        images=member.images,
+    )
+
+
+def _round_message(opened: Round) -> coordinator_pb2.Round:
+    message = coordinator_pb2.Round(
+        number=opened.number,
+        participant_identities=[participant.hospital for participant in opened.participants],
+        survivor_identities=opened.survivors,
+        opened_at=to_timestamp(opened.opened_at),
+        bytes_between_parties=opened.bytes_between_parties,
+    )
+    if opened.closed_at is not None:
+        message.closed_at.CopyFrom(to_timestamp(opened.closed_at))
+    return message

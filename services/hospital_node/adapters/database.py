@@ -1,0 +1,308 @@
+"""The node's memory in a relational database: SQLite by default, PostgreSQL by URL."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from sqlalchemy import DateTime, LargeBinary, String, create_engine, event, select
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from libs.core.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from services.hospital_node.domain import (
+    Dataset,
+    Order,
+    Proposal,
+    ProposalEvent,
+    ProposalState,
+    Task,
+    TaskEvent,
+    TaskKey,
+    TaskKind,
+    TaskState,
+    admit,
+)
+
+T = TypeVar("T")
+
+
+class _Base(DeclarativeBase):
+    pass
+
+
+class _DatasetRow(_Base):
+    __tablename__ = "datasets"
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    description: Mapped[str]
+    tags: Mapped[str]
+    path: Mapped[str]
+    images: Mapped[int]
+    patients: Mapped[int]
+    images_per_class: Mapped[str]
+    content_hash: Mapped[str]
+    published_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class _ProposalRow(_Base):
+    __tablename__ = "proposals"
+    study_id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    title: Mapped[str]
+    requested_by: Mapped[str]
+    dataset_name: Mapped[str]
+    plan_hash: Mapped[str]
+    training_plan: Mapped[bytes] = mapped_column(LargeBinary)
+    received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    state: Mapped[str]
+    reason: Mapped[str]
+
+
+class _TaskRow(_Base):
+    __tablename__ = "tasks"
+    study_id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20), primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    base_model_id: Mapped[str]
+    upload_id: Mapped[str] = mapped_column(default="")
+    bound_bits: Mapped[str] = mapped_column(default="{}")
+    failure_code: Mapped[str] = mapped_column(default="")
+    failure: Mapped[str] = mapped_column(default="")
+
+
+class Database:
+    """Implements `ports.Store`. Each method is one transaction, in a thread, so the event loop goes on."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = create_engine(url)
+        if self._engine.dialect.name == "sqlite":
+            event.listen(self._engine, "connect", _make_durable)
+        try:
+            _Base.metadata.create_all(self._engine)
+        except SQLAlchemyError as error:
+            raise Unavailable(
+                "The node's database cannot be opened. Check the setting database, and that its folder or server "
+                "is there and may be written to."
+            ) from error
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._engine.dispose()
+
+    @property
+    def engine(self) -> Engine:
+        """For tests that look at what is stored."""
+        return self._engine
+
+    async def add_dataset(self, dataset: Dataset) -> None:
+        def work(session: Session) -> None:
+            session.add(
+                _DatasetRow(
+                    name=dataset.name,
+                    description=dataset.description,
+                    tags=json.dumps(dataset.tags),
+                    path=dataset.path,
+                    images=dataset.images,
+                    patients=dataset.patients,
+                    images_per_class=json.dumps(dict(dataset.images_per_class)),
+                    content_hash=dataset.content_hash,
+                    published_at=dataset.published_at,
+                )
+            )
+
+        try:
+            await self._transact(work)
+        except IntegrityError:
+            raise AlreadyExists(
+                f"A data set named {dataset.name} is published already. Withdraw it first, or choose another "
+                "name."
+            ) from None
+
+    async def remove_dataset(self, name: str) -> None:
+        await self._transact(lambda session: session.delete(_dataset_row(session, name)))
+
+    async def dataset(self, name: str) -> Dataset:
+        return await self._transact(lambda session: _to_dataset(_dataset_row(session, name)))
+
+    async def datasets(self, *, after: str = "", limit: int | None = None) -> list[Dataset]:
+        query = select(_DatasetRow).where(_DatasetRow.name > after).order_by(_DatasetRow.name).limit(limit)
+        return await self._transact(lambda session: [_to_dataset(row) for row in session.scalars(query)])
+
+    async def add_proposal(self, proposal: Proposal) -> Proposal:
+        def work(session: Session) -> Proposal:
+            row = session.get(_ProposalRow, proposal.study_id)
+            if row is None:
+                values = {name: getattr(proposal, name) for name in _PROPOSAL_FIELDS}
+                row = _ProposalRow(**values, state=proposal.state.value)
+                session.add(row)
+            return _to_proposal(row)
+
+        return await self._transact(work)
+
+    async def proposal(self, study_id: str) -> Proposal:
+        return await self._transact(lambda session: _to_proposal(_proposal_row(session, study_id)))
+
+    async def proposals(self) -> list[Proposal]:
+        query = select(_ProposalRow).order_by(_ProposalRow.received_at, _ProposalRow.study_id)
+        return await self._transact(lambda session: [_to_proposal(row) for row in session.scalars(query)])
+
+    async def move_proposal(self, study_id: str, event: ProposalEvent, *, reason: str = "") -> Proposal:
+        def work(session: Session) -> Proposal:
+            row = _proposal_row(session, study_id)
+            before = _to_proposal(row).state
+            row.state = _to_proposal(row).next_state(event).value
+            if row.state != before.value:
+                row.reason = reason
+            return _to_proposal(row)
+
+        return await self._transact(work)
+
+    async def start_task(self, order: Order) -> Task:
+        key = order.key
+
+        def work(session: Session) -> Task:
+            row = _task_row(session, key)
+            if row is not None and row.state == TaskState.DONE.value:
+                return _to_task(row)
+            others = session.scalars(select(_TaskRow).where(_TaskRow.study_id == key.study_id))
+            admit(order, [_to_task(other) for other in others])
+            if row is None:
+                row = _TaskRow(
+                    study_id=key.study_id, kind=key.kind.value, round=key.round, attempt=key.attempt
+                )
+                row.state = TaskState.RUNNING.value
+                session.add(row)
+            else:
+                row.state = _to_task(row).next_state(TaskEvent.START).value
+            row.base_model_id, row.upload_id, row.bound_bits = order.base_model_id, "", "{}"
+            row.failure_code, row.failure = "", ""
+            return _to_task(row)
+
+        return await self._transact(work)
+
+    async def mark_sending(self, key: TaskKey, *, upload_id: str) -> Task:
+        return await self._move_task(key, TaskEvent.SEND, upload_id=upload_id)
+
+    async def finish_task(self, key: TaskKey, *, bound_bits: Mapping[str, int] | None = None) -> Task:
+        return await self._move_task(key, TaskEvent.FINISH, bound_bits=json.dumps(dict(bound_bits or {})))
+
+    async def fail_task(self, key: TaskKey, *, code: str, message: str) -> Task:
+        return await self._move_task(key, TaskEvent.FAIL, failure_code=code, failure=message)
+
+    async def fail_interrupted_tasks(self) -> int:
+        def work(session: Session) -> int:
+            unfinished = (TaskState.RUNNING.value, TaskState.SENDING.value)
+            rows = session.scalars(select(_TaskRow).where(_TaskRow.state.in_(unfinished))).all()
+            for row in rows:
+                row.state = _to_task(row).next_state(TaskEvent.RESTART_NODE).value
+                row.failure_code, row.failure = (
+                    "unavailable",
+                    "The hospital's node was restarted during this task.",
+                )
+            return len(rows)
+
+        return await self._transact(work)
+
+    async def _move_task(self, key: TaskKey, event: TaskEvent, **columns: str) -> Task:
+        def work(session: Session) -> Task:
+            row = _task_row(session, key)
+            if row is None:
+                raise FailedPrecondition(f"Round {key.round} of study {key.study_id} was never started here.")
+            row.state = _to_task(row).next_state(event).value
+            for name, value in columns.items():
+                setattr(row, name, value)
+            return _to_task(row)
+
+        return await self._transact(work)
+
+    async def _transact(self, work: Callable[[Session], T]) -> T:
+        def run() -> T:
+            with Session(self._engine) as session, session.begin():
+                return work(session)
+
+        return await asyncio.to_thread(run)
+
+
+_PROPOSAL_FIELDS = (
+    "study_id",
+    "title",
+    "requested_by",
+    "dataset_name",
+    "plan_hash",
+    "training_plan",
+    "received_at",
+    "reason",
+)
+
+
+def _make_durable(connection: object, _record: object) -> None:
+    """SQLite: readers beside a writer, and what was committed survives a power cut."""
+    cursor = connection.cursor()  # type: ignore[attr-defined]
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _dataset_row(session: Session, name: str) -> _DatasetRow:
+    row = session.get(_DatasetRow, name)
+    if row is None:
+        raise NotFound(
+            f"No data set named {name!r} is published here. List the data sets to see their names."
+        )
+    return row
+
+
+def _proposal_row(session: Session, study_id: str) -> _ProposalRow:
+    row = session.get(_ProposalRow, study_id, with_for_update=True)
+    if row is None:
+        raise NotFound(
+            f"No study {study_id!r} was proposed to this hospital. List the proposals to see them."
+        )
+    return row
+
+
+def _task_row(session: Session, key: TaskKey) -> _TaskRow | None:
+    identity = (key.study_id, key.kind.value, key.round, key.attempt)
+    return session.get(_TaskRow, identity, with_for_update=True)
+
+
+def _to_dataset(row: _DatasetRow) -> Dataset:
+    return Dataset(
+        name=row.name,
+        description=row.description,
+        tags=tuple(json.loads(row.tags)),
+        path=row.path,
+        images=row.images,
+        patients=row.patients,
+        images_per_class=json.loads(row.images_per_class),
+        content_hash=row.content_hash,
+        published_at=_utc(row.published_at),
+    )
+
+
+def _to_proposal(row: _ProposalRow) -> Proposal:
+    values = {name: getattr(row, name) for name in _PROPOSAL_FIELDS}
+    values["received_at"] = _utc(row.received_at)
+    return Proposal(**values, state=ProposalState(row.state))
+
+
+def _to_task(row: _TaskRow) -> Task:
+    return Task(
+        key=TaskKey(study_id=row.study_id, kind=TaskKind(row.kind), round=row.round, attempt=row.attempt),
+        state=TaskState(row.state),
+        base_model_id=row.base_model_id,
+        upload_id=row.upload_id,
+        bound_bits=json.loads(row.bound_bits),
+        failure_code=row.failure_code,
+        failure=row.failure,
+    )
+
+
+def _utc(moment: datetime) -> datetime:
+    """SQLite forgets the zone; everything is stored in UTC."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

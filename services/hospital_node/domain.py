@@ -1,0 +1,252 @@
+"""What a hospital node remembers, and the state machines of proposals and tasks, as tables.
+
+A transition that is not in a table cannot happen: `next_state` raises, and the database adapter
+moves states through it only.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from fractions import Fraction
+from types import MappingProxyType
+
+from libs.core.errors import FailedPrecondition
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A published data set. Only name, description, tags and the number of images leave the hospital."""
+
+    name: str
+    description: str
+    tags: tuple[str, ...]
+    path: str
+    images: int
+    patients: int
+    images_per_class: Mapping[str, int]
+    content_hash: str
+    published_at: datetime
+
+
+# ---------------------------------------------------------------- proposals
+
+
+class ProposalState(enum.Enum):
+    """Where a training plan stands at this hospital."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    ENDED = "ended"
+
+
+class ProposalEvent(enum.Enum):
+    """What can happen to a proposal."""
+
+    APPROVE = "approve"
+    DENY = "deny"
+    END = "end"
+
+
+PROPOSAL_TRANSITIONS: Mapping[tuple[ProposalState, ProposalEvent], ProposalState] = MappingProxyType(
+    {
+        (ProposalState.PENDING, ProposalEvent.APPROVE): ProposalState.APPROVED,
+        (ProposalState.PENDING, ProposalEvent.DENY): ProposalState.DENIED,
+        (ProposalState.PENDING, ProposalEvent.END): ProposalState.ENDED,
+        # The same decision again gives the same answer.
+        (ProposalState.APPROVED, ProposalEvent.APPROVE): ProposalState.APPROVED,
+        # Consent can be withdrawn at any time; a denial is final, the scientist proposes anew.
+        (ProposalState.APPROVED, ProposalEvent.DENY): ProposalState.DENIED,
+        (ProposalState.APPROVED, ProposalEvent.END): ProposalState.ENDED,
+        (ProposalState.DENIED, ProposalEvent.DENY): ProposalState.DENIED,
+        (ProposalState.DENIED, ProposalEvent.END): ProposalState.ENDED,
+        (ProposalState.ENDED, ProposalEvent.END): ProposalState.ENDED,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A training plan that asks for one of this hospital's data sets."""
+
+    study_id: str
+    title: str
+    requested_by: str
+    dataset_name: str
+    plan_hash: str
+    training_plan: bytes
+    received_at: datetime
+    state: ProposalState = ProposalState.PENDING
+    reason: str = ""
+
+    def next_state(self, event: ProposalEvent) -> ProposalState:
+        """The state after `event`. Raises FailedPrecondition when the table has no such transition."""
+        try:
+            return PROPOSAL_TRANSITIONS[self.state, event]
+        except KeyError:
+            raise FailedPrecondition(
+                f"Study {self.study_id} is {self.state.value} at this hospital, so it is too late to "
+                f"{event.value} it."
+            ) from None
+
+
+# ---------------------------------------------------------------- tasks
+
+
+class TaskKind(enum.Enum):
+    """What the coordinator can ask a hospital to do."""
+
+    TRAIN = "train"
+    CALIBRATE = "calibrate"
+    RELEASE = "release"
+
+
+class TaskState(enum.Enum):
+    """How far a task came. What it left behind at the parties depends on nothing else."""
+
+    RUNNING = "running"
+    SENDING = "sending"
+    DONE = "done"
+    FAILED = "failed"
+    LOST = "lost"
+
+
+class TaskEvent(enum.Enum):
+    """What can happen to a task."""
+
+    START = "start"
+    SEND = "send"
+    FINISH = "finish"
+    FAIL = "fail"
+    RESTART_NODE = "restart_node"
+
+
+TASK_TRANSITIONS: Mapping[tuple[TaskState, TaskEvent], TaskState] = MappingProxyType(
+    {
+        (TaskState.RUNNING, TaskEvent.SEND): TaskState.SENDING,
+        # A calibration sends no shares.
+        (TaskState.RUNNING, TaskEvent.FINISH): TaskState.DONE,
+        (TaskState.RUNNING, TaskEvent.FAIL): TaskState.FAILED,
+        (TaskState.RUNNING, TaskEvent.RESTART_NODE): TaskState.FAILED,
+        # Nothing left the node before it failed: another attempt repeats nothing.
+        (TaskState.FAILED, TaskEvent.START): TaskState.RUNNING,
+        (TaskState.SENDING, TaskEvent.FINISH): TaskState.DONE,
+        # Some party may hold a share; this attempt is over for this hospital (DECISIONS.md, upload ids).
+        (TaskState.SENDING, TaskEvent.FAIL): TaskState.LOST,
+        (TaskState.SENDING, TaskEvent.RESTART_NODE): TaskState.LOST,
+    }
+)
+
+
+@dataclass(frozen=True)
+class TaskKey:
+    """What makes a task the same task.
+
+    A round that the parties voided for lack of hospitals is held again as its next attempt. A calibration
+    belongs to no round and has round 0 and attempt 0.
+    """
+
+    study_id: str
+    kind: TaskKind
+    round: int
+    attempt: int = 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """One order and what became of it. `upload_id` is stored before the first share leaves."""
+
+    key: TaskKey
+    state: TaskState
+    base_model_id: str
+    upload_id: str = ""
+    bound_bits: Mapping[str, int] = field(default_factory=dict)
+    failure_code: str = ""
+    failure: str = ""
+
+    def next_state(self, event: TaskEvent) -> TaskState:
+        """The state after `event`. Raises FailedPrecondition when the table has no such transition."""
+        try:
+            return TASK_TRANSITIONS[self.state, event]
+        except KeyError:
+            raise FailedPrecondition(
+                f"The {self.key.kind.value} task of round {self.key.round} of study {self.key.study_id} is "
+                f"{self.state.value} at this hospital and cannot {event.value.replace('_', ' ')}."
+            ) from None
+
+
+# ---------------------------------------------------------------- orders
+
+
+@dataclass(frozen=True)
+class TrainOrder:
+    """Train one round from a version of the model. `weight` is this hospital's part of all samples."""
+
+    key: TaskKey
+    plan_hash: str
+    base_model_id: str
+    weight: Fraction
+    deadline: datetime
+
+
+@dataclass(frozen=True)
+class CalibrateOrder:
+    """Say how large each step's values get on this hospital's images, as powers of two."""
+
+    key: TaskKey
+    plan_hash: str
+    base_model_id: str
+    deadline: datetime
+
+
+@dataclass(frozen=True)
+class ReleaseOrder:
+    """Contribute the trained model, encoded as the plan compiled from `bound_bits` says."""
+
+    key: TaskKey
+    plan_hash: str
+    base_model_id: str
+    bound_bits: Mapping[str, int]
+    compiled_plan_hash: str
+    weight: Fraction
+    deadline: datetime
+
+
+Order = TrainOrder | CalibrateOrder | ReleaseOrder
+
+
+def admit(order: Order, before: Iterable[Task]) -> None:
+    """Raises FailedPrecondition unless `order` goes forward from the study's contributions so far.
+
+    No attempt is made after a newer one or a newer round, and none after shares of the same attempt may have
+    left. All attempts at a round start from one model version, so a repeated round tells nothing new: local
+    training is deterministic, and the update is the very same function value.
+    """
+    place = f"round {order.key.round} of study {order.key.study_id}"
+    for task in before:
+        if order.key.kind is TaskKind.CALIBRATE or task.key.kind is TaskKind.CALIBRATE:
+            continue
+        if (task.key.round, task.key.attempt) > (order.key.round, order.key.attempt):
+            raise FailedPrecondition(
+                f"This hospital has gone beyond {place}. It goes on with newer orders only."
+            )
+        if task.key == order.key and task.state is TaskState.LOST:
+            raise FailedPrecondition(
+                f"Some shares for {place} may have left this hospital when it was interrupted, so this "
+                "attempt cannot be repeated. The hospital takes part again in the next one."
+            )
+        same_round = task.key.round == order.key.round and task.state is not TaskState.FAILED
+        if same_round and (task.base_model_id, task.key.kind) != (order.base_model_id, order.key.kind):
+            raise FailedPrecondition(f"This hospital has done {place} from another version of the model.")
+
+
+class Phase(enum.Enum):
+    """What a task is doing, as the scientist's progress bars show it."""
+
+    FETCHING = "fetching"
+    TRAINING = "training"
+    SENDING = "sending"
+    CALIBRATING = "calibrating"

@@ -1,0 +1,40 @@
+"""Where each of the coordinator's messages goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from libs.core.ids import PartyId
+from services.hospital_node.domain import Order, Proposal
+from services.hospital_node.proposals import Proposals
+from services.hospital_node.tasks import TaskRunner
+
+
+class NodeInbox:
+    """Implements `link.Inbox`."""
+
+    def __init__(
+        self,
+        *,
+        proposals: Proposals,
+        tasks: TaskRunner,
+        name_parties: Callable[[Mapping[PartyId, str]], None],
+    ) -> None:
+        self._proposals, self._tasks, self._name_parties = proposals, tasks, name_parties
+
+    def parties_named(self, addresses: Mapping[PartyId, str]) -> None:
+        """Where the three parties are from now on."""
+        self._name_parties(addresses)
+
+    async def plan_proposed(self, proposal: Proposal) -> None:
+        """For the owner to read."""
+        await self._proposals.receive(proposal)
+
+    def ordered(self, order: Order) -> None:
+        """To be checked and carried out."""
+        self._tasks.accept(order)
+
+    async def study_ended(self, study_id: str) -> None:
+        """No order is obeyed any more, and what runs is stopped."""
+        await self._proposals.end(study_id)
+        await self._tasks.cancel_study(study_id)

@@ -1,0 +1,195 @@
+"""Between the protos of the link and the node's own types. Everything received is parsed here, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from fractions import Fraction
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from libs.core.errors import InvalidInput
+from libs.core.ids import PARTIES, PartyId
+from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
+from libs.rpc._generated.trefoil.types.v1 import types_pb2
+from services.hospital_node.domain import (
+    CalibrateOrder,
+    Dataset,
+    Order,
+    Phase,
+    Proposal,
+    ReleaseOrder,
+    Task,
+    TaskKey,
+    TaskKind,
+    TrainOrder,
+)
+
+_PHASES = {
+    Phase.FETCHING: pb.PHASE_FETCHING,
+    Phase.TRAINING: pb.PHASE_TRAINING,
+    Phase.SENDING: pb.PHASE_SENDING,
+    Phase.CALIBRATING: pb.PHASE_CALIBRATING,
+}
+
+MAX_BOUND_BITS = 62
+
+
+# ---------------------------------------------------------------- what is received
+
+
+def parse_parties(welcome: pb.Welcome) -> dict[PartyId, str]:
+    """Party -> "host:port". Raises InvalidInput unless each of the three is named once.
+
+    Only addresses are believed: a party's identity follows from its number, and TLS holds it to that.
+    """
+    addresses = {PartyId(party.index): party.endpoint.address for party in welcome.parties}
+    if len(welcome.parties) != len(PARTIES) or set(addresses) != set(PARTIES) or not all(addresses.values()):
+        raise InvalidInput("The coordinator did not name the three parties.")
+    return addresses
+
+
+def parse_proposal(message: pb.PlanProposal, *, received_at: datetime) -> Proposal:
+    """A proposal as it came, before any check of the plan."""
+    if not message.study_id or not message.plan_hash:
+        raise InvalidInput("A proposal needs a study and a plan.")
+    return Proposal(
+        study_id=message.study_id,
+        title=message.title,
+        requested_by=message.requested_by,
+        dataset_name=message.dataset_name,
+        plan_hash=message.plan_hash,
+        training_plan=message.training_plan,
+        received_at=received_at,
+    )
+
+
+def parse_train(message: pb.TrainOrder) -> TrainOrder:
+    """Raises InvalidInput when something is missing."""
+    return TrainOrder(
+        key=_round_key(message.round, TaskKind.TRAIN),
+        plan_hash=message.plan_hash,
+        base_model_id=message.base_model_id,
+        weight=_weight(message.weight),
+        deadline=_deadline(message.deadline),
+    )
+
+
+def parse_calibrate(message: pb.CalibrateOrder) -> CalibrateOrder:
+    """Raises InvalidInput when something is missing."""
+    return CalibrateOrder(
+        key=_key(message.study_id, TaskKind.CALIBRATE),
+        plan_hash=message.plan_hash,
+        base_model_id=message.model_id,
+        deadline=_deadline(message.deadline),
+    )
+
+
+def parse_release(message: pb.ReleaseOrder) -> ReleaseOrder:
+    """Raises InvalidInput when something is missing or a bound is absurd."""
+    if any(abs(bits) > MAX_BOUND_BITS for bits in message.bound_bits.values()):
+        raise InvalidInput("The release order holds a bound that no ring could hold.")
+    return ReleaseOrder(
+        key=_round_key(message.round, TaskKind.RELEASE),
+        plan_hash=message.plan_hash,
+        base_model_id=message.base_model_id,
+        bound_bits=dict(message.bound_bits),
+        compiled_plan_hash=message.compiled_plan_hash,
+        weight=_weight(message.weight),
+        deadline=_deadline(message.deadline),
+    )
+
+
+ORDER_PARSERS: dict[str, Callable[[pb.CoordinatorOrder], Order]] = {
+    "train": lambda message: parse_train(message.train),
+    "calibrate": lambda message: parse_calibrate(message.calibrate),
+    "release": lambda message: parse_release(message.release),
+}
+
+
+def _key(study_id: str, kind: TaskKind, *, number: int = 0, attempt: int = 0) -> TaskKey:
+    if not study_id:
+        raise InvalidInput("An order needs a study.")
+    return TaskKey(study_id=study_id, kind=kind, round=number, attempt=attempt)
+
+
+def _round_key(message: types_pb2.RoundRef, kind: TaskKind) -> TaskKey:
+    if not message.round:
+        raise InvalidInput("Rounds count from 1.")
+    return _key(message.study_id, kind, number=message.round, attempt=message.attempt)
+
+
+def _weight(message: types_pb2.Fraction) -> Fraction:
+    if not 0 < message.numerator <= message.denominator:
+        raise InvalidInput("A hospital's weight is above 0 and at most 1.")
+    return Fraction(message.numerator, message.denominator)
+
+
+def _deadline(message: Timestamp) -> datetime:
+    if message.seconds <= 0:
+        raise InvalidInput("An order needs a deadline.")
+    return message.ToDatetime(tzinfo=UTC)
+
+
+# ---------------------------------------------------------------- what is sent
+
+
+def hello_event(*, name: str, version: str) -> pb.HospitalEvent:
+    """The first event of a stream."""
+    return pb.HospitalEvent(hello=pb.HospitalHello(name=name, version=version))
+
+
+def heartbeat_event() -> pb.HospitalEvent:
+    """A sign of life."""
+    return pb.HospitalEvent(heartbeat=pb.Heartbeat())
+
+
+def dataset_event(dataset: Dataset, *, modality: str) -> pb.HospitalEvent:
+    """A description and one number: no path, no class counts, no number of patients."""
+    return pb.HospitalEvent(
+        dataset_published=pb.Dataset(
+            name=dataset.name,
+            description=dataset.description,
+            tags=dataset.tags,
+            modality=modality,
+            images=dataset.images,
+        )
+    )
+
+
+def withdrawn_event(name: str) -> pb.HospitalEvent:
+    """The data set left the catalogue."""
+    return pb.HospitalEvent(dataset_withdrawn=pb.DatasetWithdrawn(name=name))
+
+
+def decision_event(*, study_id: str, plan_hash: str, approved: bool, reason: str) -> pb.HospitalEvent:
+    """The owner's decision."""
+    decision = pb.PlanDecision(study_id=study_id, plan_hash=plan_hash, approved=approved, reason=reason)
+    return pb.HospitalEvent(plan_decision=decision)
+
+
+def progress_event(key: TaskKey, phase: Phase, fraction: float) -> pb.HospitalEvent:
+    """How far a task is."""
+    return pb.HospitalEvent(
+        progress=pb.TrainingProgress(
+            study_id=key.study_id, round=key.round, phase=_PHASES[phase], fraction=fraction
+        )
+    )
+
+
+def done_event(task: Task) -> pb.HospitalEvent:
+    """A contribution lies complete at the three parties; or bounds."""
+    if task.key.kind is TaskKind.CALIBRATE:
+        report = pb.CalibrationReport(study_id=task.key.study_id, bound_bits=task.bound_bits)
+        return pb.HospitalEvent(calibration=report)
+    key = task.key
+    sent = pb.ContributionSent(study_id=key.study_id, round=key.round, attempt=key.attempt)
+    return pb.HospitalEvent(contribution_sent=sent)
+
+
+def failed_event(key: TaskKey, *, code: str, message: str) -> pb.HospitalEvent:
+    """A public text that names no file and no value."""
+    failed = pb.TaskFailed(
+        study_id=key.study_id, round=key.round, attempt=key.attempt, code=code, message=message
+    )
+    return pb.HospitalEvent(task_failed=failed)

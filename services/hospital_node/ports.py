@@ -1,0 +1,182 @@
+"""What the node's own logic needs from the outside, so that each side is replaced in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+from libs.mpc.ring import Ring, RingArray
+from services.hospital_node.domain import (
+    Dataset,
+    Order,
+    Phase,
+    Proposal,
+    ProposalEvent,
+    Task,
+    TaskKey,
+)
+
+OnProgress = Callable[[float], None]
+"""Called with the finished fraction of a job, 0 to 1."""
+
+
+class Store(Protocol):
+    """The node's memory. Every method is one transaction."""
+
+    async def add_dataset(self, dataset: Dataset) -> None:
+        """Raises AlreadyExists when the name is taken."""
+        ...
+
+    async def remove_dataset(self, name: str) -> None:
+        """Raises NotFound."""
+        ...
+
+    async def dataset(self, name: str) -> Dataset:
+        """Raises NotFound."""
+        ...
+
+    async def datasets(self, *, after: str = "", limit: int | None = None) -> list[Dataset]:
+        """By name, those beyond `after`."""
+        ...
+
+    async def add_proposal(self, proposal: Proposal) -> Proposal:
+        """The stored proposal of that study: this one, or the one that was there before."""
+        ...
+
+    async def proposal(self, study_id: str) -> Proposal:
+        """Raises NotFound."""
+        ...
+
+    async def proposals(self) -> list[Proposal]:
+        """All, oldest first."""
+        ...
+
+    async def move_proposal(self, study_id: str, event: ProposalEvent, *, reason: str = "") -> Proposal:
+        """Raises NotFound, or FailedPrecondition when the table has no such transition."""
+        ...
+
+    async def start_task(self, order: Order) -> Task:
+        """The order's task, now running; or, unchanged, the one that is done already.
+
+        Raises FailedPrecondition when `domain.admit` does.
+        """
+        ...
+
+    async def mark_sending(self, key: TaskKey, *, upload_id: str) -> Task:
+        """Before the first share leaves."""
+        ...
+
+    async def finish_task(self, key: TaskKey, *, bound_bits: Mapping[str, int] | None = None) -> Task:
+        """Done: never again."""
+        ...
+
+    async def fail_task(self, key: TaskKey, *, code: str, message: str) -> Task:
+        """Failed before sending, or lost after it had begun."""
+        ...
+
+    async def fail_interrupted_tasks(self) -> int:
+        """What ran when the node was stopped did not survive it. How many tasks that were."""
+        ...
+
+
+class Announcer(Protocol):
+    """Tells the coordinator, if the link is up.
+
+    What is said while it is down need not be kept: when it is back, data sets and decisions are said again,
+    and the coordinator repeats every order that it has no answer to.
+    """
+
+    def dataset_published(self, dataset: Dataset) -> None: ...
+
+    def dataset_withdrawn(self, name: str) -> None: ...
+
+    def proposal_decided(self, *, study_id: str, plan_hash: str, approved: bool, reason: str) -> None: ...
+
+    def progressed(self, key: TaskKey, phase: Phase, fraction: float) -> None: ...
+
+    def task_done(self, task: Task) -> None: ...
+
+    def task_failed(self, key: TaskKey, *, code: str, message: str) -> None: ...
+
+
+class Parties(Protocol):
+    """The three compute parties, for whole vectors."""
+
+    async def fetch(self, model_id: str) -> RingArray:
+        """A model version, joined from its three shares. Raises Unavailable, NotFound, PermissionDenied."""
+        ...
+
+    async def deal(self, key: TaskKey, vector: RingArray, *, ring: Ring, upload_id: str) -> None:
+        """Split a contribution and send one share to each party; all three have theirs afterwards."""
+        ...
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the owner learns about files before they become a data set."""
+
+    images: int
+    patients: int
+    images_per_class: Mapping[str, int]
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class StudyJob:
+    """What every job on a study's model needs: the approved plan, and the data as it was published."""
+
+    training_plan: bytes
+    dataset_path: Path
+    data_roots: Sequence[Path]
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """One round of local training. The seed follows from plan, hospital and round."""
+
+    study: StudyJob
+    hospital: str
+    round: int
+    weight: Fraction
+
+
+@dataclass(frozen=True)
+class ReleaseJob:
+    """Fold and encode the trained model."""
+
+    study: StudyJob
+    bound_bits: Mapping[str, int]
+    compiled_plan_hash: str
+    weight: Fraction
+
+
+class Worker(Protocol):
+    """The process that reads images and runs torch, one job at a time.
+
+    Cancelling a call kills the process; the next call starts a new one. A process that dies raises
+    Unavailable.
+    """
+
+    async def inspect(self, *, path: Path, data_roots: Sequence[Path]) -> Inspection:
+        """Read and check files as a data set. Raises InvalidInput in words for their owner."""
+        ...
+
+    async def train(self, job: TrainJob, base: RingArray, on_progress: OnProgress) -> RingArray:
+        """The contribution [encoded weighted update | metrics]. uint32, (parameters + METRICS_LENGTH,)."""
+        ...
+
+    async def calibrate(self, job: StudyJob, base: RingArray, on_progress: OnProgress) -> dict[str, int]:
+        """Step name -> b, with every value seen there below 2^b."""
+        ...
+
+    async def release(self, job: ReleaseJob, base: RingArray) -> tuple[RingArray, Ring]:
+        """The weighted, encoded parameters of the compiled plan, and the plan's ring."""
+        ...
+
+    async def stop(self) -> None:
+        """End the process."""
+        ...

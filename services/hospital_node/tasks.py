@@ -1,0 +1,201 @@
+"""Training, calibrating, releasing: each order checked against the owner's consent, done one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from libs.core.clock import Clock
+from libs.core.errors import Bug, DeadlineExceeded, FailedPrecondition, InvalidInput, TrefoilError
+from libs.core.ids import new_id
+from libs.fl.training_plan import TrainingPlan
+from libs.mpc.ring import Ring, RingArray
+from libs.runtime.logging import get_logger
+from services.hospital_node.domain import (
+    CalibrateOrder,
+    Order,
+    Phase,
+    ReleaseOrder,
+    Task,
+    TaskKey,
+    TaskKind,
+    TaskState,
+    TrainOrder,
+)
+from services.hospital_node.ports import Announcer, Parties, ReleaseJob, Store, StudyJob, TrainJob, Worker
+from services.hospital_node.proposals import Proposals
+
+IDLE = "idle"
+
+log = get_logger(__name__)
+
+
+class TaskRunner:
+    """Carries out orders in the order in which they came. Nothing in an order is believed without a check."""
+
+    def __init__(
+        self,
+        *,
+        hospital: str,
+        store: Store,
+        proposals: Proposals,
+        announcer: Announcer,
+        parties: Parties,
+        worker: Worker,
+        data_roots: Sequence[Path],
+        clock: Clock,
+    ) -> None:
+        self._hospital, self._data_roots, self._clock = hospital, tuple(data_roots), clock
+        self._store, self._proposals, self._announcer = store, proposals, announcer
+        self._parties, self._worker = parties, worker
+        self._turn = asyncio.Lock()
+        self._running: dict[TaskKey, asyncio.Task[None]] = {}
+        self._activity = IDLE
+
+    @property
+    def activity(self) -> str:
+        """What is being done now, in words."""
+        return self._activity
+
+    def accept(self, order: Order) -> None:
+        """Begin, or queue. An order that is being carried out already is not begun a second time."""
+        if order.key in self._running:
+            log.info(
+                "order_repeated", study=order.key.study_id, kind=order.key.kind.value, round=order.key.round
+            )
+            return
+        task = asyncio.create_task(self._run(order))
+        self._running[order.key] = task
+        task.add_done_callback(lambda _: self._running.pop(order.key, None))
+
+    async def cancel_study(self, study_id: str) -> None:
+        """Stop what runs for a study, by killing the worker where need be."""
+        await self._cancel([task for key, task in self._running.items() if key.study_id == study_id])
+
+    async def stop(self) -> None:
+        """Stop everything; what was under way counts as interrupted at the next start."""
+        await self._cancel(list(self._running.values()))
+        await self._worker.stop()
+
+    async def _cancel(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, order: Order) -> None:
+        key = order.key
+        async with self._turn:
+            self._activity = f"{key.kind.value} in round {key.round} of study {key.study_id}"
+            try:
+                await self._perform(order)
+            except TrefoilError as error:
+                await self._record_failure(key, error)
+            except Exception as error:  # the text of an unforeseen error may hold anything
+                log.error("task_broke", study=key.study_id, kind=key.kind.value, error=type(error).__name__)
+                await self._record_failure(key, Bug())
+            finally:
+                self._activity = IDLE
+
+    async def _perform(self, order: Order) -> None:
+        """Check, do, and say that it is done; or say again that it was done before."""
+        job = await self._check(order)
+        task = await self._store.start_task(order)
+        if task.state is not TaskState.DONE:
+            log.info(
+                "task_started", study=order.key.study_id, kind=order.key.kind.value, round=order.key.round
+            )
+            task = await self._carry_out(order, job)
+            log.info("task_done", study=order.key.study_id, kind=order.key.kind.value, round=order.key.round)
+        self._announcer.task_done(task)
+
+    async def _check(self, order: Order) -> StudyJob:
+        """What the order needs, if the owner approved that. Raises FailedPrecondition or InvalidInput."""
+        key = order.key
+        proposal, dataset = await self._proposals.consent(study_id=key.study_id, plan_hash=order.plan_hash)
+        rounds = TrainingPlan.from_json(proposal.training_plan).rounds
+        if key.kind is TaskKind.TRAIN and not 1 <= key.round <= rounds:
+            raise InvalidInput(
+                f"The approved plan has rounds 1 to {rounds}; round {key.round} is not one of them."
+            )
+        if key.kind is TaskKind.RELEASE and key.round <= rounds:
+            raise InvalidInput(f"A release comes after the plan's {rounds} rounds, not in round {key.round}.")
+        if not order.base_model_id.startswith(f"{key.study_id}/"):
+            raise InvalidInput("The order names a model that does not belong to its study.")
+        return StudyJob(
+            training_plan=proposal.training_plan,
+            dataset_path=Path(dataset.path),
+            data_roots=self._data_roots,
+            content_hash=dataset.content_hash,
+        )
+
+    async def _carry_out(self, order: Order, job: StudyJob) -> Task:
+        """Do it before the deadline, or kill the worker and raise DeadlineExceeded."""
+        left_s = (order.deadline - self._clock.now()).total_seconds()
+        try:
+            async with asyncio.timeout(left_s):
+                match order:
+                    case TrainOrder():
+                        return await self._train(order, job)
+                    case CalibrateOrder():
+                        return await self._calibrate(order, job)
+                    case ReleaseOrder():
+                        return await self._release(order, job)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                "This hospital did not finish before the round's deadline. If that repeats, propose a plan "
+                "with a longer round_deadline_s."
+            ) from None
+
+    async def _train(self, order: TrainOrder, job: StudyJob) -> Task:
+        base = await self._fetch(order)
+        contribution = await self._worker.train(
+            TrainJob(study=job, hospital=self._hospital, round=order.key.round, weight=order.weight),
+            base,
+            lambda fraction: self._announcer.progressed(order.key, Phase.TRAINING, fraction),
+        )
+        return await self._send(order.key, contribution, ring=Ring.RING_32)
+
+    async def _calibrate(self, order: CalibrateOrder, job: StudyJob) -> Task:
+        base = await self._fetch(order)
+        self._announcer.progressed(order.key, Phase.CALIBRATING, 0.0)
+        bound_bits = await self._worker.calibrate(
+            job, base, lambda fraction: self._announcer.progressed(order.key, Phase.CALIBRATING, fraction)
+        )
+        return await self._store.finish_task(order.key, bound_bits=bound_bits)
+
+    async def _release(self, order: ReleaseOrder, job: StudyJob) -> Task:
+        base = await self._fetch(order)
+        release = ReleaseJob(
+            study=job,
+            bound_bits=order.bound_bits,
+            compiled_plan_hash=order.compiled_plan_hash,
+            weight=order.weight,
+        )
+        contribution, ring = await self._worker.release(release, base)
+        return await self._send(order.key, contribution, ring=ring)
+
+    async def _fetch(self, order: Order) -> RingArray:
+        self._announcer.progressed(order.key, Phase.FETCHING, 0.0)
+        return await self._parties.fetch(order.base_model_id)
+
+    async def _send(self, key: TaskKey, contribution: RingArray, *, ring: Ring) -> Task:
+        """Deal under an upload id that is on disk before the first share leaves (see DECISIONS.md)."""
+        self._announcer.progressed(key, Phase.SENDING, 0.0)
+        task = await self._store.mark_sending(key, upload_id=new_id("upload"))
+        await self._parties.deal(key, contribution, ring=ring, upload_id=task.upload_id)
+        return await self._store.finish_task(key)
+
+    async def _record_failure(self, key: TaskKey, error: TrefoilError) -> None:
+        """Keep and tell it. An order that was refused before it began leaves the task as it was."""
+        text = (
+            str(error)
+            if not isinstance(error, Bug)
+            else "The hospital's node has a defect; its log says more."
+        )
+        log.warning("task_failed", study=key.study_id, kind=key.kind.value, round=key.round, code=error.code)
+        try:
+            await self._store.fail_task(key, code=error.code, message=text)
+        except FailedPrecondition:
+            log.info("order_refused", study=key.study_id, kind=key.kind.value, round=key.round)
+        self._announcer.task_failed(key, code=error.code, message=text)

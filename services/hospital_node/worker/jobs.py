@@ -1,0 +1,132 @@
+"""What the worker can do: one function per kind of request, listed in `JOBS`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from libs.secure_nn.calibrate import calibrate
+from libs.secure_nn.compile import compile_module
+from libs.secure_nn.encode import encode_parameters
+from torch import nn
+
+from libs.core.errors import FailedPrecondition, TrefoilError
+from libs.data.dataset import ImageSet
+from libs.data.transforms import to_model_input
+from libs.fl.local_training import divide, train_locally
+from libs.fl.metrics import encode_metrics
+from libs.fl.training_plan import TrainingPlan
+from libs.fl.update_encoding import decode_vector, encode_update, weigh_encoded
+from libs.fl.vectorise import load_state_vector
+from libs.models.registry import build_model
+from libs.mpc.ring import RingArray
+from services.hospital_node.worker.datasets import Datasets, owners_text
+from services.hospital_node.worker.frames import Frame
+
+CALIBRATION_IMAGES = 256
+
+Progress = Callable[[float], None]
+Job = Callable[[Frame, Datasets, Progress], Frame]
+
+
+def inspect(request: Frame, datasets: Datasets, _progress: Progress) -> Frame:
+    """Read files as a data set. Errors name the file: this answer goes to the owner only."""
+    roots = [Path(root) for root in request.fields["data_roots"]]
+    try:
+        found = datasets.inspect(Path(request.fields["path"]), data_roots=roots)
+    except TrefoilError as error:
+        raise type(error)(owners_text(error, data_roots=roots)) from None
+    return Frame("done", fields=asdict(found))
+
+
+def train(request: Frame, datasets: Datasets, progress: Progress) -> Frame:
+    """[round(weight * (new weights - base) * 2^scale_bits) | metrics] in Z_2^32."""
+    plan, imageset = _study(request, datasets)
+    module = _model(plan, request.arrays["base"])
+    result = train_locally(
+        module,
+        imageset,
+        plan,
+        round_number=request.fields["round"],
+        seed=derive_seed(
+            plan.seed, hospital=request.fields["hospital"], round_number=request.fields["round"]
+        ),
+        on_progress=progress,
+    )
+    update = encode_update(
+        result.update, weight=_weight(request), scale_bits=plan.scale_bits, bound=plan.update_bound
+    )
+    return Frame("done", arrays={"contribution": np.concatenate([update, encode_metrics(result.metrics)])})
+
+
+def bound_values(request: Frame, datasets: Datasets, _progress: Progress) -> Frame:
+    """A power-of-two bound per step, from some of the images that the model learnt from."""
+    plan, imageset = _study(request, datasets)
+    training, _ = divide(imageset, plan)
+    # Every n-th image: images lie in order of class, so the first ones would all be of one class.
+    chosen = training.select(
+        np.linspace(0, len(training) - 1, min(len(training), CALIBRATION_IMAGES)).astype(np.int64)
+    )
+    module = _model(plan, request.arrays["base"]).eval()
+    return Frame("done", fields={"bound_bits": dict(calibrate(module, to_model_input(chosen.images)))})
+
+
+def release(request: Frame, _datasets: Datasets, _progress: Progress) -> Frame:
+    """The weighted, encoded parameters of the plan that `bound_bits` compile to."""
+    plan = TrainingPlan.from_json(request.fields["training_plan"].encode())
+    module = _model(plan, request.arrays["base"]).eval()
+    compiled = compile_module(
+        module,
+        input_shape=(plan.channels, plan.image_size, plan.image_size),
+        bounds=request.fields["bound_bits"],
+    )
+    if compiled.hash != request.fields["compiled_plan_hash"]:
+        raise FailedPrecondition(
+            "This hospital compiled another plan than the coordinator. Bring both to the same version of "
+            "Trefoil, then release again."
+        )
+    encoded = weigh_encoded(encode_parameters(module, compiled), weight=_weight(request))
+    return Frame("done", fields={"ring_bits": compiled.ring.bits}, arrays={"contribution": encoded})
+
+
+JOBS: Mapping[str, Job] = MappingProxyType(
+    {"inspect": inspect, "train": train, "calibrate": bound_values, "release": release}
+)
+
+
+def derive_seed(seed: int, *, hospital: str, round_number: int) -> int:
+    """63 bits from SHA-256: other numbers for each hospital and round, the same for the same study."""
+    text = json.dumps(["trefoil-training-seed", seed, hospital, round_number])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def _study(request: Frame, datasets: Datasets) -> tuple[TrainingPlan, ImageSet]:
+    fields: Mapping[str, Any] = request.fields
+    plan = TrainingPlan.from_json(fields["training_plan"].encode())
+    imageset = datasets.load(
+        Path(fields["dataset_path"]),
+        data_roots=[Path(root) for root in fields["data_roots"]],
+        size=plan.image_size,
+        content_hash=fields["content_hash"],
+    )
+    return plan, imageset
+
+
+def _model(plan: TrainingPlan, base: RingArray) -> nn.Module:
+    module = build_model(
+        plan.model, channels=plan.channels, classes=plan.classes, size=plan.image_size, seed=plan.seed
+    )
+    load_state_vector(module, decode_vector(base, scale_bits=plan.scale_bits))
+    return module
+
+
+def _weight(request: Frame) -> Fraction:
+    numerator, denominator = request.fields["weight"]
+    return Fraction(numerator, denominator)

@@ -1,0 +1,199 @@
+"""Shares as encrypted files: whole or not there at all.
+
+A share is written to `incoming/`, synced, and renamed into `shares/`; it counts once the index names it.
+What the index does not name when the party starts is left over from a crash and is deleted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from libs.core.errors import Bug, InvalidInput, StorageFull
+from libs.core.secret import Secret
+from libs.mpc.prg import SEED_BYTES, expand_seed
+from libs.mpc.ring import Ring, RingArray
+from services.smpc_party.adapters.sealed_file import SealedWriter, read_sealed, sealed_size
+from services.smpc_party.domain import Form, StoredShare
+
+KEY_BYTES = 32
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class ShareStore:
+    """One party's folder of shares. Its methods block on the disk; call them from a thread."""
+
+    def __init__(self, folder: Path, key: Secret[bytes], *, quota_bytes: int | None) -> None:
+        self._shares, self._incoming = folder / "shares", folder / "incoming"
+        self._key, self._quota_bytes = key, quota_bytes
+        self._lock = threading.Lock()
+        for path in (folder, self._shares, self._incoming):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._used_bytes = sum(path.stat().st_size for path in self._shares.iterdir())
+
+    def clean(self, known: Iterable[str]) -> int:
+        """Delete what a crash left over: every file that is not in `known`. How many there were."""
+        keep = set(known)
+        orphans = [path for path in self._shares.iterdir() if path.name not in keep]
+        orphans += self._incoming.iterdir()
+        for path in orphans:
+            self._unlink(path)
+        return len(orphans)
+
+    def begin(self, *, context: str, form: Form, ring: Ring, length: int) -> ShareWriter:
+        """Start one share. Raises `StorageFull` when the quota has no room for all of it."""
+        plain_bytes = SEED_BYTES if form is Form.SEED else length * ring.element_bytes
+        name = secrets.token_hex(16)
+        share = StoredShare(name, context, form, ring, length, sealed_size(plain_bytes))
+        with self._lock:
+            if self._quota_bytes is not None and self._used_bytes + share.size_bytes > self._quota_bytes:
+                raise _full()
+            self._used_bytes += share.size_bytes
+        try:
+            return ShareWriter(
+                self, share, plain_bytes, self._incoming / name, self._shares / name, self._key
+            )
+        except BaseException:
+            (self._incoming / name).unlink(missing_ok=True)
+            self.release(share.size_bytes)
+            raise
+
+    def save(self, values: RingArray, *, context: str, ring: Ring) -> StoredShare:
+        """Store a share that this party computed. Shape (n,)."""
+        writer = self.begin(context=context, form=Form.VECTOR, ring=ring, length=len(values))
+        try:
+            writer.write(values.astype(ring.dtype, copy=False).tobytes())
+            return writer.finish()
+        except BaseException:
+            writer.discard()
+            raise
+
+    def load(self, share: StoredShare) -> RingArray:
+        """The share itself, a seed expanded. Shape (length,), writable.
+
+        Raises `FailedPrecondition` when the file is damaged.
+        """
+        content = b"".join(read_sealed(self._shares / share.name, self._key, context=share.context))
+        if share.form is Form.SEED:
+            return expand_seed(content, share.length, share.ring)
+        if len(content) != share.length * share.ring.element_bytes:
+            raise Bug(f"The index and the file of {share.context} disagree about its length.")
+        return np.frombuffer(content, dtype=share.ring.dtype).copy()
+
+    def delete(self, shares: Iterable[StoredShare]) -> None:
+        """Delete files that the index no longer names."""
+        for share in shares:
+            self._unlink(self._shares / share.name)
+
+    def release(self, size_bytes: int) -> None:
+        """Give reserved room back."""
+        with self._lock:
+            self._used_bytes -= size_bytes
+
+    def _unlink(self, path: Path) -> None:
+        with suppress(FileNotFoundError):
+            size = path.stat().st_size
+            path.unlink()
+            if path.parent == self._shares:
+                self.release(size)
+
+
+class ShareWriter:
+    """One share on its way in. End it with `finish` or `discard`."""
+
+    def __init__(
+        self,
+        store: ShareStore,
+        share: StoredShare,
+        plain_bytes: int,
+        part: Path,
+        whole: Path,
+        key: Secret[bytes],
+    ) -> None:
+        self._store, self._share, self._part, self._whole = store, share, part, whole
+        self._left_bytes = plain_bytes
+        self._open = True
+        with _full_disk_explained():
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            self._file = os.fdopen(descriptor, "wb")
+            self._sealed = SealedWriter(self._file, key, context=share.context)
+
+    def write(self, data: bytes) -> None:
+        """Add bytes. Raises `InvalidInput` beyond the share's length, `StorageFull` when the disk is full."""
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0:
+            raise InvalidInput(
+                "The share has more bytes than its header says. Send exactly `length` elements."
+            )
+        with _full_disk_explained():
+            self._sealed.write(data)
+
+    def finish(self) -> StoredShare:
+        """Make the file permanent. Raises `InvalidInput` when bytes are missing."""
+        if self._left_bytes:
+            raise InvalidInput(
+                "The share has fewer bytes than its header says. Send exactly `length` elements."
+            )
+        with _full_disk_explained():
+            self._sealed.finish()
+            self._file.close()
+            self._part.rename(self._whole)
+            _sync_folder(self._whole.parent)
+        self._open = False
+        return self._share
+
+    def discard(self) -> None:
+        """Leave nothing behind. Does nothing after `finish`."""
+        if not self._open:
+            return
+        self._open = False
+        with suppress(OSError):  # closing flushes, and a full disk refuses that
+            self._file.close()
+        for path in (self._part, self._whole):
+            path.unlink(missing_ok=True)
+        self._store.release(self._share.size_bytes)
+
+
+def read_storage_key(path: Path) -> Secret[bytes]:
+    """The 32 bytes (hex) that `trefoil keys init` wrote, or that the operator mounts."""
+    try:
+        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except (OSError, ValueError):
+        raise InvalidInput(
+            f"{path} is not a readable storage key. Make one with: trefoil keys init"
+        ) from None
+    if len(key) != KEY_BYTES:
+        raise InvalidInput(f"The storage key in {path} has {len(key)} bytes instead of {KEY_BYTES}.")
+    return Secret(key)
+
+
+@contextmanager
+def _full_disk_explained() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise _full() from error
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _full() -> StorageFull:
+    return StorageFull(
+        "This party's share store is full; nothing was kept of the request. "
+        "Its operator must make room or raise quota_bytes; then send it again."
+    )

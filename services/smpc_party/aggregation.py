@@ -1,0 +1,274 @@
+"""Closing a round: the three parties add what all of them hold, and all keep the result or none.
+
+`agreement.py` explains why a party can die at any moment. Here: the work between the messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ParamSpec, TypeVar
+
+from libs.core.errors import Bug, DeadlineExceeded, FailedPrecondition, NotFound, TrefoilError
+from libs.core.ids import PARTIES, PartyId
+from libs.mpc.ring import RingArray
+from libs.mpc.schemes.additive.rescale import PublicRatio, rescale_program
+from libs.mpc.schemes.masked.roles import Roles
+from libs.rpc.computation import Session
+from libs.rpc.identity import Identity
+from libs.rpc.run_party import run_party
+from libs.runtime.logging import get_logger
+from services.smpc_party.agreement import (
+    Adopt,
+    Compute,
+    FallShort,
+    Status,
+    confirm_prepared,
+    decide,
+    digest,
+    exchange_status,
+)
+from services.smpc_party.domain import RoundEvent, RoundKey, RoundSpec, RoundState, StoredShare
+from services.smpc_party.ports import Contribution, Peers, Prepared, RoundRecord, Rounds, Shares
+
+log = get_logger(__name__)
+
+JOIN_TIMEOUT_S = 10.0
+_SLACK_BYTES = 4096
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Closed:
+    """How an attempt to close a round ended. No result: below the quorum, the round is open again."""
+
+    result_model_id: str | None
+    survivors: tuple[Identity, ...]
+    sent_bytes: int
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    computation_id: str
+    task: asyncio.Task[Closed]
+
+
+class Aggregator:
+    """Opens, closes and abandons rounds."""
+
+    def __init__(
+        self,
+        *,
+        me: PartyId,
+        rounds: Rounds,
+        shares: Shares,
+        peers: Peers,
+        executor: Executor,
+        close_deadline_s: float,
+    ) -> None:
+        self._me, self._rounds, self._shares, self._peers = me, rounds, shares, peers
+        self._executor, self._close_deadline_s = executor, close_deadline_s
+        self._attempts: dict[RoundKey, _Attempt] = {}
+        self._turns: dict[RoundKey, asyncio.Lock] = {}
+
+    async def open(self, spec: RoundSpec) -> None:
+        """Take contributions from now on. Raises `FailedPrecondition` when the base version does not fit."""
+        await self._in_thread(self._check_base, spec)
+        await self._in_thread(self._rounds.open_round, spec)
+
+    async def close(self, key: RoundKey, computation_id: str) -> Closed:
+        """Close the round together with the peers, or say again how it was closed."""
+        async with self._turn(key):
+            running = self._attempts.get(key)
+            if running is None or running.task.done() or running.computation_id != computation_id:
+                await self._cancel_attempt(key)
+                record = await self._in_thread(self._rounds.move_round, key, RoundEvent.CLOSE)
+                task = asyncio.create_task(self._attempt(record, computation_id))
+                task.add_done_callback(lambda done: done.cancelled() or done.exception())
+                running = self._attempts[key] = _Attempt(computation_id, task)
+                if record.state is RoundState.CLOSED:
+                    # The attempt goes on in the background: a peer may have missed the commit.
+                    return _answer(record)
+        return await asyncio.shield(running.task)
+
+    async def abandon(self, key: RoundKey) -> None:
+        """Forget an open round and its contributions. A closed or unknown round stays as it is."""
+        async with self._turn(key):
+            await self._cancel_attempt(key)
+            try:
+                record = await self._in_thread(self._rounds.round, key)
+            except NotFound:
+                return
+            if record.state is not RoundState.CLOSED:
+                files = await self._in_thread(self._rounds.forget_round, key)
+                await self._in_thread(self._shares.delete, files)
+                log.info("round_abandoned", study=key.study_id, round=key.number)
+
+    async def stop(self) -> None:
+        """Abort the attempts in progress."""
+        for key in list(self._attempts):
+            await self._cancel_attempt(key)
+
+    def _check_base(self, spec: RoundSpec) -> None:
+        if not spec.base_model_id:
+            return
+        base = self._rounds.model(spec.base_model_id)
+        if base.share is None:
+            raise FailedPrecondition(
+                f"Model {spec.base_model_id} was not dealt to this party yet. Deal it first."
+            )
+        if (base.spec.ring, base.spec.length) != (spec.ring, spec.update_length):
+            raise FailedPrecondition(f"The updates of {spec.key} do not fit model {spec.base_model_id}.")
+
+    def _turn(self, key: RoundKey) -> asyncio.Lock:
+        return self._turns.setdefault(key, asyncio.Lock())
+
+    async def _cancel_attempt(self, key: RoundKey) -> None:
+        """End an earlier attempt, so that what it may have stored is known before the next one begins."""
+        attempt = self._attempts.pop(key, None)
+        if attempt is not None:
+            attempt.task.cancel()
+            await asyncio.gather(attempt.task, return_exceptions=True)
+
+    # ---------------------------------------------------------------- one attempt
+
+    async def _attempt(self, record: RoundRecord, computation_id: str) -> Closed:
+        spec = record.spec
+        budget = _SLACK_BYTES + 32 * len(spec.participants) + 4 * spec.update_length * spec.ring.element_bytes
+        peers = [party for party in PARTIES if party != self._me]
+        try:
+            async with asyncio.timeout(self._close_deadline_s):
+                async with await self._peers.session(
+                    computation_id, max_bytes=dict.fromkeys(peers, budget)
+                ) as session:
+                    closed = await self._agree(session, spec)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"The parties did not close {spec.key} within {self._close_deadline_s:g} s. Close it again."
+            ) from None
+        except TrefoilError as error:
+            log.warning("round_close_failed", study=spec.key.study_id, round=spec.key.number, code=error.code)
+            raise
+        log.info(
+            "round_closed",
+            study=spec.key.study_id,
+            round=spec.key.number,
+            aggregated=closed.result_model_id is not None,
+            survivors=len(closed.survivors),
+            sent_bytes=closed.sent_bytes,
+        )
+        return closed
+
+    async def _agree(self, session: Session, spec: RoundSpec) -> Closed:
+        await session.join(b"close\0" + spec.to_json().encode(), timeout_s=JOIN_TIMEOUT_S)
+        contributions = await self._in_thread(self._rounds.contributions, spec.key)
+        record = await self._in_thread(self._rounds.round, spec.key)
+        status = Status.of(record, contributions)
+        statuses = await run_party(exchange_status(self._me, status), session, executor=self._executor)
+        match decide(spec, statuses):
+            case FallShort(survivors):
+                await self._in_thread(self._rounds.move_round, spec.key, RoundEvent.FALL_SHORT)
+                return Closed(None, survivors, session.sent_bytes)
+            case Compute(survivors):
+                await self._prepare(session, spec, survivors, contributions)
+                confirmation = confirm_prepared(self._me, session.computation_id)
+                await run_party(confirmation, session, executor=self._executor)
+            case Adopt(attempt):
+                if record.prepared is None or digest(record.prepared.computation_id) != attempt:
+                    raise Bug(f"The {spec.key} was committed elsewhere without this party's result.")
+        return await self._commit(spec.key)
+
+    async def _prepare(
+        self,
+        session: Session,
+        spec: RoundSpec,
+        survivors: tuple[Identity, ...],
+        contributions: list[Contribution],
+    ) -> None:
+        """Compute this party's share of the result and put it on disk."""
+        chosen = [c.share for c in contributions if c.hospital in survivors]
+        total = await self._in_thread(self._sum, spec, chosen)
+        update, metrics = total[: spec.update_length], total[spec.update_length :]
+        weight = sum((p.weight for p in spec.participants if p.hospital in survivors), Fraction(0))
+        if weight != 1:
+            program = rescale_program(
+                self._me,
+                Roles.rotated(spec.key.number),
+                session.masks(),
+                update,
+                PublicRatio.nearest(1 / weight),
+                spec.ring,
+            )
+            update = await run_party(program, session, executor=self._executor)
+        await self._in_thread(
+            self._store_prepared,
+            spec,
+            session.computation_id,
+            survivors,
+            update,
+            metrics,
+            session.sent_bytes,
+        )
+
+    def _sum(self, spec: RoundSpec, shares: Iterable[StoredShare]) -> RingArray:
+        """This party's share of the sum, mod 2^k. Shape (length,)."""
+        total = spec.ring.zeros((spec.length,))
+        for share in shares:
+            total += self._shares.load(share)
+        return total
+
+    def _store_prepared(
+        self,
+        spec: RoundSpec,
+        computation_id: str,
+        survivors: tuple[Identity, ...],
+        update: RingArray,
+        metrics: RingArray,
+        sent_bytes: int,
+    ) -> None:
+        if spec.base_model_id:
+            base = self._rounds.model(spec.base_model_id).share
+            assert base is not None  # checked when the round was opened
+            update = update + self._shares.load(base)
+        saved: list[StoredShare] = []
+        try:
+            saved.append(self._shares.save(update, context=spec.result.context, ring=spec.ring))
+            if spec.metrics_length:
+                saved.append(self._shares.save(metrics, context=spec.metrics_context, ring=spec.ring))
+            prepared = Prepared(
+                computation_id, survivors, saved[0], saved[1] if spec.metrics_length else None, sent_bytes
+            )
+            replaced = self._rounds.prepare(spec.key, prepared)
+        except BaseException:
+            self._shares.delete(saved)
+            raise
+        self._shares.delete(replaced)
+
+    async def _commit(self, key: RoundKey) -> Closed:
+        record = await self._in_thread(self._rounds.round, key)
+        if record.state is not RoundState.CLOSED:
+            files = await self._in_thread(self._rounds.commit, key)
+            await self._in_thread(self._shares.delete, files)
+        return _answer(record)
+
+    async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run blocking work to its end even when this attempt is cancelled.
+
+        A cancelled attempt must not commit behind the back of the one that follows it.
+        """
+        work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.gather(work, return_exceptions=True)
+            raise
+
+
+def _answer(record: RoundRecord) -> Closed:
+    assert record.prepared is not None  # the round is closed, or its result is about to be committed
+    prepared = record.prepared
+    return Closed(record.spec.result_model_id, prepared.survivors, prepared.sent_bytes)

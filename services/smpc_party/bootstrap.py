@@ -1,0 +1,135 @@
+"""Puts one party together and runs it. Nothing but wiring."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from libs.core.errors import TrefoilError
+from libs.core.ids import PartyId
+from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
+from libs.rpc.identity import Identity
+from libs.rpc.server import RpcServer
+from libs.runtime.logging import configure_logging, get_logger
+from libs.runtime.settings import load_settings
+from services.smpc_party.adapters.index import Index
+from services.smpc_party.adapters.share_store import ShareStore, read_storage_key
+from services.smpc_party.aggregation import Aggregator
+from services.smpc_party.masked_models import MaskedModels
+from services.smpc_party.peers import PeerAddress, PeerNetwork, PeerService
+from services.smpc_party.predictions import Predictions
+from services.smpc_party.rpc import PartyService
+from services.smpc_party.settings import PartySettings
+from services.smpc_party.uploads import ShareDesk
+
+log = get_logger(__name__)
+
+SWITCH_INTERVAL_S = 0.0005
+"""The event loop waits this long for a computing thread to let go of the interpreter, not 5 ms."""
+
+
+class Party:
+    """One running party; `await start(settings)` gives one."""
+
+    def __init__(self, settings: PartySettings) -> None:
+        me = PartyId(settings.index)
+        recorder = settings.recorder()
+        self._index, shares = _open_store(settings)
+        self.network = PeerNetwork(
+            me=me,
+            peers={
+                PartyId(p.index): PeerAddress(p.address, Identity.parse(p.identity)) for p in settings.peers
+            },
+            tls=settings.tls.files,
+            recorder=recorder,
+        )
+        self._online = ThreadPoolExecutor(2, thread_name_prefix="online")
+        self._offline = ThreadPoolExecutor(2, thread_name_prefix="offline")
+        self._aggregator = Aggregator(
+            me=me,
+            rounds=self._index,
+            shares=shares,
+            peers=self.network,
+            executor=self._offline,
+            close_deadline_s=settings.close_deadline_s,
+        )
+        self._masked_models = MaskedModels(me=me, shares=shares, peers=self.network, executor=self._offline)
+        self._predictions = Predictions(
+            me=me,
+            models=self._index,
+            masked_models=self._masked_models,
+            peers=self.network,
+            online=self._online,
+            offline=self._offline,
+            max_batch=settings.max_batch,
+            deadline_s=settings.prediction_deadline_s,
+        )
+        self.server: RpcServer = settings.server(name=f"party-{me}", recorder=recorder)
+        service = PartyService(
+            rounds=self._index,
+            desk=ShareDesk(rounds=self._index, shares=shares),
+            aggregator=self._aggregator,
+            predictions=self._predictions,
+        )
+        names = party_pb2.DESCRIPTOR.services_by_name
+        self.server.add(
+            party_pb2_grpc.add_PartyServiceServicer_to_server, service, names["PartyService"].full_name
+        )
+        self.server.add(
+            party_pb2_grpc.add_PeerServiceServicer_to_server,
+            PeerService(self.network),
+            names["PeerService"].full_name,
+        )
+        self.server.on_stop(self._close)
+
+    async def start(self) -> int:
+        """Serve and dial; the bound port."""
+        port = await self.server.start()
+        self.network.start()
+        return port
+
+    async def _close(self) -> None:
+        """Abort what runs, so that peers and clients are told at once."""
+        await self._predictions.stop()
+        await self._aggregator.stop()
+        await self._masked_models.stop()
+        await self.network.stop()
+        self._online.shutdown(wait=False, cancel_futures=True)
+        self._offline.shutdown(wait=False, cancel_futures=True)
+        self._index.close()
+
+
+def _open_store(settings: PartySettings) -> tuple[Index, ShareStore]:
+    key = read_storage_key(settings.storage_key)
+    shares = ShareStore(settings.store, key, quota_bytes=settings.quota_bytes)
+    index = Index(settings.store / "index.db")
+    orphans = shares.clean(index.share_names())
+    if orphans:
+        log.warning("orphans_deleted", count=orphans)
+    return index, shares
+
+
+async def serve(config: Path) -> None:
+    """Run one party until it is told to stop."""
+    settings = load_settings(PartySettings, config)
+    configure_logging(service=f"party-{settings.index}", level=settings.log_level)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    party = Party(settings)
+    await party.start()
+    await party.server.serve_until_stopped()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`--config FILE`; the exit status. An error in the settings or keys is told in one line."""
+    parser = argparse.ArgumentParser(prog="smpc_party", description="One of Trefoil's three compute parties.")
+    parser.add_argument("--config", type=Path, required=True, help="settings file (TOML)")
+    try:
+        asyncio.run(serve(parser.parse_args(arguments).config))
+    except TrefoilError as error:
+        sys.stderr.write(f"smpc_party: {error}\n")
+        return 1
+    return 0

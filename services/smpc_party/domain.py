@@ -1,0 +1,377 @@
+"""What a party knows about models, rounds and predictions, and which step may follow which.
+
+Everything is parsed once, at the edge (`wire.py`), into the frozen types here. Their canonical JSON is
+what the index stores and what the three parties compare before they compute together.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Self, TypeVar
+
+from libs.core.errors import AlreadyExists, FailedPrecondition, InvalidInput
+from libs.core.ids import PartyId
+from libs.mpc.ring import Ring
+from libs.mpc.schemes.masked.roles import Roles
+from libs.rpc.identity import Identity, Kind
+
+MAX_LENGTH = 1 << 31
+"""Elements of one vector: two thousand times ResNet-18."""
+
+MAX_HOSPITALS = 1024
+
+_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*", re.ASCII)
+_PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+
+
+# ---------------------------------------------------------------- state machines, as tables
+
+
+class RoundState(enum.StrEnum):
+    """A training round at this party. A round that was abandoned is forgotten, so it has no state."""
+
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class RoundEvent(enum.StrEnum):
+    """What moves a round."""
+
+    CONTRIBUTE = "take a contribution"
+    CLOSE = "close"
+    FALL_SHORT = "fall short of the quorum"
+    COMMIT = "commit"
+    ABANDON = "be abandoned"
+
+
+ROUND_TABLE: Mapping[tuple[RoundState, RoundEvent], RoundState] = {
+    (RoundState.OPEN, RoundEvent.CONTRIBUTE): RoundState.OPEN,
+    (RoundState.OPEN, RoundEvent.CLOSE): RoundState.CLOSING,
+    (RoundState.OPEN, RoundEvent.ABANDON): RoundState.OPEN,
+    # a failed attempt leaves the round closing; the next attempt goes on from there
+    (RoundState.CLOSING, RoundEvent.CLOSE): RoundState.CLOSING,
+    (RoundState.CLOSING, RoundEvent.FALL_SHORT): RoundState.OPEN,
+    (RoundState.CLOSING, RoundEvent.COMMIT): RoundState.CLOSED,
+    (RoundState.CLOSING, RoundEvent.ABANDON): RoundState.CLOSING,
+    # the other parties may still have to be brought along
+    (RoundState.CLOSED, RoundEvent.CLOSE): RoundState.CLOSED,
+}
+
+
+class PredictionState(enum.StrEnum):
+    """One prediction at this party. Whatever ends it, its material is never used again."""
+
+    PREPARING = "preparing"
+    READY = "ready"
+    EVALUATING = "evaluating"
+    FINISHED = "finished"
+    BURNED = "burned"
+
+
+class PredictionEvent(enum.StrEnum):
+    """What moves a prediction."""
+
+    PREPARE = "be prepared"
+    DEAL = "be dealt"
+    EVALUATE = "be evaluated"
+    FINISH = "finish"
+    BURN = "be burned"
+
+
+PREDICTION_TABLE: Mapping[tuple[PredictionState, PredictionEvent], PredictionState] = {
+    (PredictionState.PREPARING, PredictionEvent.PREPARE): PredictionState.READY,
+    (PredictionState.PREPARING, PredictionEvent.DEAL): PredictionState.FINISHED,  # all a dealer does
+    (PredictionState.PREPARING, PredictionEvent.BURN): PredictionState.BURNED,
+    (PredictionState.READY, PredictionEvent.EVALUATE): PredictionState.EVALUATING,
+    (PredictionState.READY, PredictionEvent.BURN): PredictionState.BURNED,
+    (PredictionState.EVALUATING, PredictionEvent.FINISH): PredictionState.FINISHED,
+    (PredictionState.EVALUATING, PredictionEvent.BURN): PredictionState.BURNED,
+}
+
+State = TypeVar("State", bound=enum.StrEnum)
+Event = TypeVar("Event", bound=enum.StrEnum)
+
+
+def move(table: Mapping[tuple[State, Event], State], state: State, event: Event, *, what: str) -> State:
+    """The state after `event`. Raises `FailedPrecondition` for a step that the table does not have."""
+    try:
+        return table[state, event]
+    except KeyError:
+        raise FailedPrecondition(f"{what} is {state.value} and cannot {event.value} now.") from None
+
+
+# ---------------------------------------------------------------- vectors
+
+
+class Form(enum.StrEnum):
+    """How a share is kept: as the 16-byte seed it came as, or in full."""
+
+    SEED = "seed"
+    VECTOR = "vector"
+
+
+@dataclass(frozen=True)
+class StoredShare:
+    """One encrypted file: `name` in the store, sealed for `context` and for nothing else."""
+
+    name: str
+    context: str
+    form: Form
+    ring: Ring
+    length: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A version of a model: who may deal it, fetch it and ask it. No dealer: a round makes it."""
+
+    model_id: str
+    ring: Ring
+    length: int
+    dealer: Identity | None
+    readers: frozenset[Identity]
+    predictors: frozenset[Identity]
+    plan: bytes
+
+    def __post_init__(self) -> None:
+        check_model_id(self.model_id)
+        _check_length(self.length)
+
+    @property
+    def context(self) -> str:
+        """What its share is sealed for."""
+        return f"model:{self.model_id}"
+
+    def to_json(self) -> str:
+        """Canonical: equal specs give equal text."""
+        return _canonical(
+            {
+                "model_id": self.model_id,
+                "ring": self.ring.bits,
+                "length": self.length,
+                "dealer": self.dealer.uri if self.dealer else None,
+                "readers": _uris(self.readers),
+                "predictors": _uris(self.predictors),
+                "plan": self.plan.decode(),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The spec that `to_json` wrote."""
+        data = json.loads(text)
+        return cls(
+            data["model_id"],
+            Ring(data["ring"]),
+            data["length"],
+            Identity.parse(data["dealer"]) if data["dealer"] else None,
+            _identities(data["readers"]),
+            _identities(data["predictors"]),
+            data["plan"].encode(),
+        )
+
+
+# ---------------------------------------------------------------- rounds
+
+
+@dataclass(frozen=True, order=True)
+class RoundKey:
+    """One training round of one study."""
+
+    study_id: str
+    number: int
+
+    def __post_init__(self) -> None:
+        check_plain_id(self.study_id, what="study")
+        if not 0 <= self.number < 1 << 31:
+            raise InvalidInput("A round's number is between 0 and 2^31.")
+
+    def __str__(self) -> str:
+        return f"round {self.number} of study {self.study_id}"
+
+
+@dataclass(frozen=True)
+class Participant:
+    """A hospital of a round and its share of all samples."""
+
+    hospital: Identity
+    weight: Fraction
+
+
+@dataclass(frozen=True)
+class RoundSpec:
+    """What the hospitals of a round send and what becomes of it."""
+
+    key: RoundKey
+    ring: Ring
+    update_length: int
+    metrics_length: int
+    participants: tuple[Participant, ...]
+    quorum: int
+    base_model_id: str
+    result_model_id: str
+    readers: frozenset[Identity]
+    metrics_readers: frozenset[Identity]
+    plan: bytes
+
+    def __post_init__(self) -> None:
+        _check_length(self.update_length)
+        if not 0 <= self.metrics_length <= MAX_LENGTH:
+            raise InvalidInput("metrics_length is out of range.")
+        check_model_id(self.result_model_id)
+        if self.base_model_id:
+            check_model_id(self.base_model_id)
+        if self.base_model_id == self.result_model_id:
+            raise InvalidInput(
+                "The result of a round needs a name of its own, other than the base version's."
+            )
+        self._check_participants()
+
+    def _check_participants(self) -> None:
+        hospitals = [participant.hospital for participant in self.participants]
+        if not 0 < len(hospitals) <= MAX_HOSPITALS or len(set(hospitals)) != len(hospitals):
+            raise InvalidInput(f"A round has 1 to {MAX_HOSPITALS} hospitals, each named once.")
+        if any(hospital.kind is not Kind.HOSPITAL for hospital in hospitals):
+            raise InvalidInput("Only hospitals take part in a round.")
+        if any(participant.weight <= 0 for participant in self.participants):
+            raise InvalidInput("Every participant's weight is positive.")
+        if sum(participant.weight for participant in self.participants) != 1:
+            raise InvalidInput("The weights of a round's participants must add up to exactly 1.")
+        if not 1 <= self.quorum <= len(hospitals):
+            raise InvalidInput("The quorum is between 1 and the number of participants.")
+
+    @property
+    def length(self) -> int:
+        """Elements of one contribution."""
+        return self.update_length + self.metrics_length
+
+    @property
+    def result(self) -> ModelSpec:
+        """The model that this round makes."""
+        return ModelSpec(
+            self.result_model_id, self.ring, self.update_length, None, self.readers, frozenset(), self.plan
+        )
+
+    @property
+    def metrics_context(self) -> str:
+        """What the share of the summed metrics is sealed for."""
+        return f"metrics:{self.key.study_id}:{self.key.number}"
+
+    def contribution_context(self, hospital: Identity) -> str:
+        """What one hospital's contribution is sealed for."""
+        return f"contribution:{self.key.study_id}:{self.key.number}:{hospital.uri}"
+
+    def to_json(self) -> str:
+        """Canonical: equal specs give equal text, on all three parties."""
+        return _canonical(
+            {
+                "study_id": self.key.study_id,
+                "number": self.key.number,
+                "ring": self.ring.bits,
+                "update_length": self.update_length,
+                "metrics_length": self.metrics_length,
+                "participants": [
+                    [p.hospital.uri, p.weight.numerator, p.weight.denominator] for p in self.participants
+                ],
+                "quorum": self.quorum,
+                "base_model_id": self.base_model_id,
+                "result_model_id": self.result_model_id,
+                "readers": _uris(self.readers),
+                "metrics_readers": _uris(self.metrics_readers),
+                "plan": self.plan.decode(),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The spec that `to_json` wrote."""
+        data = json.loads(text)
+        return cls(
+            key=RoundKey(data["study_id"], data["number"]),
+            ring=Ring(data["ring"]),
+            update_length=data["update_length"],
+            metrics_length=data["metrics_length"],
+            participants=tuple(
+                Participant(Identity.parse(u), Fraction(n, d)) for u, n, d in data["participants"]
+            ),
+            quorum=data["quorum"],
+            base_model_id=data["base_model_id"],
+            result_model_id=data["result_model_id"],
+            readers=_identities(data["readers"]),
+            metrics_readers=_identities(data["metrics_readers"]),
+            plan=data["plan"].encode(),
+        )
+
+
+# ---------------------------------------------------------------- predictions
+
+
+@dataclass(frozen=True)
+class PredictionSpec:
+    """One prediction: on what, for whom, in which roles."""
+
+    computation_id: str
+    model_id: str
+    batch: int
+    roles: Roles
+    client: Identity
+    deadline_s: float
+
+    def __post_init__(self) -> None:
+        check_plain_id(self.computation_id, what="computation")
+        check_model_id(self.model_id)
+
+    def is_dealer(self, me: PartyId) -> bool:
+        """Whether this party deals; else it evaluates."""
+        return me == self.roles.dealer
+
+    def terms(self, plan_hash: str) -> bytes:
+        """What the three parties must have been told alike."""
+        roles = [self.roles.dealer, self.roles.first, self.roles.second]
+        terms = {"predict": self.model_id, "plan": plan_hash, "batch": self.batch, "roles": roles}
+        return _canonical({**terms, "client": self.client.uri}).encode()
+
+
+# ---------------------------------------------------------------- names
+
+
+def check_model_id(model_id: str) -> None:
+    """`<study>/round-3` or the like; a name, never a path."""
+    if len(model_id) > 200 or not _MODEL_ID.fullmatch(model_id):
+        raise InvalidInput("A model id is up to 200 letters, digits, '.', '_', '-', in parts joined by '/'.")
+
+
+def check_plain_id(text: str, *, what: str) -> None:
+    """An id without slashes."""
+    if len(text) > 128 or not _PLAIN_ID.fullmatch(text):
+        raise InvalidInput(f"A {what} id is up to 128 letters, digits, '.', '_' and '-'.")
+
+
+def check_same_upload(stored: str, offered: str, *, what: str) -> None:
+    """Raise `AlreadyExists` unless this is the upload that is stored."""
+    if stored != offered:
+        raise AlreadyExists(f"{what} is stored already, from another upload. One is all that counts.")
+
+
+def _check_length(length: int) -> None:
+    if not 0 < length <= MAX_LENGTH:
+        raise InvalidInput(f"A vector has between 1 and {MAX_LENGTH} elements.")
+
+
+def _canonical(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"))
+
+
+def _uris(identities: Iterable[Identity]) -> list[str]:
+    return sorted(identity.uri for identity in identities)
+
+
+def _identities(uris: Iterable[str]) -> frozenset[Identity]:
+    return frozenset(Identity.parse(uri) for uri in uris)

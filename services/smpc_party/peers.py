@@ -1,0 +1,178 @@
+"""The links to the two other parties: who dials, who answers, and what happens when one breaks.
+
+Of two parties the one with the lower index dials, and dials again for as long as it runs. Each stream
+gets a fresh key. A new stream from a peer replaces the old one, which may be dead without our knowing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from libs.core.errors import PermissionDenied, TrefoilError, Unavailable
+from libs.core.ids import PARTIES, PartyId
+from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
+from libs.rpc.caller import current_caller
+from libs.rpc.channel import open_channel, translate
+from libs.rpc.computation import Session
+from libs.rpc.identity import Identity, TlsFiles, party_identity
+from libs.rpc.peer_link import PeerLink
+from libs.rpc.recorder import Recorder
+from libs.runtime.logging import get_logger
+
+log = get_logger(__name__)
+
+LINK_WAIT_S = 5.0
+"""How long a computation waits for a link that is down: about as long as a peer takes to restart."""
+
+FIRST_RETRY_S = 0.1
+LAST_RETRY_S = 3.0
+
+
+@dataclass(frozen=True)
+class PeerAddress:
+    """Where a peer listens and who it must prove to be."""
+
+    address: str
+    identity: Identity
+
+
+class PeerNetwork:
+    """This party's links. `start` dials; `PeerService` hands in the streams that others dialled."""
+
+    def __init__(
+        self,
+        *,
+        me: PartyId,
+        peers: Mapping[PartyId, PeerAddress],
+        tls: TlsFiles,
+        recorder: Recorder | None,
+    ) -> None:
+        self.me = me
+        self._peers, self._tls, self._recorder = peers, tls, recorder
+        self._links: dict[PartyId, PeerLink] = {}
+        self._adopted = asyncio.Event()
+        self._dialling: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Dial every peer with a higher index, again and again until `stop`."""
+        for peer, address in self._peers.items():
+            if peer > self.me:
+                self._dialling.append(asyncio.create_task(self._keep_dialling(peer, address)))
+
+    async def stop(self) -> None:
+        """Close every link; computations in progress are aborted."""
+        for task in self._dialling:
+            task.cancel()
+        await asyncio.gather(*self._dialling, return_exceptions=True)
+        for link in self._links.values():
+            link.close()
+
+    def is_connected(self) -> bool:
+        """Whether both links are up."""
+        return all(self._live(peer) is not None for peer in self._peers)
+
+    async def session(self, computation_id: str, *, max_bytes: Mapping[PartyId, int]) -> Session:
+        """A session over the links as they are now; `max_bytes` is what each peer may send.
+
+        Raises `Unavailable` when a link stays down for `LINK_WAIT_S`.
+        """
+        try:
+            async with asyncio.timeout(LINK_WAIT_S):
+                links = {peer: await self._wait_for(peer) for peer in self._peers}
+        except TimeoutError:
+            missing = [int(peer) for peer in self._peers if self._live(peer) is None]
+            raise Unavailable(
+                f"Party {self.me} has no link to party {' and '.join(map(str, missing)) or '?'} right now. "
+                "Ask again in a moment; if it lasts, tell that party's operator."
+            ) from None
+        return Session(computation_id, links, max_bytes=max_bytes)
+
+    def new_link(self, peer: PartyId) -> PeerLink:
+        """This party's end of a stream that has just begun."""
+        return PeerLink(me=self.me, peer=peer, on_established=self._adopt)
+
+    def accepts(self, peer: PartyId) -> bool:
+        """Whether `peer` is one that dials us."""
+        return peer in self._peers and peer < self.me
+
+    def _adopt(self, link: PeerLink) -> None:
+        old = self._links.get(link.peer)
+        self._links[link.peer] = link
+        if old is not None:
+            old.close()
+        self._adopted.set()
+        log.info("peer_link_established", peer=int(link.peer))
+
+    def _live(self, peer: PartyId) -> PeerLink | None:
+        link = self._links.get(peer)
+        return link if link is not None and not link.closed else None
+
+    async def _wait_for(self, peer: PartyId) -> PeerLink:
+        while (link := self._live(peer)) is None:
+            self._adopted.clear()
+            await self._adopted.wait()
+        return link
+
+    async def _keep_dialling(self, peer: PartyId, address: PeerAddress) -> None:
+        retry_s = FIRST_RETRY_S
+        async with open_channel(
+            address=address.address, server=address.identity, tls=self._tls, recorder=self._recorder
+        ) as channel:
+            stub = party_pb2_grpc.PeerServiceStub(channel)
+            while True:
+                link = self.new_link(peer)
+                await self._dial(link, stub)
+                retry_s = FIRST_RETRY_S if self._links.get(peer) is link else min(2 * retry_s, LAST_RETRY_S)
+                await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries only
+
+    async def _dial(self, link: PeerLink, stub: Any) -> None:
+        """One stream from its hello to its end."""
+        stream = stub.Exchange(link.outgoing())
+        try:
+            await link.read(aiter(stream))
+            log.info("peer_link_ended", peer=int(link.peer))
+        except grpc.aio.AioRpcError as error:
+            log.warning("peer_link_failed", peer=int(link.peer), code=translate(error).code)
+        except TrefoilError as error:
+            log.warning("peer_link_failed", peer=int(link.peer), code=error.code, reason=str(error))
+        finally:
+            stream.cancel()
+
+
+class PeerService(party_pb2_grpc.PeerServiceServicer):
+    """The answering end of the peer links."""
+
+    def __init__(self, network: PeerNetwork) -> None:
+        self._network = network
+
+    async def Exchange(  # noqa: N802 - the proto's name
+        self, request_iterator: AsyncIterator[party_pb2.PeerFrame], context: Any
+    ) -> AsyncIterator[party_pb2.PeerFrame]:
+        """One stream, for as long as it lasts. The certificate says whose it is."""
+        link = self._network.new_link(self._dialler())
+        reading = asyncio.create_task(link.read(aiter(request_iterator)))
+        try:
+            async for frame in link.outgoing():
+                yield frame
+            await reading  # the link has closed: this raises what closed it
+        finally:
+            link.close()
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            log.info("peer_link_ended", peer=int(link.peer))
+
+    def _dialler(self) -> PartyId:
+        identity = current_caller().identity
+        for party in PARTIES:
+            if identity == party_identity(party) and self._network.accepts(party):
+                return party
+        raise PermissionDenied(
+            f"{identity} does not dial party {self._network.me}: of two parties the one with the lower index "
+            "dials the other. Check the peers in both settings files."
+        )

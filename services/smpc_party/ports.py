@@ -1,0 +1,151 @@
+"""What the party's logic asks of the world, so that it can be tested without a disk or a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from libs.core.ids import PartyId
+from libs.mpc.ring import Ring, RingArray
+from libs.rpc.computation import Session
+from libs.rpc.identity import Identity
+from services.smpc_party.domain import (
+    Form,
+    ModelSpec,
+    RoundEvent,
+    RoundKey,
+    RoundSpec,
+    RoundState,
+    StoredShare,
+)
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A registered model; `share` once it was dealt or computed."""
+
+    spec: ModelSpec
+    upload_id: str | None
+    share: StoredShare | None
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """One hospital's complete contribution."""
+
+    hospital: Identity
+    upload_id: str
+    share: StoredShare
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The result of one attempt to close a round, on disk before anybody relies on it."""
+
+    computation_id: str
+    survivors: tuple[Identity, ...]
+    result: StoredShare
+    metrics: StoredShare | None
+    sent_bytes: int
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """A round, its state, and the latest attempt's result; of a closed round, the result that counts."""
+
+    spec: RoundSpec
+    state: RoundState
+    prepared: Prepared | None
+
+
+class ShareWriter(Protocol):
+    """One share on its way to the disk."""
+
+    def write(self, data: bytes) -> None:
+        """Add bytes."""
+        ...
+
+    def finish(self) -> StoredShare:
+        """Make it permanent."""
+        ...
+
+    def discard(self) -> None:
+        """Leave nothing behind; nothing after `finish`."""
+        ...
+
+
+class Shares(Protocol):
+    """Encrypted files. Methods block."""
+
+    def begin(self, *, context: str, form: Form, ring: Ring, length: int) -> ShareWriter:
+        """Start one share."""
+        ...
+
+    def save(self, values: RingArray, *, context: str, ring: Ring) -> StoredShare:
+        """Store a computed share."""
+        ...
+
+    def load(self, share: StoredShare) -> RingArray:
+        """The share itself."""
+        ...
+
+    def delete(self, shares: Sequence[StoredShare]) -> None:
+        """Delete files that the index no longer names."""
+        ...
+
+
+class Rounds(Protocol):
+    """The index of rounds and models. Methods block; each is one transaction."""
+
+    def add_model(self, spec: ModelSpec) -> None:
+        """Register a model."""
+        ...
+
+    def model(self, model_id: str) -> ModelRecord:
+        """A model."""
+        ...
+
+    def put_model_share(self, model_id: str, upload_id: str, share: StoredShare) -> bool:
+        """Store a dealt model's share."""
+        ...
+
+    def open_round(self, spec: RoundSpec) -> None:
+        """Open a round."""
+        ...
+
+    def round(self, key: RoundKey) -> RoundRecord:
+        """A round."""
+        ...
+
+    def move_round(self, key: RoundKey, event: RoundEvent) -> RoundRecord:
+        """The round after an event."""
+        ...
+
+    def put_contribution(self, key: RoundKey, hospital: Identity, upload_id: str, share: StoredShare) -> bool:
+        """Store a contribution."""
+        ...
+
+    def contributions(self, key: RoundKey) -> list[Contribution]:
+        """What is complete here."""
+        ...
+
+    def prepare(self, key: RoundKey, prepared: Prepared) -> list[StoredShare]:
+        """Keep an attempt's result; the files of the one it replaces."""
+        ...
+
+    def commit(self, key: RoundKey) -> list[StoredShare]:
+        """Make the prepared result the round's; the files to delete."""
+        ...
+
+    def forget_round(self, key: RoundKey) -> list[StoredShare]:
+        """Forget a round that is not closed; the files to delete."""
+        ...
+
+
+class Peers(Protocol):
+    """The links to the two other parties."""
+
+    async def session(self, computation_id: str, *, max_bytes: Mapping[PartyId, int]) -> Session:
+        """A session over the links as they are now. Raises `Unavailable` when one is down."""
+        ...

@@ -1,0 +1,165 @@
+"""PartyService: messages in, domain calls, messages out. What is decided is decided elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from typing import Any
+
+from libs.core.errors import InvalidInput
+from libs.mpc.ring import Ring
+from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
+from libs.rpc.arrays import ChunkCollector, chunks_of, sha256_of
+from libs.rpc.caller import current_caller
+from services.smpc_party import wire
+from services.smpc_party.aggregation import Aggregator
+from services.smpc_party.ports import Rounds
+from services.smpc_party.predictions import Answer, MaskedInput, Prediction, Predictions
+from services.smpc_party.uploads import ShareDesk
+
+_Outcome = party_pb2.CloseRoundResponse.Outcome
+
+
+class PartyService(party_pb2_grpc.PartyServiceServicer):
+    """What a party offers to the coordinator, to data owners and to clients."""
+
+    def __init__(
+        self, *, rounds: Rounds, desk: ShareDesk, aggregator: Aggregator, predictions: Predictions
+    ) -> None:
+        self._rounds, self._desk = rounds, desk
+        self._aggregator, self._predictions = aggregator, predictions
+
+    # ---------------------------------------------------------------- from the coordinator
+
+    async def RegisterModel(
+        self, request: party_pb2.RegisterModelRequest, context: Any
+    ) -> party_pb2.RegisterModelResponse:
+        """Announce a model vector."""
+        await asyncio.to_thread(self._rounds.add_model, wire.model_spec(request))
+        return party_pb2.RegisterModelResponse()
+
+    async def OpenRound(
+        self, request: party_pb2.OpenRoundRequest, context: Any
+    ) -> party_pb2.OpenRoundResponse:
+        """Open a round for contributions."""
+        await self._aggregator.open(wire.round_spec(request))
+        return party_pb2.OpenRoundResponse()
+
+    async def CloseRound(
+        self, request: party_pb2.CloseRoundRequest, context: Any
+    ) -> party_pb2.CloseRoundResponse:
+        """Add the complete contributions, together with the peers."""
+        computation_id = wire.computation_id(request.computation_id)
+        closed = await self._aggregator.close(wire.round_key(request.round), computation_id)
+        aggregated = closed.result_model_id is not None
+        return party_pb2.CloseRoundResponse(
+            outcome=_Outcome.OUTCOME_AGGREGATED if aggregated else _Outcome.OUTCOME_BELOW_QUORUM,
+            result_model_id=closed.result_model_id or "",
+            survivor_identities=[hospital.uri for hospital in closed.survivors],
+            bytes_sent_to_peers=closed.sent_bytes,
+        )
+
+    async def AbandonRound(
+        self, request: party_pb2.AbandonRoundRequest, context: Any
+    ) -> party_pb2.AbandonRoundResponse:
+        """Forget a round that is not closed."""
+        await self._aggregator.abandon(wire.round_key(request.round))
+        return party_pb2.AbandonRoundResponse()
+
+    async def OpenPrediction(
+        self, request: party_pb2.OpenPredictionRequest, context: Any
+    ) -> party_pb2.OpenPredictionResponse:
+        """Take a role in one prediction; the work begins in the background."""
+        await self._predictions.open(wire.prediction_spec(request))
+        return party_pb2.OpenPredictionResponse()
+
+    # ---------------------------------------------------------------- from data owners and clients
+
+    async def PutShares(
+        self, request_iterator: AsyncIterator[party_pb2.PutSharesRequest], context: Any
+    ) -> party_pb2.PutSharesResponse:
+        """Store one share: a header, then its chunks."""
+        requests = aiter(request_iterator)
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("part") != "header":
+            raise InvalidInput("An upload begins with its header.")
+        already_stored = await self._desk.put(
+            wire.upload(first.header), current_caller().identity, _chunks(requests)
+        )
+        return party_pb2.PutSharesResponse(already_stored=already_stored)
+
+    async def GetShares(
+        self, request: party_pb2.GetSharesRequest, context: Any
+    ) -> AsyncIterator[party_pb2.GetSharesResponse]:
+        """Hand out this party's share of one vector, in full."""
+        ring, share = await self._desk.get(wire.vector(request.vector), current_caller().identity)
+        digest = await asyncio.to_thread(sha256_of, share, ring)
+        description = party_pb2.ShareDescription(ring=wire.RING_CODES[ring], length=len(share), sha256=digest)
+        yield party_pb2.GetSharesResponse(description=description)
+        for chunk in chunks_of(share, ring):
+            yield party_pb2.GetSharesResponse(chunk=chunk)
+
+    async def Predict(
+        self, request_iterator: AsyncIterator[party_pb2.PredictRequest], context: Any
+    ) -> AsyncIterator[party_pb2.PredictResponse]:
+        """One evaluator's side of a prediction: mask out, masked input in, output share out."""
+        requests = aiter(request_iterator)
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("part") != "open":
+            raise InvalidInput("A prediction begins by naming its computation.")
+        prediction = self._predictions.claim(first.open.computation_id, current_caller().identity)
+        try:
+            seed = await asyncio.shield(prediction.input_seed)
+            yield party_pb2.PredictResponse(mask=party_pb2.InputMask(seed=seed))
+            masked_input = await prediction.unless_burned(_masked_input(requests, prediction))
+            if not prediction.masked_input.done():
+                prediction.masked_input.set_result(masked_input)
+            answer = await asyncio.shield(prediction.answer)
+            for response in _responses(answer, prediction.plan.ring):
+                yield response
+        finally:
+            # A client that hangs up or sends nonsense burns the prediction, at the peers too.
+            if prediction.task is not None:
+                prediction.task.cancel()
+                await asyncio.gather(prediction.task, return_exceptions=True)
+
+
+async def _chunks(requests: AsyncIterator[party_pb2.PutSharesRequest]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if request.WhichOneof("part") != "chunk":
+            raise InvalidInput("After the header, an upload has only chunks.")
+        yield request.chunk
+
+
+async def _masked_input(
+    requests: AsyncIterator[party_pb2.PredictRequest], prediction: Prediction
+) -> MaskedInput:
+    """The input as it arrives, no longer than the plan says, and whole."""
+    ring, shape = prediction.plan.ring, (prediction.spec.batch, *prediction.plan.input_shape)
+    length = math.prod(shape)
+    collector = ChunkCollector(ring=ring, length=length, max_bytes=length * ring.element_bytes)
+    async for request in requests:
+        match request.WhichOneof("part"):
+            case "masked_input_chunk":
+                collector.add(request.masked_input_chunk)
+            case "input_end":
+                digest = request.input_end.sha256
+                return MaskedInput(collector.finish(sha256=digest).reshape(shape), digest)
+            case _:
+                raise InvalidInput("After naming its computation, a client sends chunks and then their end.")
+    raise InvalidInput("The input ended without its hash, so it may be incomplete. Ask again.")
+
+
+def _responses(answer: Answer, ring: Ring) -> list[party_pb2.PredictResponse]:
+    end = party_pb2.PredictEnd(
+        rounds=answer.rounds,
+        bytes_sent_online=answer.sent_bytes_online,
+        online_s=answer.online_s,
+        bytes_received_offline=answer.received_bytes_offline,
+        offline_s=answer.offline_s,
+    )
+    return [
+        *(party_pb2.PredictResponse(output_share_chunk=chunk) for chunk in chunks_of(answer.share, ring)),
+        party_pb2.PredictResponse(end=end),
+    ]

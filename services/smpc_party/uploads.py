@@ -1,0 +1,224 @@
+"""Taking shares in and giving them out: who may, what exactly, and never half of it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from libs.core.errors import (
+    FailedPrecondition,
+    InvalidInput,
+    NotFound,
+    PermissionDenied,
+    TooLarge,
+)
+from libs.mpc.ring import Ring, RingArray
+from libs.rpc.arrays import CHUNK_BYTES
+from libs.rpc.identity import Identity
+from libs.runtime.logging import get_logger
+from services.smpc_party.domain import (
+    ROUND_TABLE,
+    Form,
+    RoundEvent,
+    RoundKey,
+    RoundState,
+    StoredShare,
+    check_same_upload,
+    move,
+)
+from services.smpc_party.ports import Rounds, Shares
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelVector:
+    """The vector of one model version."""
+
+    model_id: str
+
+
+@dataclass(frozen=True)
+class MetricsVector:
+    """The summed metrics of one round."""
+
+    key: RoundKey
+
+
+@dataclass(frozen=True)
+class ContributionVector:
+    """The caller's contribution to one round."""
+
+    key: RoundKey
+
+
+Vector = ModelVector | MetricsVector | ContributionVector
+
+
+@dataclass(frozen=True, repr=False)
+class Upload:
+    """The header of one upload. `seed` for a share that is PRG(seed), else the SHA-256 of what follows."""
+
+    upload_id: str
+    vector: Vector
+    ring: Ring
+    length: int
+    seed: bytes | None
+    sha256: bytes
+
+    def __repr__(self) -> str:
+        return f"Upload({self.upload_id}, {self.vector}, values=<redacted>)"
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where an upload goes."""
+
+    what: str
+    context: str
+    ring: Ring
+    length: int
+    stored_upload_id: str | None
+    store: Callable[[str, StoredShare], bool]
+
+
+class ShareDesk:
+    """Receives and hands out shares."""
+
+    def __init__(self, *, rounds: Rounds, shares: Shares) -> None:
+        self._rounds, self._shares = rounds, shares
+
+    async def put(self, upload: Upload, caller: Identity, chunks: AsyncIterator[bytes]) -> bool:
+        """Store one share, all of it or nothing. True when this very upload had been stored before.
+
+        Raises `PermissionDenied`, `NotFound`, `InvalidInput`, `TooLarge`, `AlreadyExists`, `StorageFull`, and
+        `FailedPrecondition` when the round does not take contributions any more.
+        """
+        target = await asyncio.to_thread(self._target, upload, caller)
+        if target.stored_upload_id is not None:
+            return True
+        if (upload.ring, upload.length) != (target.ring, target.length):
+            raise InvalidInput(
+                f"{target.what} takes {target.length} elements of {target.ring.bits} bits, "
+                f"not {upload.length} of {upload.ring.bits}. Check the training plan and its version."
+            )
+        share = await self._receive(upload, target, chunks)
+        try:
+            new = await asyncio.to_thread(target.store, upload.upload_id, share)
+        except BaseException:
+            await asyncio.to_thread(self._shares.delete, [share])
+            raise
+        if not new:  # the same upload came twice at once, and the other one was faster
+            await asyncio.to_thread(self._shares.delete, [share])
+        log.info("share_stored", what=target.what, form=share.form.value, size_bytes=share.size_bytes)
+        return not new
+
+    async def get(self, vector: Vector, caller: Identity) -> tuple[Ring, RingArray]:
+        """This party's share in full, for a reader of the vector.
+
+        Raises `PermissionDenied`, `NotFound`, and `FailedPrecondition` when it is not there yet or damaged.
+        """
+        share = await asyncio.to_thread(self._readable, vector, caller)
+        return share.ring, await asyncio.to_thread(self._shares.load, share)
+
+    async def _receive(self, upload: Upload, target: _Target, chunks: AsyncIterator[bytes]) -> StoredShare:
+        form = Form.VECTOR if upload.seed is None else Form.SEED
+        writer = await asyncio.to_thread(
+            self._shares.begin, context=target.context, form=form, ring=upload.ring, length=upload.length
+        )
+        try:
+            if upload.seed is not None:
+                writer.write(upload.seed)
+            digest = hashlib.sha256()
+            async for chunk in chunks:
+                if upload.seed is not None or not chunk:
+                    raise InvalidInput("A share sent as a seed has no chunks, and no chunk is empty.")
+                if len(chunk) > CHUNK_BYTES:
+                    raise TooLarge(f"A chunk has at most {CHUNK_BYTES} bytes. Send smaller ones.")
+                digest.update(chunk)
+                await asyncio.to_thread(writer.write, chunk)
+            if upload.seed is None and not hmac.compare_digest(digest.digest(), upload.sha256):
+                raise InvalidInput("The share is not the one whose SHA-256 its header gave. Send it again.")
+            return await asyncio.to_thread(writer.finish)
+        except BaseException:  # a client that hangs up cancels us, and leaves nothing either
+            writer.discard()
+            raise
+
+    def _target(self, upload: Upload, caller: Identity) -> _Target:
+        match upload.vector:
+            case ModelVector(model_id):
+                return self._model_target(upload, model_id, caller)
+            case ContributionVector(key):
+                return self._contribution_target(upload, key, caller)
+            case MetricsVector():
+                raise InvalidInput("The metrics of a round are computed by the parties; nobody uploads them.")
+
+    def _model_target(self, upload: Upload, model_id: str, caller: Identity) -> _Target:
+        record = self._rounds.model(model_id)
+        if record.spec.dealer != caller:
+            raise PermissionDenied(f"Model {model_id} is not {caller}'s to deal.")
+        return _Target(
+            f"Model {model_id}",
+            record.spec.context,
+            record.spec.ring,
+            record.spec.length,
+            _same(record.upload_id, upload.upload_id, what=f"Model {model_id}"),
+            lambda upload_id, share: self._rounds.put_model_share(model_id, upload_id, share),
+        )
+
+    def _contribution_target(self, upload: Upload, key: RoundKey, caller: Identity) -> _Target:
+        record = self._rounds.round(key)
+        if caller not in {participant.hospital for participant in record.spec.participants}:
+            raise PermissionDenied(f"{caller} does not take part in {key}.")
+        what = f"The contribution of {caller} to {key}"
+        held = {c.hospital: c.upload_id for c in self._rounds.contributions(key)}
+        stored = _same(held.get(caller), upload.upload_id, what=what)
+        if stored is None:
+            move(ROUND_TABLE, record.state, RoundEvent.CONTRIBUTE, what=f"The {key}")
+        return _Target(
+            what,
+            record.spec.contribution_context(caller),
+            record.spec.ring,
+            record.spec.length,
+            stored,
+            lambda upload_id, share: self._rounds.put_contribution(key, caller, upload_id, share),
+        )
+
+    def _readable(self, vector: Vector, caller: Identity) -> StoredShare:
+        match vector:
+            case ModelVector(model_id):
+                record = self._rounds.model(model_id)
+                _check_reader(caller, record.spec.readers, what=f"model {model_id}")
+                if record.share is None:
+                    raise FailedPrecondition(
+                        f"Model {model_id} was not dealt to this party yet. Deal it first."
+                    )
+                return record.share
+            case MetricsVector(key):
+                return self._metrics(key, caller)
+            case ContributionVector():
+                raise PermissionDenied("A contribution cannot be fetched, by nobody; only its sum can be.")
+
+    def _metrics(self, key: RoundKey, caller: Identity) -> StoredShare:
+        record = self._rounds.round(key)
+        _check_reader(caller, record.spec.metrics_readers, what=f"the metrics of {key}")
+        if record.state is not RoundState.CLOSED or record.prepared is None:
+            raise FailedPrecondition(f"The {key} is not closed yet. Ask again afterwards.")
+        if record.prepared.metrics is None:
+            raise NotFound(f"The {key} has no metrics.")
+        return record.prepared.metrics
+
+
+def _same(stored: str | None, offered: str, *, what: str) -> str | None:
+    """The stored upload, which must be the offered one if there is any."""
+    if stored is not None:
+        check_same_upload(stored, offered, what=what)
+    return stored
+
+
+def _check_reader(caller: Identity, readers: frozenset[Identity], *, what: str) -> None:
+    if caller not in readers:
+        raise PermissionDenied(f"{caller} may not fetch {what}. Its readers were named when it was made.")

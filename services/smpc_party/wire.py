@@ -1,0 +1,153 @@
+"""From messages to the domain's types. Whatever passes here is well-formed; `InvalidInput` says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+
+from libs.core.errors import InvalidInput
+from libs.core.ids import PartyId
+from libs.mpc.prg import SEED_BYTES
+from libs.mpc.ring import Ring
+from libs.mpc.schemes.masked.roles import Roles
+from libs.rpc._generated.trefoil.party.v1 import party_pb2
+from libs.rpc._generated.trefoil.types.v1 import types_pb2
+from libs.rpc.identity import Identity
+from libs.secure_nn.plan import Plan
+from services.smpc_party.domain import (
+    ModelSpec,
+    Participant,
+    PredictionSpec,
+    RoundKey,
+    RoundSpec,
+    check_plain_id,
+)
+from services.smpc_party.uploads import ContributionVector, MetricsVector, ModelVector, Upload, Vector
+
+_RINGS = {types_pb2.RING_32: Ring.RING_32, types_pb2.RING_64: Ring.RING_64}
+RING_CODES = {ring: code for code, ring in _RINGS.items()}
+_SHA256_BYTES = 32
+
+
+def model_spec(request: party_pb2.RegisterModelRequest) -> ModelSpec:
+    """A model that its owner will deal. Its plan, if any, must fit ring and length."""
+    spec = ModelSpec(
+        model_id=request.model_id,
+        ring=_ring(request.ring),
+        length=request.length,
+        dealer=Identity.parse(request.dealer_identity),
+        readers=_identities(request.reader_identities),
+        predictors=_identities(request.predictor_identities),
+        plan=request.plan,
+    )
+    _check_plan(spec.plan, ring=spec.ring, length=spec.length)
+    return spec
+
+
+def round_spec(request: party_pb2.OpenRoundRequest) -> RoundSpec:
+    """A round. The plan of its result, if any, must fit ring and length."""
+    spec = RoundSpec(
+        key=round_key(request.round),
+        ring=_ring(request.ring),
+        update_length=request.update_length,
+        metrics_length=request.metrics_length,
+        participants=tuple(
+            Participant(Identity.parse(p.hospital_identity), _fraction(p.weight))
+            for p in request.participants
+        ),
+        quorum=request.quorum,
+        base_model_id=request.base_model_id,
+        result_model_id=request.result_model_id,
+        readers=_identities(request.reader_identities),
+        metrics_readers=_identities(request.metrics_reader_identities),
+        plan=request.plan,
+    )
+    _check_plan(spec.plan, ring=spec.ring, length=spec.update_length)
+    return spec
+
+
+def round_key(ref: types_pb2.RoundRef) -> RoundKey:
+    """Which round of which study."""
+    return RoundKey(ref.study_id, ref.round)
+
+
+def prediction_spec(request: party_pb2.OpenPredictionRequest) -> PredictionSpec:
+    """One assignment of the coordinator."""
+    return PredictionSpec(
+        computation_id=request.computation_id,
+        model_id=request.model_id,
+        batch=request.batch,
+        roles=Roles(
+            PartyId(request.dealer), PartyId(request.first_evaluator), PartyId(request.second_evaluator)
+        ),
+        client=Identity.parse(request.client_identity),
+        deadline_s=request.deadline_s,
+    )
+
+
+def computation_id(text: str) -> str:
+    """A computation id that may go into frames and logs."""
+    check_plain_id(text, what="computation")
+    return text
+
+
+def upload(header: types_pb2.ShareHeader) -> Upload:
+    """The header of an upload."""
+    check_plain_id(header.upload_id, what="upload")
+    form = header.WhichOneof("form")
+    if form == "seed" and len(header.seed) != SEED_BYTES:
+        raise InvalidInput(f"A share's seed has {SEED_BYTES} bytes.")
+    if form == "vector_sha256" and len(header.vector_sha256) != _SHA256_BYTES:
+        raise InvalidInput(f"A SHA-256 has {_SHA256_BYTES} bytes.")
+    if form is None:
+        raise InvalidInput("A share is sent as a seed, or as a vector whose SHA-256 comes first.")
+    return Upload(
+        upload_id=header.upload_id,
+        vector=vector(header.vector),
+        ring=_ring(header.ring),
+        length=header.length,
+        seed=header.seed if form == "seed" else None,
+        sha256=header.vector_sha256,
+    )
+
+
+def vector(ref: types_pb2.VectorRef) -> Vector:
+    """Which vector is meant."""
+    match ref.WhichOneof("vector"):
+        case "model_id":
+            return ModelVector(ref.model_id)
+        case "metrics":
+            return MetricsVector(round_key(ref.metrics))
+        case "contribution":
+            return ContributionVector(round_key(ref.contribution))
+        case _:
+            raise InvalidInput("The request does not say which vector it means.")
+
+
+def _ring(code: types_pb2.Ring.ValueType) -> Ring:
+    try:
+        return _RINGS[code]
+    except KeyError:
+        raise InvalidInput("The ring is RING_32 or RING_64.") from None
+
+
+def _fraction(fraction: types_pb2.Fraction) -> Fraction:
+    if fraction.denominator == 0:
+        raise InvalidInput("A weight's denominator is zero.")
+    return Fraction(fraction.numerator, fraction.denominator)
+
+
+def _identities(uris: Iterable[str]) -> frozenset[Identity]:
+    return frozenset(Identity.parse(uri) for uri in uris)
+
+
+def _check_plan(data: bytes, *, ring: Ring, length: int) -> None:
+    """Refuse now what could only fail at the first prediction."""
+    if not data:
+        return
+    plan = Plan.from_json(data)
+    if (plan.ring, plan.parameter_length) != (ring, length):
+        raise InvalidInput(
+            f"The plan takes {plan.parameter_length} parameters of {plan.ring.bits} bits, "
+            f"not {length} of {ring.bits}."
+        )

@@ -1,0 +1,58 @@
+"""Imports point down, services stay apart, and the protocol code knows no network."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+NO_NETWORK = {"grpc", "asyncio", "socket", "structlog", "requests", "http", "ssl"}
+PURE = ["libs/core", "libs/mpc", "libs/dp"]
+
+
+def test_the_import_contracts_hold() -> None:
+    tool = Path(sys.executable).parent / "lint-imports"
+    result = subprocess.run(
+        [tool, "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of everything a file imports, within functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", PURE)
+def test_protocol_code_imports_no_network(package: str) -> None:
+    for path in (ROOT / package).rglob("*.py"):
+        assert not imported(path) & NO_NETWORK, path
+
+
+def test_nothing_unpickles() -> None:
+    unsafe = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+    for top in ("libs", "services"):
+        for path in (ROOT / top).rglob("*.py"):
+            assert not imported(path) & unsafe, path
+
+
+def test_the_standard_library_alone_is_enough_for_core() -> None:
+    for path in (ROOT / "libs" / "core").rglob("*.py"):
+        assert imported(path) <= set(sys.stdlib_module_names) | {"libs"}, path

@@ -1,0 +1,162 @@
+"""The hospital node's outside, in memory: an announcer that remembers, parties that add up, a worker with a script."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from libs.fl.training_plan import TrainingPlan
+from libs.mpc.ring import Ring, RingArray
+from services.hospital_node.domain import (
+    Dataset,
+    Phase,
+    Proposal,
+    Task,
+    TaskKey,
+    TaskKind,
+    TrainOrder,
+)
+from services.hospital_node.ports import Inspection, OnProgress, ReleaseJob, StudyJob, TrainJob
+
+NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
+STUDY = "study-1"
+PLAN = TrainingPlan(model="small_cnn", image_size=28, rounds=3, learning_rate=0.05, batch_size=8)
+
+
+class FixedClock:
+    def now(self) -> datetime:
+        return NOW
+
+    def monotonic_s(self) -> float:
+        return 0.0
+
+
+@dataclass
+class RememberingAnnouncer:
+    said: list[tuple[object, ...]] = field(default_factory=list)
+
+    def dataset_published(self, dataset: Dataset) -> None:
+        self.said.append(("published", dataset.name))
+
+    def dataset_withdrawn(self, name: str) -> None:
+        self.said.append(("withdrawn", name))
+
+    def proposal_decided(self, *, study_id: str, plan_hash: str, approved: bool, reason: str) -> None:
+        self.said.append(("decided", study_id, plan_hash, approved, reason))
+
+    def progressed(self, key: TaskKey, phase: Phase, fraction: float) -> None:
+        self.said.append(("progress", phase, fraction))
+
+    def task_done(self, task: Task) -> None:
+        self.said.append(("done", task))
+
+    def task_failed(self, key: TaskKey, *, code: str, message: str) -> None:
+        self.said.append(("failed", key, code, message))
+
+    def of(self, kind: str) -> list[tuple[object, ...]]:
+        return [entry for entry in self.said if entry[0] == kind]
+
+
+@dataclass
+class AddingParties:
+    """Gives zeros as every model and keeps what is dealt."""
+
+    dealt: list[tuple[TaskKey, RingArray, Ring, str]] = field(default_factory=list)
+    before_dealing: Callable[[], None] = lambda: None
+
+    async def fetch(self, model_id: str) -> RingArray:
+        return np.zeros(4, np.uint32)
+
+    async def deal(self, key: TaskKey, vector: RingArray, *, ring: Ring, upload_id: str) -> None:
+        self.before_dealing()
+        self.dealt.append((key, vector, ring, upload_id))
+
+
+@dataclass
+class ScriptedWorker:
+    """Answers at once, raises what it is told to, or takes until it is cancelled."""
+
+    error: Exception | None = None
+    hangs: bool = False
+    jobs: list[str] = field(default_factory=list)
+    inspection: Inspection = field(
+        default_factory=lambda: Inspection(
+            images=10, patients=7, images_per_class={"NORMAL": 4, "PNEUMONIA": 6}, content_hash="c" * 64
+        )
+    )
+
+    async def _work(self, kind: str) -> None:
+        self.jobs.append(kind)
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.error is not None:
+            raise self.error
+
+    async def inspect(self, *, path: Path, data_roots: Sequence[Path]) -> Inspection:
+        await self._work("inspect")
+        return self.inspection
+
+    async def train(self, job: TrainJob, base: RingArray, on_progress: OnProgress) -> RingArray:
+        await self._work("train")
+        on_progress(0.5)
+        return np.arange(4, dtype=np.uint32)
+
+    async def calibrate(self, job: StudyJob, base: RingArray, on_progress: OnProgress) -> dict[str, int]:
+        await self._work("calibrate")
+        return {"conv1": 3}
+
+    async def release(self, job: ReleaseJob, base: RingArray) -> tuple[RingArray, Ring]:
+        await self._work("release")
+        return np.arange(4, dtype=np.uint64), Ring.RING_64
+
+    async def stop(self) -> None:
+        self.jobs.append("stop")
+
+
+def dataset(name: str = "chest") -> Dataset:
+    return Dataset(
+        name=name,
+        description="Children's radiographs",
+        tags=("chest", "pneumonia"),
+        path="/data/chest",
+        images=10,
+        patients=7,
+        images_per_class={"NORMAL": 4, "PNEUMONIA": 6},
+        content_hash="c" * 64,
+        published_at=NOW,
+    )
+
+
+def proposal(plan: TrainingPlan = PLAN, *, study_id: str = STUDY) -> Proposal:
+    return Proposal(
+        study_id=study_id,
+        title="Pneumonia",
+        requested_by="dana",
+        dataset_name="chest",
+        plan_hash=plan.hash,
+        training_plan=plan.canonical_json(),
+        received_at=NOW,
+    )
+
+
+def train_order(
+    number: int = 1,
+    *,
+    attempt: int = 0,
+    plan_hash: str = PLAN.hash,
+    base: str = "",
+    deadline: datetime = NOW + timedelta(minutes=5),
+) -> TrainOrder:
+    return TrainOrder(
+        key=TaskKey(study_id=STUDY, kind=TaskKind.TRAIN, round=number, attempt=attempt),
+        plan_hash=plan_hash,
+        base_model_id=base or f"{STUDY}/round-{number - 1}",
+        weight=Fraction(1, 3),
+        deadline=deadline,
+    )

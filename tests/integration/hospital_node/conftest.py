@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from libs.data.export import export_part
+from libs.data.phantom import make_phantoms
+from services.hospital_node.adapters.worker_process import WorkerProcess
+
+IMAGES = 48
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hospital's data folder with one data set of made-up radiographs in it."""
+    root = tmp_path_factory.mktemp("hospital-data")
+    export_part(make_phantoms(count=IMAGES, size=28, seed=1), root / "chest")
+    return root
+
+
+@pytest.fixture
+async def worker(tmp_path: Path) -> AsyncIterator[WorkerProcess]:
+    process = WorkerProcess(threads=1, work_dir=tmp_path / "work")
+    yield process
+    await process.stop()

@@ -1,0 +1,240 @@
+"""The worker as it is in production: another process, real images, real torch, pipes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import time
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from libs.core.errors import FailedPrecondition, InvalidInput, PermissionDenied, Unavailable
+from libs.fl.metrics import METRICS_LENGTH, decode_metrics
+from libs.fl.training_plan import TrainingPlan
+from libs.fl.update_encoding import decode_vector, encode_weights, weigh_encoded
+from libs.fl.vectorise import load_state_vector, parameter_count, state_vector
+from libs.models.registry import build_model
+from libs.mpc.ring import RingArray
+from libs.secure_nn.compile import compile_module
+from libs.secure_nn.encode import encode_parameters
+from services.hospital_node.adapters.worker_process import WorkerProcess
+from services.hospital_node.ports import ReleaseJob, StudyJob, TrainJob
+from tests.integration.hospital_node.conftest import IMAGES
+
+PLAN = TrainingPlan(
+    model="small_cnn", image_size=28, rounds=3, learning_rate=0.05, batch_size=8, validation_fraction=0.25
+)
+
+
+def model():
+    return build_model(PLAN.model, channels=1, classes=2, size=PLAN.image_size, seed=PLAN.seed)
+
+
+@pytest.fixture(scope="module")
+def base() -> RingArray:
+    return encode_weights(state_vector(model()), scale_bits=PLAN.scale_bits)
+
+
+async def study_job(worker: WorkerProcess, data_root: Path, plan: TrainingPlan = PLAN) -> StudyJob:
+    found = await worker.inspect(path=data_root / "chest", data_roots=[data_root])
+    return StudyJob(
+        training_plan=plan.canonical_json(),
+        dataset_path=data_root / "chest",
+        data_roots=[data_root],
+        content_hash=found.content_hash,
+    )
+
+
+def train_job(study: StudyJob, *, number: int = 1, hospital: str = "alpha") -> TrainJob:
+    return TrainJob(study=study, hospital=hospital, round=number, weight=Fraction(1, 3))
+
+
+def ignore(_fraction: float) -> None:
+    return
+
+
+async def test_a_round_gives_an_encoded_update_with_metrics_and_progress(
+    worker: WorkerProcess, data_root: Path, base: RingArray
+) -> None:
+    heard: list[float] = []
+    job = train_job(await study_job(worker, data_root))
+    contribution = await worker.train(job, base, heard.append)
+    size = parameter_count(model())
+    assert contribution.shape == (size + METRICS_LENGTH,)
+    assert contribution.dtype == np.uint32
+    update = decode_vector(contribution[:size], scale_bits=PLAN.scale_bits)
+    assert 0 < np.abs(update).max() < PLAN.update_bound
+    metrics = decode_metrics(contribution[size:])
+    assert metrics.train_samples + metrics.validation_samples == IMAGES
+    assert heard
+    assert all(0 < fraction <= 1 for fraction in heard)
+
+
+async def test_the_same_job_gives_the_same_bytes_and_another_round_or_hospital_gives_others(
+    worker: WorkerProcess, data_root: Path, base: RingArray
+) -> None:
+    study = await study_job(worker, data_root)
+    jobs = [train_job(study), train_job(study), train_job(study, number=2), train_job(study, hospital="beta")]
+    first, again, other_round, other_hospital = [await worker.train(job, base, ignore) for job in jobs]
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other_round)
+    assert not np.array_equal(first, other_hospital)
+
+
+async def test_the_event_loop_goes_on_while_the_worker_trains(
+    worker: WorkerProcess, data_root: Path, base: RingArray
+) -> None:
+    plan = PLAN.model_copy(update={"local_epochs": 20})
+    study = await study_job(worker, data_root, plan)
+    gaps: list[float] = []
+    training = asyncio.create_task(worker.train(train_job(study), base, ignore))
+    while not training.done():
+        before = time.monotonic()
+        await asyncio.sleep(0.005)
+        gaps.append(time.monotonic() - before)
+    await training
+    assert len(gaps) > 10
+    assert max(gaps) < 0.5
+
+
+async def test_a_killed_worker_is_a_clear_error_and_the_next_job_works(
+    worker: WorkerProcess, data_root: Path, base: RingArray
+) -> None:
+    plan = PLAN.model_copy(update={"local_epochs": 100})
+    study = await study_job(worker, data_root, plan)
+    started = asyncio.Event()
+    training = asyncio.create_task(worker.train(train_job(study), base, lambda _: started.set()))
+    await asyncio.wait_for(started.wait(), 30)
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(Unavailable, match="new one"):
+        await training
+    short = replace(study, training_plan=PLAN.canonical_json())
+    assert (await worker.train(train_job(short), base, ignore)).dtype == np.uint32
+
+
+async def test_cancelling_a_job_kills_its_process_and_the_next_job_works(
+    worker: WorkerProcess, data_root: Path, base: RingArray
+) -> None:
+    plan = PLAN.model_copy(update={"local_epochs": 100})
+    study = await study_job(worker, data_root, plan)
+    started = asyncio.Event()
+    training = asyncio.create_task(worker.train(train_job(study), base, lambda _: started.set()))
+    await asyncio.wait_for(started.wait(), 30)
+    pid = worker.pid
+    training.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await training
+    assert pid is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert (await worker.inspect(path=data_root / "chest", data_roots=[data_root])).images == IMAGES
+
+
+async def test_a_diverging_training_is_an_error_in_words_and_not_a_contribution(
+    worker: WorkerProcess, data_root: Path, base: RingArray
+) -> None:
+    plan = PLAN.model_copy(update={"update_bound": 1e-4})
+    with pytest.raises(InvalidInput, match="update_bound"):
+        await worker.train(train_job(await study_job(worker, data_root, plan)), base, ignore)
+
+
+async def test_weights_of_another_model_are_refused(
+    worker: WorkerProcess, data_root: Path, base: RingArray
+) -> None:
+    with pytest.raises(InvalidInput, match="shape"):
+        await worker.train(train_job(await study_job(worker, data_root)), base[:-1], ignore)
+
+
+async def test_every_hospital_compiles_the_plan_from_the_bounds_and_weighs_the_same_parameters(
+    worker: WorkerProcess, data_root: Path, base: RingArray
+) -> None:
+    study = await study_job(worker, data_root)
+    bounds = await worker.calibrate(study, base, ignore)
+    assert bounds
+    trained = model().eval()
+    load_state_vector(trained, decode_vector(base, scale_bits=PLAN.scale_bits))
+    compiled = compile_module(trained, input_shape=(1, 28, 28), bounds=bounds)
+    job = ReleaseJob(
+        study=study, bound_bits=bounds, compiled_plan_hash=compiled.hash, weight=Fraction(2, 5)
+    )
+    contribution, ring = await worker.release(job, base)
+    assert ring is compiled.ring
+    expected = weigh_encoded(encode_parameters(trained, compiled), weight=Fraction(2, 5))
+    assert np.array_equal(contribution, expected)
+    with pytest.raises(FailedPrecondition, match="another plan"):
+        await worker.release(replace(job, compiled_plan_hash="0" * 64), base)
+
+
+async def test_files_that_changed_since_they_were_published_are_not_trained_on(
+    worker: WorkerProcess, data_root: Path, base: RingArray, tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(data_root, root)
+    study = await study_job(worker, root)
+    await worker.train(train_job(study), base, ignore)
+    image = next((root / "chest" / "NORMAL").glob("*.png"))
+    image.unlink()
+    with pytest.raises(FailedPrecondition, match="no longer") as caught:
+        await worker.train(train_job(study), base, ignore)
+    assert image.name not in str(caught.value)
+
+
+@pytest.mark.parametrize("way", ["plainly", "by dots", "by a link", "by a link inside", "by a linked file"])
+async def test_a_path_that_leads_out_of_the_data_roots_is_refused(
+    worker: WorkerProcess, data_root: Path, tmp_path: Path, way: str
+) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(data_root / "chest", root / "inside")
+    path = root / "inside"
+    if way == "plainly":
+        path = data_root / "chest"
+    elif way == "by dots":
+        path = root / ".." / ".." / data_root.name / "chest"
+    elif way == "by a link":
+        path = root / "link"
+        path.symlink_to(data_root / "chest")
+    elif way == "by a link inside":
+        shutil.rmtree(path / "NORMAL")
+        (path / "NORMAL").symlink_to(data_root / "chest" / "NORMAL")
+    else:
+        image = next((path / "NORMAL").glob("*.png"))
+        image.unlink()
+        image.symlink_to(next((data_root / "chest" / "NORMAL").glob("*.png")))
+    with pytest.raises(PermissionDenied, match="may be published"):
+        await worker.inspect(path=path, data_roots=[root])
+
+
+@pytest.mark.parametrize(
+    ("breakage", "says"),
+    [
+        ("nothing", "nothing at this path"),
+        ("empty", "folders named"),
+        ("one class", "PNEUMONIA"),
+        ("unreadable", r"file: chest/NORMAL/000000\.png"),
+        ("text file", "not a data set"),
+    ],
+)
+async def test_data_that_cannot_be_learnt_from_is_refused_in_words_for_its_owner(
+    worker: WorkerProcess, data_root: Path, tmp_path: Path, breakage: str, says: str
+) -> None:
+    path = tmp_path / "chest"
+    if breakage == "empty":
+        path.mkdir()
+    elif breakage == "text file":
+        path.write_text("label,image\n")
+    elif breakage != "nothing":
+        shutil.copytree(data_root / "chest", path)
+    if breakage == "one class":
+        shutil.rmtree(path / "PNEUMONIA")
+    elif breakage == "unreadable":
+        sorted((path / "NORMAL").glob("*.png"))[0].write_bytes(b"not an image")
+    with pytest.raises(InvalidInput, match=says):
+        await worker.inspect(path=path, data_roots=[tmp_path])
+    assert (await worker.inspect(path=data_root / "chest", data_roots=[data_root])).images == IMAGES

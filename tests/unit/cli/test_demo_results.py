@@ -1,0 +1,227 @@
+"""Figures, summary and page of a demo, from made-up results."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from libs.cli.client.predictions import EvaluatorCost, Prediction
+from libs.cli.client.studies import model_of
+from libs.cli.demo.asking import Asked
+from libs.cli.demo.baselines import CENTRALISED, Baseline
+from libs.cli.demo.figures import Figures, measure
+from libs.cli.demo.journey import Trained
+from libs.cli.demo.material import Material
+from libs.cli.demo.options import DemoOptions
+from libs.cli.demo.page import build_page, choose_samples
+from libs.cli.demo.results_folder import new_run_folder, point_latest_at, write_results
+from libs.cli.demo.summary import VOLATILE, build_summary, without_volatile
+from libs.data.partition import partition_patients
+from libs.data.phantom import make_phantoms
+from libs.fl.evaluation import predict_logits
+from libs.fl.metrics import RoundMetrics, score_histogram
+from libs.fl.presets import default_plan
+from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
+
+SECONDS = {"train": 3.0, "predict": 1.0, "total": 4.5}
+
+
+def _prediction(logits: np.ndarray[Any, Any], *, slower_s: float = 0.0) -> Prediction:
+    costs = [
+        EvaluatorCost(
+            party=party, rounds=9, online_bytes=100, online_s=0.01, offline_bytes=offline, offline_s=0
+        )
+        for party, offline in ((1, 0), (2, 70))
+    ]
+    return Prediction(
+        computation_id="c",
+        logits=logits,
+        dealer=0,
+        evaluators=(costs[0], costs[1]),
+        opened_s=0.01,
+        answered_s=0.02 + slower_s,
+        bytes_sent=10,
+        bytes_received=10,
+    )
+
+
+class _Run:
+    """Everything that a demo holds at its end."""
+
+    def __init__(self, *, error: float = 0.001) -> None:
+        images = make_phantoms(96, size=16, seed=1)
+        parts = partition_patients(images, hospitals=2, seed=1)
+        self.options = DemoOptions(size=16, hospitals=2)
+        self.material = Material(
+            "made-up", {"north": parts[0], "east": parts[1]}, make_phantoms(40, size=16, seed=2)
+        )
+        self.plan = default_plan(model="small_cnn", image_size=16, images=96, rounds=2)
+        module = model_of(self.plan)
+        scores = score_histogram(np.array([0.2, 0.7]))
+        metrics = RoundMetrics(
+            train_loss_sum=5, train_samples=10, positive_scores=scores, negative_scores=scores
+        )
+        study = coordinator_pb2.Study(study_id="study-<1>", rounds_done=2, released_model_id="m")
+        self.trained = Trained(study=study, metrics=[metrics, metrics], module=module)
+        self.clear = predict_logits(module, self.material.test.images).numpy().astype(np.float64)
+        noise = np.random.default_rng(0).uniform(-error, error, self.clear.shape)
+        batches = [
+            _prediction(self.clear[start : start + 32] + noise[start : start + 32]) for start in (0, 32)
+        ]
+        self.asked = Asked(self.clear + noise, batches, [_prediction(self.clear[:1])] * 3)
+        labels = self.material.test.labels
+        self.baselines = {
+            name: Baseline(name, np.where(labels == 1, 0.6, 0.4), 0.5)
+            for name in ("north", "east", CENTRALISED)
+        }
+        self.figures: Figures = measure(self.trained, self.asked, self.baselines, self.material.test)
+
+    def summary(self, *, created_at: str = "2026-11-01T00:00:00+00:00") -> dict[str, Any]:
+        return build_summary(
+            options=self.options,
+            plan=self.plan,
+            material=self.material,
+            trained=self.trained,
+            asked=self.asked,
+            figures=self.figures,
+            seconds=SECONDS,
+            created_at=created_at,
+        )
+
+    def page(self) -> str:
+        return build_page(
+            plan=self.plan,
+            material=self.material,
+            trained=self.trained,
+            asked=self.asked,
+            baselines=self.baselines,
+            figures=self.figures,
+            seconds=SECONDS,
+            summary=self.summary(),
+        )
+
+
+@pytest.fixture(scope="module")
+def run() -> _Run:
+    return _Run()
+
+
+def test_the_summary_has_the_keys_that_others_rely_on(run: _Run) -> None:
+    summary = json.loads(json.dumps(run.summary()))
+    assert summary["data"]
+    assert summary["seconds"]
+    for hospital in summary["hospitals"]:
+        assert {"name", "images"} <= hospital.keys()
+        assert 0 <= hospital["alone"]["auc"] <= 1
+    assert {"auc", "accuracy"} <= summary["centralised"].keys()
+    assert {"auc", "accuracy", "sensitivity", "specificity", "mcc", "rounds"} <= summary["federated"].keys()
+    expected = {
+        "images",
+        "label_agreement",
+        "max_logit_difference",
+        "latency_s",
+        "batch32_s",
+        "rounds",
+        "bytes_sent_by_party",
+    }
+    assert expected <= summary["encrypted"].keys()
+
+
+def test_the_bounds_hold_and_do_not_move_with_the_rounding(run: _Run) -> None:
+    other = _Run(error=0.0012)
+    assert run.figures.largest_difference != other.figures.largest_difference
+    assert run.figures.difference_bound == other.figures.difference_bound == 2**-8
+    assert run.figures.certain_agreement == other.figures.certain_agreement
+    for figures in (run.figures, other.figures):
+        assert figures.largest_difference <= figures.difference_bound
+        assert figures.certain_agreement <= figures.agreement
+
+
+@pytest.mark.parametrize(("error", "bound"), [(0.0039, 2**-8), (0.005, 2**-7), (0.03, 2**-5)])
+def test_a_larger_error_gives_a_larger_bound(run: _Run, error: float, bound: float) -> None:
+    figures = replace(run.figures, encrypted_logits=run.figures.clear_logits + error)
+    assert figures.difference_bound == bound
+
+
+def test_all_that_fresh_randomness_or_time_changes_is_declared_volatile(run: _Run) -> None:
+    other = _Run(error=0.0012)
+    other.asked = replace(other.asked, singles=[_prediction(other.clear[:1], slower_s=0.5)])
+    first, second = run.summary(), other.summary(created_at="2026-11-02T00:00:00+00:00")
+    assert first != second
+    assert without_volatile(first) == without_volatile(second)
+    assert set(first["volatile"]) == set(VOLATILE)
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_describes_its_pictures(run: _Run) -> None:
+    page = run.page()
+    parser = _Page()
+    parser.feed(page)
+    tags = [tag for tag, _ in parser.tags]
+    assert "script" not in tags
+    assert "link" not in tags
+    pictures = [attributes for tag, attributes in parser.tags if tag == "img"]
+    assert len(pictures) == 8
+    for attributes in pictures:
+        assert (attributes["src"] or "").startswith("data:image/png;base64,")
+        assert attributes["alt"]
+    charts = [attributes for tag, attributes in parser.tags if tag == "svg"]
+    assert len(charts) == 2
+    assert all(attributes.get("aria-label") for attributes in charts)
+    assert not re.search(r"(?:src|href)=\"https?:", page)
+    assert "prefers-color-scheme: dark" in page
+    assert "#010101" not in page
+
+
+def test_the_page_escapes_what_comes_over_the_wire(run: _Run) -> None:
+    page = run.page()
+    assert "study-<1>" not in page
+    assert "study-&lt;1&gt;" in page
+
+
+def test_samples_are_of_both_classes_and_not_chosen_by_their_answers() -> None:
+    labels = np.array([0] * 30 + [1] * 3, np.int64)
+    chosen = choose_samples(labels, count=8, seed=3)
+    assert chosen == choose_samples(labels, count=8, seed=3)
+    assert len(set(chosen)) == 8
+    assert sum(labels[chosen]) == 3
+
+
+def test_runs_of_one_second_get_different_folders(tmp_path: Path) -> None:
+    now = datetime(2026, 11, 1, 12, tzinfo=UTC)
+    made: list[Path] = []
+    threads = [threading.Thread(target=lambda: made.append(new_run_folder(tmp_path, now))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(made)) == 4
+
+
+def test_latest_is_a_relative_link_to_the_last_run(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        write_results(tmp_path / name, summary={"name": name}, page="<!doctype html>")
+    link = tmp_path / "latest"
+    assert link.readlink() == Path("second")
+    assert json.loads((link / "summary.json").read_text()) == {"name": "second"}
+    point_latest_at(tmp_path / "first")
+    assert link.resolve() == (tmp_path / "first").resolve()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "latest", "second"]

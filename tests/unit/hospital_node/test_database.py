@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from libs.core.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from services.hospital_node.adapters.database import Database
+from services.hospital_node.domain import ProposalEvent, ProposalState, TaskState
+from tests.fakes.hospital_ports import dataset, proposal, train_order
+
+
+async def test_a_dataset_comes_back_as_it_was_stored(store: Database) -> None:
+    await store.add_dataset(dataset())
+    assert await store.dataset("chest") == dataset()
+    with pytest.raises(AlreadyExists, match="chest"):
+        await store.add_dataset(dataset())
+    await store.remove_dataset("chest")
+    with pytest.raises(NotFound):
+        await store.dataset("chest")
+
+
+async def test_datasets_are_listed_by_name_in_pages(store: Database) -> None:
+    for name in ("c", "a", "b"):
+        await store.add_dataset(dataset(name))
+    assert [found.name for found in await store.datasets(limit=2)] == ["a", "b"]
+    assert [found.name for found in await store.datasets(after="b")] == ["c"]
+
+
+async def test_the_first_proposal_of_a_study_stays(store: Database) -> None:
+    first = await store.add_proposal(proposal())
+    second = await store.add_proposal(replace(proposal(), plan_hash="other"))
+    assert second == first == proposal()
+
+
+async def test_a_decision_is_kept_over_a_restart(store: Database) -> None:
+    await store.add_proposal(proposal())
+    await store.move_proposal("study-1", ProposalEvent.APPROVE, reason="fine")
+    store.close()
+    again = await Database(str(store.engine.url)).proposal("study-1")
+    assert (again.state, again.reason) == (ProposalState.APPROVED, "fine")
+
+
+async def test_a_finished_task_is_never_started_again(store: Database) -> None:
+    order = train_order()
+    await store.start_task(order)
+    await store.mark_sending(order.key, upload_id="upload-1")
+    await store.finish_task(order.key)
+    again = await store.start_task(order)
+    assert (again.state, again.upload_id) == (TaskState.DONE, "upload-1")
+
+
+async def test_a_restart_before_sending_allows_another_start_and_one_while_sending_does_not(
+    store: Database,
+) -> None:
+    first, second = train_order(1), train_order(2)
+    await store.start_task(first)
+    assert await store.fail_interrupted_tasks() == 1
+    assert (await store.start_task(first)).state is TaskState.RUNNING
+    await store.fail_task(first.key, code="unavailable", message="")
+    await store.start_task(second)
+    await store.mark_sending(second.key, upload_id="upload-2")
+    assert await store.fail_interrupted_tasks() == 1
+    with pytest.raises(FailedPrecondition, match="may have left"):
+        await store.start_task(second)
+    assert (await store.start_task(train_order(2, attempt=1))).state is TaskState.RUNNING
+
+
+async def test_a_task_that_was_never_started_cannot_end(store: Database) -> None:
+    with pytest.raises(FailedPrecondition):
+        await store.finish_task(train_order().key)
+
+
+def test_a_database_that_cannot_be_opened_says_which_setting_to_look_at(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="setting database"):
+        Database(f"sqlite:///{tmp_path}/missing/folder/hospital.db")

@@ -1,0 +1,252 @@
+"""Orders against consent: nothing in an order is believed, and nothing is done twice."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from libs.core.errors import InvalidInput, Unavailable
+from libs.mpc.ring import Ring
+from services.hospital_node.adapters.database import Database
+from services.hospital_node.domain import (
+    CalibrateOrder,
+    Order,
+    ReleaseOrder,
+    Task,
+    TaskKey,
+    TaskKind,
+    TaskState,
+)
+from services.hospital_node.proposals import Proposals
+from services.hospital_node.tasks import TaskRunner
+from tests.fakes.hospital_ports import (
+    NOW,
+    PLAN,
+    STUDY,
+    AddingParties,
+    FixedClock,
+    RememberingAnnouncer,
+    ScriptedWorker,
+    dataset,
+    proposal,
+    train_order,
+)
+
+LATER = NOW + timedelta(minutes=5)
+
+
+@dataclass
+class Node:
+    tasks: TaskRunner
+    proposals: Proposals
+    store: Database
+    announcer: RememberingAnnouncer
+    parties: AddingParties
+    worker: ScriptedWorker
+
+    async def obey(self, order: Order) -> None:
+        self.tasks.accept(order)
+        await asyncio.gather(*self.tasks._running.values(), return_exceptions=True)
+
+    def failure(self) -> tuple[object, object]:
+        _, _, code, message = self.announcer.of("failed")[-1]
+        return code, message
+
+
+@pytest.fixture
+async def node(store: Database) -> Node:
+    announcer, parties, worker = RememberingAnnouncer(), AddingParties(), ScriptedWorker()
+    proposals = Proposals(store=store, announcer=announcer)
+    tasks = TaskRunner(
+        hospital="alpha",
+        store=store,
+        proposals=proposals,
+        announcer=announcer,
+        parties=parties,
+        worker=worker,
+        data_roots=[Path("/data")],
+        clock=FixedClock(),
+    )
+    await store.add_dataset(dataset())
+    await proposals.receive(proposal())
+    await proposals.decide(study_id=STUDY, plan_hash=PLAN.hash, approve=True, reason="")
+    announcer.said.clear()
+    return Node(tasks, proposals, store, announcer, parties, worker)
+
+
+def release_order(number: int = 4) -> ReleaseOrder:
+    return ReleaseOrder(
+        key=TaskKey(study_id=STUDY, kind=TaskKind.RELEASE, round=number),
+        plan_hash=PLAN.hash,
+        base_model_id=f"{STUDY}/round-3",
+        bound_bits={"conv1": 3},
+        compiled_plan_hash="f" * 64,
+        weight=Fraction(1, 3),
+        deadline=LATER,
+    )
+
+
+def calibrate_order(plan_hash: str = PLAN.hash) -> CalibrateOrder:
+    return CalibrateOrder(
+        key=TaskKey(study_id=STUDY, kind=TaskKind.CALIBRATE, round=0),
+        plan_hash=plan_hash,
+        base_model_id=f"{STUDY}/round-3",
+        deadline=LATER,
+    )
+
+
+async def test_an_approved_round_is_trained_dealt_and_reported(node: Node) -> None:
+    await node.obey(train_order())
+    [(key, vector, ring, upload_id)] = node.parties.dealt
+    assert (key, ring) == (train_order().key, Ring.RING_32)
+    assert vector.tolist() == [0, 1, 2, 3]
+    [(_, done)] = node.announcer.of("done")
+    assert isinstance(done, Task)
+    assert (done.state, done.upload_id) == (TaskState.DONE, upload_id)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        train_order(plan_hash="0" * 64),
+        train_order(4),
+        train_order(base="another-study/round-0"),
+        calibrate_order(plan_hash="0" * 64),
+        release_order(3),
+    ],
+    ids=["unapproved hash", "round beyond the plan", "model of another study", "calibration", "early release"],
+)
+async def test_an_order_that_the_owner_did_not_approve_is_refused(node: Node, order: Order) -> None:
+    await node.obey(order)
+    assert node.failure()[0] in {"failed_precondition", "invalid_input"}
+    assert (node.worker.jobs, node.parties.dealt) == ([], [])
+
+
+async def test_an_order_after_the_dataset_was_withdrawn_is_refused(node: Node) -> None:
+    await node.store.remove_dataset("chest")
+    await node.obey(train_order())
+    assert node.failure()[0] == "failed_precondition"
+    assert node.parties.dealt == []
+
+
+async def test_a_round_that_was_done_is_reported_again_but_not_done_again(node: Node) -> None:
+    await node.obey(train_order())
+    await node.obey(train_order())
+    assert node.worker.jobs == ["train"]
+    assert len(node.parties.dealt) == 1
+    assert len(node.announcer.of("done")) == 2
+
+
+async def test_an_older_round_is_refused_after_a_newer_one(node: Node) -> None:
+    await node.obey(train_order(2))
+    await node.obey(train_order(1))
+    assert node.failure()[0] == "failed_precondition"
+    assert node.worker.jobs == ["train"]
+
+
+async def test_a_new_attempt_from_another_version_of_the_model_is_refused(node: Node) -> None:
+    await node.obey(train_order(1))
+    await node.obey(train_order(1, attempt=1, base=f"{STUDY}/round-7"))
+    assert node.failure()[0] == "failed_precondition"
+    assert len(node.parties.dealt) == 1
+
+
+async def test_a_new_attempt_from_the_same_version_is_sent_under_a_new_upload_id(node: Node) -> None:
+    await node.obey(train_order(1))
+    await node.obey(train_order(1, attempt=1))
+    assert len({upload_id for *_, upload_id in node.parties.dealt}) == 2
+
+
+async def test_a_worker_crash_fails_the_task_and_the_next_attempt_at_it_works(node: Node) -> None:
+    node.worker.error = Unavailable("The worker stopped.")
+    await node.obey(train_order())
+    assert node.failure() == ("unavailable", "The worker stopped.")
+    node.worker.error = None
+    await node.obey(train_order())
+    assert len(node.parties.dealt) == 1
+
+
+async def test_the_text_of_an_unforeseen_error_stays_at_the_hospital(node: Node) -> None:
+    node.worker.error = RuntimeError("patient 17")
+    await node.obey(train_order())
+    code, message = node.failure()
+    assert code == "internal"
+    assert "17" not in str(message)
+
+
+async def test_the_upload_id_is_stored_before_the_first_share_leaves(node: Node) -> None:
+    stored: list[str] = []
+
+    def look() -> None:
+        with node.store.engine.connect() as connection:
+            stored.extend(connection.exec_driver_sql("select state, upload_id from tasks").one())
+
+    node.parties.before_dealing = look
+    await node.obey(train_order())
+    assert stored == ["sending", node.parties.dealt[0][3]]
+
+
+async def test_a_failure_while_dealing_ends_this_attempt_for_good(node: Node) -> None:
+    def fail() -> None:
+        raise Unavailable("A party is down.")
+
+    node.parties.before_dealing = fail
+    await node.obey(train_order())
+    node.parties.before_dealing = lambda: None
+    await node.obey(train_order())
+    assert "may have left" in str(node.failure()[1])
+    assert node.parties.dealt == []
+
+
+async def test_a_task_stops_at_the_deadline(node: Node) -> None:
+    node.worker.hangs = True
+    await node.obey(train_order(deadline=NOW + timedelta(seconds=0.05)))
+    assert node.failure()[0] == "deadline_exceeded"
+
+
+async def test_the_end_of_a_study_stops_its_task_and_no_other_order_is_obeyed(node: Node) -> None:
+    node.worker.hangs = True
+    node.tasks.accept(train_order())
+    while "train" not in node.worker.jobs:
+        await asyncio.sleep(0.01)
+    assert STUDY in node.tasks.activity
+    await node.proposals.end(STUDY)
+    await node.tasks.cancel_study(STUDY)
+    assert node.tasks.activity == "idle"
+    node.worker.hangs = False
+    await node.obey(train_order(2))
+    assert node.failure()[0] == "failed_precondition"
+    assert node.parties.dealt == []
+
+
+async def test_an_order_that_is_being_carried_out_is_not_begun_twice(node: Node) -> None:
+    node.tasks.accept(train_order())
+    await node.obey(train_order())
+    assert node.worker.jobs == ["train"]
+
+
+async def test_a_calibration_sends_bounds_and_no_shares_and_says_the_same_when_asked_again(node: Node) -> None:
+    await node.obey(calibrate_order())
+    await node.obey(calibrate_order())
+    assert [task.bound_bits for _, task in node.announcer.of("done")] == [{"conv1": 3}] * 2  # type: ignore[attr-defined]
+    assert node.worker.jobs == ["calibrate"]
+    assert node.parties.dealt == []
+
+
+async def test_a_release_is_dealt_in_the_ring_of_the_compiled_plan(node: Node) -> None:
+    await node.obey(release_order())
+    [(_, vector, ring, _)] = node.parties.dealt
+    assert ring is Ring.RING_64
+    assert vector.dtype == np.uint64
+
+
+async def test_a_diverged_training_is_reported_in_the_workers_words(node: Node) -> None:
+    node.worker.error = InvalidInput("Training diverged. Lower learning_rate in a new plan.")
+    await node.obey(train_order())
+    assert node.failure() == ("invalid_input", "Training diverged. Lower learning_rate in a new plan.")
