@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 
@@ -113,7 +114,7 @@ async def _get(
     raise last
 
 
-async def _download(stub: party_pb2_grpc.PartyServiceStub, ref: types_pb2.VectorRef, ring: Ring) -> RingArray:
+async def _download(stub: Any, ref: types_pb2.VectorRef, ring: Ring) -> RingArray:
     collector: ChunkCollector | None = None
     sha256 = b""
     async for response in stub.GetShares(party_pb2.GetSharesRequest(vector=ref)):

@@ -145,12 +145,12 @@ class Graph:
 
 
 def with_shapes(nodes: Iterable[Node], input_shape: Sequence[int]) -> Graph:
-    """The graph with every node's shape, found with tensors that have a shape and no values."""
+    """The graph with every node's shape, found by running one blank image through it."""
     graph = Graph(tuple(nodes))
     shapes: dict[str, Shape] = {}
 
     def note(node: Node, value: torch.Tensor) -> None:
         shapes[node.name] = tuple(value.shape[1:])
 
-    graph.run(torch.zeros(1, *input_shape, device="meta"), note)
+    graph.run(torch.zeros(1, *input_shape), note)
     return Graph(tuple(replace(node, shape=shapes[node.name]) for node in graph.nodes))

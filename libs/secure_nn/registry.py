@@ -21,7 +21,7 @@ Target = type[nn.Module] | Callable[..., Any] | str
 class Call:
     """One call in a traced model, with everything that is not a tensor already resolved.
 
-    Tensors among `args` and `kwargs` are examples without values (device meta) and a batch of 2.
+    Tensors among `args` and `kwargs` are examples with the right shape and a batch of 2.
     """
 
     module: nn.Module | None

@@ -38,7 +38,7 @@ class Party:
     def __init__(self, settings: PartySettings) -> None:
         me = PartyId(settings.index)
         recorder = settings.recorder()
-        self._index, shares = _open_store(settings)
+        self._index, self._shares = _open_store(settings)
         self.network = PeerNetwork(
             me=me,
             peers={
@@ -52,12 +52,12 @@ class Party:
         self._aggregator = Aggregator(
             me=me,
             rounds=self._index,
-            shares=shares,
+            shares=self._shares,
             peers=self.network,
             executor=self._offline,
             close_deadline_s=settings.close_deadline_s,
         )
-        self._masked_models = MaskedModels(me=me, shares=shares, peers=self.network, executor=self._offline)
+        self._masked_models = MaskedModels(me=me, shares=self._shares, peers=self.network, executor=self._offline)
         self._predictions = Predictions(
             me=me,
             models=self._index,
@@ -71,7 +71,7 @@ class Party:
         self.server: RpcServer = settings.server(name=f"party-{me}", recorder=recorder)
         service = PartyService(
             rounds=self._index,
-            desk=ShareDesk(rounds=self._index, shares=shares),
+            desk=ShareDesk(rounds=self._index, shares=self._shares),
             aggregator=self._aggregator,
             predictions=self._predictions,
         )

@@ -107,9 +107,7 @@ class Federation:
             ),
             database=f"sqlite:///{self.folder / 'coordinator.db'}",
             parties=tuple(
-                PartySettings(
-                    index=index, address=f"127.0.0.1:{port}", identity=party_identity(index).uri
-                )
+                PartySettings(index=index, address=f"127.0.0.1:{port}", identity=party_identity(index).uri)
                 for index, port in zip(PARTIES, self._party_ports, strict=True)
             ),
             **{"reattach_grace_s": 0.3, "watch_interval_s": 0.0, **self._settings},
@@ -196,8 +194,8 @@ class Federation:
 
 def training_plan(**changes: Any) -> TrainingPlan:
     """Two quick rounds."""
-    fields = {"model": "small_cnn", "image_size": 28, "rounds": 2, "learning_rate": 0.1, "quorum": 2, **changes}
-    return TrainingPlan.model_validate(fields)
+    quick = {"model": "small_cnn", "image_size": 28, "rounds": 2, "learning_rate": 0.1, "quorum": 2}
+    return TrainingPlan.model_validate({**quick, **changes})
 
 
 async def eventually(condition: Callable[[], Any], *, timeout_s: float = 5.0) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import grpc
 
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
-from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2_grpc as pb_grpc
 from libs.rpc.identity import Identity
 from tests.fakes.parties import FakeParty, attempt_of
 

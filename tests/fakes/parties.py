@@ -23,7 +23,7 @@ def attempt_of(reference: Any) -> Attempt:
 
 @dataclass
 class FakeParty(pb_grpc.PartyServiceServicer):
-    """One party. `contributions` is filled by fake hospitals; `failures` are raised one per call, by method."""
+    """One party. Fake hospitals fill `contributions`; `failures` are raised one per call, by method."""
 
     models: dict[str, pb.RegisterModelRequest] = field(default_factory=dict)
     rounds: dict[Attempt, pb.OpenRoundRequest] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class FakeParty(pb_grpc.PartyServiceServicer):
     hanging: set[str] = field(default_factory=set)
     callers: set[str] = field(default_factory=set)
 
-    async def RegisterModel(self, request: pb.RegisterModelRequest, _context: Any) -> pb.RegisterModelResponse:
+    async def RegisterModel(self, request: pb.RegisterModelRequest, _: Any) -> pb.RegisterModelResponse:
         await self._called("RegisterModel")
         if self.models.setdefault(request.model_id, request) != request:
             raise AlreadyExists(f"{request.model_id} is registered otherwise.")

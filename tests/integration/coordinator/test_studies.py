@@ -33,10 +33,9 @@ async def test_weights_are_exact_fractions_of_images_and_sum_to_one(federation: 
     await federation.ended(await federation.launch(training_plan(rounds=1)))
     for party in federation.parties:
         for opening in party.rounds.values():
-            weights = {
-                p.hospital_identity: Fraction(p.weight.numerator, p.weight.denominator) for p in opening.participants
-            }
-            assert weights == dict(zip(HOSPITALS, (Fraction(1, 6), Fraction(1, 3), Fraction(1, 2)), strict=True))
+            weights = [Fraction(p.weight.numerator, p.weight.denominator) for p in opening.participants]
+            assert [p.hospital_identity for p in opening.participants] == HOSPITALS
+            assert weights == [Fraction(1, 6), Fraction(1, 3), Fraction(1, 2)]
     (train,) = federation.hospitals["beta"].ordered("train")
     assert (train.weight.numerator, train.weight.denominator) == (1, 3)
 

@@ -1,0 +1,183 @@
+"""Processes that are killed while they work, and what the others make of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from libs.cli.client import predictions
+from libs.cli.client.session import Session, open_session
+from libs.cli.client.studies import fetch_weights, model_of, require_ready, watch
+from libs.cli.demo import journey
+from libs.cli.demo.material import Material
+from libs.cli.local_cluster import LocalCluster
+from libs.core.errors import TrefoilError
+from libs.data.transforms import to_model_input
+from libs.fl.evaluation import predict_logits
+from libs.fl.local_training import train_locally
+from libs.fl.training_plan import TrainingPlan
+from libs.fl.update_encoding import decode_vector, encode_weights
+from libs.fl.vectorise import load_state_vector, state_vector
+from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
+from services.hospital_node.worker.jobs import derive_seed
+from tests.e2e.support import HOSPITALS, begin_study, publish, small_material, small_plan
+
+pytestmark = pytest.mark.timeout(240)
+
+PREDICTION_DEADLINE_S = 10.0
+
+
+@pytest.fixture(scope="module")
+def material() -> Material:
+    return small_material()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, material: Material) -> Iterator[LocalCluster]:
+    overrides = {"coordinator": {"prediction_deadline_s": PREDICTION_DEADLINE_S, "reattach_grace_s": 1.0}}
+    with LocalCluster(tmp_path_factory.mktemp("faults"), hospitals=HOSPITALS, overrides=overrides) as running:
+        asyncio.run(publish(running, material))
+        yield running
+
+
+@pytest.fixture
+async def scientist(cluster: LocalCluster) -> AsyncIterator[Session]:
+    async with open_session(cluster.profile("scientist")) as session:
+        yield session
+
+
+async def _follow(
+    session: Session, study: coordinator_pb2.Study, *, act_when: Any, act: Any
+) -> coordinator_pb2.Study:
+    """Watch until the study ends; call `act` once, at the first state for which `act_when` is true."""
+    done = False
+    last = study
+    async for state in watch(session, study.study_id):
+        last = state
+        if not done and act_when(state):
+            done = True
+            await asyncio.to_thread(act)
+    assert done, "the moment to act never came"
+    return last
+
+
+def recompute(
+    material: Material, plan: TrainingPlan, survivors_of_round: list[set[str]]
+) -> np.ndarray[Any, Any]:
+    """Federated averaging in clear over the given survivors, with the hospitals' own seeds.
+
+    No shares anywhere.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    module = model_of(plan)
+    weights = decode_vector(
+        encode_weights(state_vector(module), scale_bits=plan.scale_bits), scale_bits=plan.scale_bits
+    )
+    for number, survivors in enumerate(survivors_of_round, start=1):
+        total = sum(len(material.parts[name]) for name in survivors)
+        mean = np.zeros_like(weights)
+        for name in sorted(survivors):
+            load_state_vector(module, weights)
+            part = material.parts[name]
+            seed = derive_seed(plan.seed, hospital=name, round_number=number)
+            update = train_locally(module, part, plan, round_number=number, seed=seed).update
+            mean += float(Fraction(len(part), total)) * update
+        weights = weights + mean
+    torch.set_num_threads(threads)
+    return weights
+
+
+def survivors_of(study: coordinator_pb2.Study) -> list[set[str]]:
+    """Names of the hospitals that counted, for each training round."""
+    return [
+        {identity.rpartition("/")[2] for identity in number.survivor_identities}
+        for number in study.rounds[: study.rounds_planned]
+    ]
+
+
+async def test_a_hospital_killed_in_mid_round_leaves_the_average_of_the_others(
+    cluster: LocalCluster, scientist: Session, material: Material
+) -> None:
+    # Enough epochs that the victim is still training when it is killed.
+    plan = small_plan(rounds=1, local_epochs=40, learning_rate=0.01, seed=1)
+    study = await begin_study(cluster, scientist, plan)
+
+    def south_is_training(state: coordinator_pb2.Study) -> bool:
+        return any(
+            member.hospital_name == "south" and member.phase == coordinator_pb2.PHASE_TRAINING
+            for member in state.members
+        )
+
+    try:
+        study = await _follow(
+            scientist, study, act_when=south_is_training, act=lambda: cluster.kill("hospital-south")
+        )
+    finally:
+        await asyncio.to_thread(cluster.restart, "hospital-south")
+    require_ready(study)
+    assert survivors_of(study) == [{"north", "east"}]
+    found = await fetch_weights(scientist, model_id=study.latest_model_id, plan=plan)
+    expected = recompute(material, plan, survivors_of(study))
+    alike = recompute(material, plan, [{"north", "east", "south"}])
+    assert np.abs(found - expected).max() < 1e-4
+    assert np.abs(found - alike).max() > 1e-3
+
+
+async def test_a_party_restarted_between_rounds_still_has_its_shares(
+    cluster: LocalCluster, scientist: Session, material: Material
+) -> None:
+    plan = small_plan(rounds=3, local_epochs=4, seed=2)
+    study = await begin_study(cluster, scientist, plan)
+
+    def restart() -> None:
+        cluster.kill("party-1")
+        cluster.restart("party-1")
+
+    study = await _follow(scientist, study, act_when=lambda state: state.rounds_done >= 1, act=restart)
+    require_ready(study)
+    found = await fetch_weights(scientist, model_id=study.latest_model_id, plan=plan)
+    assert np.abs(found - recompute(material, plan, survivors_of(study))).max() < 1e-4
+
+
+async def test_an_evaluator_killed_in_mid_prediction_is_told_in_time_and_the_next_one_works(
+    cluster: LocalCluster, scientist: Session, material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = small_plan(rounds=1, seed=3)
+    study = await begin_study(cluster, scientist, plan)
+    study = await journey.train(scientist, study, Console(quiet=True))
+    module = model_of(plan)
+    load_state_vector(module, await fetch_weights(scientist, model_id=study.latest_model_id, plan=plan))
+    images = to_model_input(material.test.images).numpy()
+    clear = predict_logits(module, material.test.images).numpy()
+    mask_input = predictions.mask_input
+    async with open_session(cluster.profile("clinic")) as clinic:
+        first = await predictions.predict(clinic, model_id=study.released_model_id, images=images)
+        # Roles rotate: the next question's second evaluator is this one's dealer.
+        victim = f"party-{first.dealer}"
+
+        def kill_then_mask(*args: Any, **kwargs: Any) -> Any:
+            """Both evaluators gave their masks and wait for the input: now one dies."""
+            cluster.kill(victim)
+            return mask_input(*args, **kwargs)
+
+        monkeypatch.setattr(predictions, "mask_input", kill_then_mask)
+        started = time.monotonic()
+        with pytest.raises(TrefoilError) as told:
+            await predictions.predict(clinic, model_id=study.released_model_id, images=images)
+        assert time.monotonic() - started < PREDICTION_DEADLINE_S + 2
+        assert told.value.code in {"unavailable", "deadline_exceeded"}
+        assert len(str(told.value)) > 20
+        monkeypatch.setattr(predictions, "mask_input", mask_input)
+        await asyncio.to_thread(cluster.restart, victim)
+        again = await predictions.predict(clinic, model_id=study.released_model_id, images=images)
+    assert np.abs(again.logits - clear).max() <= 0.02
+    assert again.computation_id != first.computation_id

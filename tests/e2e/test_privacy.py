@@ -1,0 +1,230 @@
+"""What each process received in a small study and some predictions, byte by byte."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+from rich.console import Console
+from scipy.stats import chi2
+
+from libs.cli.client.predictions import predict
+from libs.cli.client.session import open_session
+from libs.cli.demo import journey
+from libs.cli.local_cluster import LocalCluster
+from libs.core.errors import PermissionDenied, TrefoilError
+from libs.data.transforms import to_model_input
+from libs.fl.evaluation import predict_logits
+from tests.e2e.support import (
+    HOSPITALS,
+    Received,
+    begin_study,
+    check_no_unknown_fields,
+    publish,
+    received_by,
+    small_material,
+    small_plan,
+    walk,
+)
+
+pytestmark = pytest.mark.timeout(240)
+
+PARTIES = ("party-0", "party-1", "party-2")
+SEED_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A finished run, its processes stopped."""
+
+    cluster: LocalCluster
+    trained: journey.Trained
+    clear: np.ndarray
+    encrypted: np.ndarray
+    refused: TrefoilError | None
+
+    def received(self, service: str) -> list[Received]:
+        """What the service received."""
+        return received_by(self.cluster, service)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    with LocalCluster(
+        tmp_path_factory.mktemp("privacy"), hospitals=HOSPITALS, record_received=True
+    ) as cluster:
+        result = asyncio.run(cluster.guard(_run(cluster)))
+    return result
+
+
+async def _run(cluster: LocalCluster) -> Recorded:
+    material, plan = small_material(), small_plan()
+    await publish(cluster, material)
+    async with (
+        open_session(cluster.profile("scientist")) as scientist,
+        open_session(cluster.profile("clinic")) as clinic,
+    ):
+        study = await begin_study(cluster, scientist, plan)
+        study = await journey.train(scientist, study, Console(quiet=True))
+        trained = await journey.open_results(scientist, study=study, plan=plan)
+        images = to_model_input(material.test.images).numpy()
+        # The same images in each turn of the roles: a mask used twice would show as the same bytes twice.
+        logits = [
+            (await predict(clinic, model_id=study.released_model_id, images=images)).logits for _ in range(3)
+        ]
+        refused = None
+        try:
+            await journey.fetch_weights(clinic, model_id=study.latest_model_id, plan=plan)
+        except TrefoilError as error:
+            refused = error
+    clear = predict_logits(trained.module, material.test.images).numpy()
+    return Recorded(cluster, trained, clear, np.stack(logits), refused)
+
+
+# ------------------------------------------------------------ it works at all
+
+
+def test_encrypted_answers_equal_the_clear_ones(recorded: Recorded) -> None:
+    assert np.abs(recorded.encrypted - recorded.clear).max() <= 0.02
+
+
+def test_the_scientist_opens_metrics_of_all_hospitals_together(recorded: Recorded) -> None:
+    study = recorded.trained.study
+    images = sum(member.images for member in study.members)
+    for metrics in recorded.trained.metrics:
+        assert metrics.train_samples + metrics.validation_samples == images
+
+
+def test_a_clinic_cannot_fetch_the_weights(recorded: Recorded) -> None:
+    assert isinstance(recorded.refused, PermissionDenied)
+
+
+# ------------------------------------------------------------ the coordinator
+
+JSON_FIELDS = {"training_plan", "plan"}
+FRACTIONS_AND_TIMES = {"fraction", "deadline_s"}
+MOST_BYTES = 64 * 1024
+
+
+def test_the_coordinator_receives_no_array(recorded: Recorded) -> None:
+    messages = recorded.received("coordinator")
+    assert {"Attach", "CreateStudy", "OpenPrediction"} <= {m.method.rpartition("/")[2] for m in messages}
+    for received in messages:
+        check_no_unknown_fields(received.message)
+        assert received.size_bytes <= MOST_BYTES
+        numbers: Counter[str] = Counter()
+        for path, field, value in walk(received.message):
+            name = path.rpartition(".")[2]
+            if field.type == FieldDescriptor.TYPE_BYTES:
+                assert name in JSON_FIELDS, f"{received.method} {path} carries bytes"
+                assert isinstance(json.loads(value), dict)
+            elif field.type in (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT):
+                assert name in FRACTIONS_AND_TIMES, f"{received.method} {path} carries a real number"
+            elif field.type == FieldDescriptor.TYPE_STRING:
+                assert len(value) <= 500
+            elif path.startswith("calibration.bound_bits["):
+                assert -64 <= value <= 64, "a bound is a power of two, not a value"
+            else:
+                numbers[path] += 1
+        assert max(numbers.values(), default=0) <= 16, f"{received.method} carries a list of numbers"
+
+
+def test_the_plans_that_the_coordinator_holds_have_no_weights(recorded: Recorded) -> None:
+    for received in recorded.received("coordinator"):
+        for path, field, value in walk(received.message):
+            if field.type == FieldDescriptor.TYPE_BYTES:
+                assert _longest_list_of_numbers(json.loads(value)) <= 16, path
+
+
+def _longest_list_of_numbers(document: object) -> int:
+    if isinstance(document, dict):
+        return max((_longest_list_of_numbers(value) for value in document.values()), default=0)
+    if isinstance(document, list):
+        if document and all(isinstance(item, int | float) for item in document):
+            return len(document)
+        return max((_longest_list_of_numbers(item) for item in document), default=0)
+    return 0
+
+
+def test_no_process_logs_or_stores_what_the_scientist_opened(recorded: Recorded) -> None:
+    """The coordinator's whole folder: no loss, count of a confusion table or weight is in it in clear."""
+    last = recorded.trained.metrics[-1]
+    loss = f"{last.validation_loss_sum:.4f}".encode()
+    for file in recorded.cluster.folder("coordinator").rglob("*"):
+        if file.is_file():
+            assert loss not in file.read_bytes()
+
+
+# ------------------------------------------------------------ the parties
+
+
+def arrays_in(received: Received) -> Iterator[bytes]:
+    """Bytes of ring arrays in a message: shares, their seeds, masked inputs, and what peers exchange."""
+    for path, field, value in walk(received.message):
+        name = path.rpartition(".")[2]
+        is_array = name in {"seed", "chunk", "masked_input_chunk", "payload"}
+        if field.type == FieldDescriptor.TYPE_BYTES and is_array:
+            yield value
+
+
+def exchanged(received: Received) -> bool:
+    """Whether a peer's message belongs to a computation on shares, and not to agreeing on who contributed."""
+    label = getattr(getattr(received.message, "data", None), "label", "")
+    return not any(word in label for word in ("status", "agree", "prepared", "commit", "hash", "confirm"))
+
+
+@pytest.mark.parametrize("party", PARTIES)
+def test_all_arrays_that_a_party_receives_look_random(recorded: Recorded, party: str) -> None:
+    data = b"".join(array for m in recorded.received(party) if exchanged(m) for array in arrays_in(m))
+    counts = np.bincount(np.frombuffer(data, np.uint8), minlength=256)
+    assert counts.sum() > 100_000
+    expected = counts.sum() / 256
+    statistic = ((counts - expected) ** 2 / expected).sum()
+    # One in a million false alarms; one unmasked layer of activations is thousands of standard deviations
+    # off.
+    assert statistic < chi2.ppf(1 - 1e-6, df=255)
+
+
+@pytest.mark.parametrize("party", PARTIES)
+def test_every_kind_of_array_by_itself_looks_random(recorded: Recorded, party: str) -> None:
+    kinds: dict[str, list[bytes]] = {}
+    for received in recorded.received(party):
+        if exchanged(received):
+            data = getattr(received.message, "data", None)
+            kind = data.label if data is not None and data.label else received.method
+            kinds.setdefault(kind, []).extend(arrays_in(received))
+    for kind, arrays in kinds.items():
+        counts = np.bincount(np.frombuffer(b"".join(arrays), np.uint8), minlength=256)
+        expected = counts.sum() / 256
+        if expected >= 5:  # below that, chi-square means nothing
+            statistic = ((counts - expected) ** 2 / expected).sum()
+            assert statistic < chi2.ppf(1 - 1e-7, df=255), f"{party}: {kind} is not uniform"
+
+
+@pytest.mark.parametrize("party", PARTIES)
+def test_no_block_of_a_mask_or_share_comes_twice(recorded: Recorded, party: str) -> None:
+    seen: set[bytes] = set()
+    for received in recorded.received(party):
+        if not exchanged(received):
+            continue
+        for array in arrays_in(received):
+            blocks = [array[i : i + SEED_BYTES] for i in range(0, len(array) - SEED_BYTES + 1, SEED_BYTES)]
+            for block in blocks:
+                assert block not in seen, f"{party} received a block twice ({received.method})"
+                seen.add(block)
+    assert len(seen) > 1000
+
+
+def test_hospitals_receive_no_contribution_of_another(recorded: Recorded) -> None:
+    """A hospital gets shares of model versions only, and from the three parties it dials itself."""
+    for hospital in HOSPITALS:
+        for received in recorded.received(f"hospital-{hospital}"):
+            for path, field, _value in walk(received.message):
+                if field.type == FieldDescriptor.TYPE_BYTES and path.rpartition(".")[2] == "chunk":
+                    assert received.method.endswith("/GetShares")
