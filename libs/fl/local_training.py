@@ -86,11 +86,11 @@ def _train(
     """Loss summed over the samples of the last epoch, as they were seen."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.from_numpy(training.labels)
-    weights = _class_weights(labels) if plan.balance_classes else None
+    adjustment = _log_frequencies(labels) if plan.balance_classes else torch.zeros(len(CLASS_NAMES))
     optimizer = _optimizer(module, plan, learning_rate=plan.learning_rate_in(round_number=round_number))
     batches = max(1, -(-len(training) // plan.batch_size))
     loss_sum = 0.0
-    _set_training_mode(module, frozen=plan.freezes_statistics_in(round_number=round_number))
+    module.train()
     for epoch in range(plan.local_epochs):
         loss_sum = 0.0
         order = torch.randperm(len(training), generator=generator)
@@ -99,9 +99,8 @@ def _train(
             x = augment(
                 to_model_input(training.images[chosen.numpy()]), plan.augmentation, generator=generator
             )
-            loss = functional.cross_entropy(
-                module(x), labels[chosen], weight=weights, label_smoothing=plan.label_smoothing
-            )
+            logits = module(x) + adjustment
+            loss = functional.cross_entropy(logits, labels[chosen], label_smoothing=plan.label_smoothing)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -111,23 +110,16 @@ def _train(
     return loss_sum
 
 
-def _set_training_mode(module: nn.Module, *, frozen: bool) -> None:
-    """Training mode, but with `frozen` BatchNorm normalises as the averaged model will.
+def _log_frequencies(labels: torch.Tensor) -> torch.Tensor:
+    """Log of each class's share of the images. Shape (classes,).
 
-    Hospitals whose patients differ normalise differently, and the mean of their weights fits none of the
-    means of their statistics. Sharing fixed statistics in the later rounds removes that (FixBN, Zhong et al.,
-    "Making Batch Normalization Great in Federated Deep Learning", 2023). Its scale and shift still learn.
+    Added to the logits while training, so that the network itself learns the odds for equally common classes
+    ("logit adjustment", Menon et al., 2021; in federations Zhang et al., 2022). All hospitals then learn the same
+    thing however their patients are mixed. Weighing the loss instead would let the eight healthy
+    patients of a hospital full of pneumonia make half of its gradient.
     """
-    module.train()
-    for layer in module.modules():
-        if frozen and isinstance(layer, nn.BatchNorm2d):
-            layer.eval()
-
-
-def _class_weights(labels: torch.Tensor) -> torch.Tensor:
-    """n / (classes * n_c): the classes weigh the same, and the weights' mean over the images is 1."""
     counts = torch.bincount(labels, minlength=len(CLASS_NAMES)).to(torch.float32)
-    return len(labels) / (len(CLASS_NAMES) * counts)
+    return torch.log(counts / counts.sum())
 
 
 def _optimizer(module: nn.Module, plan: TrainingPlan, *, learning_rate: float) -> torch.optim.Optimizer:

@@ -78,13 +78,7 @@ class TrainingPlan(_Frozen):
     weight_decay: float = Field(default=0.0, ge=0, le=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     balance_classes: bool = Field(
-        default=False, description="weigh samples so that each hospital's classes count equally in its loss"
-    )
-    freeze_statistics_after: float = Field(
-        default=1.0,
-        ge=0,
-        le=1,
-        description="share of the rounds after which BatchNorm keeps the federation's running statistics",
+        default=False, description="train for equally common classes, whatever each hospital's own mix"
     )
     augmentation: Augmentation = Augmentation()
     strategy: Strategy = Strategy.FEDAVG
@@ -112,10 +106,6 @@ class TrainingPlan(_Frozen):
             return self.learning_rate
         share_left = (1 + math.cos(math.pi * (round_number - 1) / self.rounds)) / 2
         return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * share_left
-
-    def freezes_statistics_in(self, *, round_number: int) -> bool:
-        """Whether BatchNorm uses the statistics it got, instead of each batch's own, in a round."""
-        return round_number > self.freeze_statistics_after * self.rounds
 
     def canonical_json(self) -> bytes:
         """The one JSON form of this plan: keys sorted, no spaces, every field present, ASCII."""

@@ -37,8 +37,10 @@ def build_graph(module: nn.Module, *, input_shape: tuple[int, int, int]) -> Grap
 def _trace(module: nn.Module, input_shape: tuple[int, int, int]) -> tuple[fx.GraphModule, dict[str, Any]]:
     # A copy, because tracing in evaluation mode must not change the caller's module.
     frozen = copy.deepcopy(module).eval().to("cpu", torch.float32)
+    # A bare torch layer would be traced into its innards; as a child it stays one layer.
+    root = nn.Sequential(frozen) if fx.Tracer().is_leaf_module(frozen, "") else frozen
     try:
-        traced = fx.symbolic_trace(frozen)
+        traced = fx.symbolic_trace(root)
     except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
         way_round = "Write forward() without branches and loops that depend on tensors."
         problem = Problem("forward()", f"torch.fx cannot trace it ({error})", way_round)

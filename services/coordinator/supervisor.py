@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 
 from libs.core.clock import Clock
 from libs.core.errors import TrefoilError, Unavailable
@@ -49,7 +50,8 @@ class Supervisor:
     def supervise(self, study_id: str) -> None:
         """Keep this study moving until it ends."""
         if study_id not in self._tasks:
-            task = asyncio.create_task(self._run(study_id), name=f"study {study_id}")
+            # A context of its own: the study outlives the call that created it, and acts for nobody.
+            task = asyncio.create_task(self._run(study_id), name=study_id, context=contextvars.Context())
             self._tasks[study_id] = task
             task.add_done_callback(lambda _done: self._tasks.pop(study_id, None))
 

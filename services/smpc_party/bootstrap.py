@@ -57,7 +57,9 @@ class Party:
             executor=self._offline,
             close_deadline_s=settings.close_deadline_s,
         )
-        self._masked_models = MaskedModels(me=me, shares=self._shares, peers=self.network, executor=self._offline)
+        self._masked_models = MaskedModels(
+            me=me, shares=self._shares, peers=self.network, executor=self._offline
+        )
         self._predictions = Predictions(
             me=me,
             models=self._index,

@@ -121,28 +121,35 @@ class PeerNetwork:
 
     async def _keep_dialling(self, peer: PartyId, address: PeerAddress) -> None:
         retry_s = FIRST_RETRY_S
-        async with open_channel(
-            address=address.address, server=address.identity, tls=self._tls, recorder=self._recorder
-        ) as channel:
-            stub = party_pb2_grpc.PeerServiceStub(channel)
-            while True:
-                link = self.new_link(peer)
-                await self._dial(link, stub)
-                retry_s = FIRST_RETRY_S if self._links.get(peer) is link else min(2 * retry_s, LAST_RETRY_S)
-                await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries only
+        while True:
+            link = self.new_link(peer)
+            failure = await self._dial(link, address)
+            connected = self._links.get(peer) is link
+            if connected or retry_s == FIRST_RETRY_S:  # an outage is logged once
+                log.warning("peer_link_lost", peer=int(peer), connected=connected, reason=failure)
+            retry_s = FIRST_RETRY_S if connected else min(2 * retry_s, LAST_RETRY_S)
+            await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries only
 
-    async def _dial(self, link: PeerLink, stub: Any) -> None:
-        """One stream from its hello to its end."""
-        stream = stub.Exchange(link.outgoing())
-        try:
-            await link.read(aiter(stream))
-            log.info("peer_link_ended", peer=int(link.peer))
-        except grpc.aio.AioRpcError as error:
-            log.warning("peer_link_failed", peer=int(link.peer), code=translate(error).code)
-        except TrefoilError as error:
-            log.warning("peer_link_failed", peer=int(link.peer), code=error.code, reason=str(error))
-        finally:
-            stream.cancel()
+    async def _dial(self, link: PeerLink, address: PeerAddress) -> str:
+        """One stream from its hello to its end; why it ended.
+
+        Each on a channel of its own: an old channel would wait out its own backoff first, and would go on
+        with certificates that were replaced in the meantime.
+        """
+        channel = open_channel(
+            address=address.address, server=address.identity, tls=self._tls, recorder=self._recorder
+        )
+        async with channel:
+            stream: Any = party_pb2_grpc.PeerServiceStub(channel).Exchange(link.outgoing())
+            try:
+                await link.read(aiter(stream))
+            except grpc.aio.AioRpcError as error:
+                return str(translate(error))
+            except TrefoilError as error:
+                return str(error)
+            finally:
+                stream.cancel()
+        return "the peer ended the stream"
 
 
 class PeerService(party_pb2_grpc.PeerServiceServicer):

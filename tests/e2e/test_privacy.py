@@ -56,11 +56,9 @@ class Recorded:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
-    with LocalCluster(
-        tmp_path_factory.mktemp("privacy"), hospitals=HOSPITALS, record_received=True
-    ) as cluster:
-        result = asyncio.run(cluster.guard(_run(cluster)))
-    return result
+    folder = tmp_path_factory.mktemp("privacy")
+    with LocalCluster(folder, hospitals=HOSPITALS, record_received=True) as cluster:
+        return asyncio.run(cluster.guard(_run(cluster)))
 
 
 async def _run(cluster: LocalCluster) -> Recorded:

@@ -1,4 +1,4 @@
-"""The hospital node's outside, in memory: an announcer that remembers, parties that add up, a worker with a script."""
+"""The hospital node's outside, in memory: remembering announcer, adding parties, scripted worker."""
 
 from __future__ import annotations
 
@@ -85,6 +85,7 @@ class ScriptedWorker:
     error: Exception | None = None
     hangs: bool = False
     jobs: list[str] = field(default_factory=list)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
     inspection: Inspection = field(
         default_factory=lambda: Inspection(
             images=10, patients=7, images_per_class={"NORMAL": 4, "PNEUMONIA": 6}, content_hash="c" * 64
@@ -93,6 +94,7 @@ class ScriptedWorker:
 
     async def _work(self, kind: str) -> None:
         self.jobs.append(kind)
+        self.begun.set()
         if self.hangs:
             await asyncio.Event().wait()
         if self.error is not None:

@@ -34,6 +34,7 @@ class FakeParty(pb_grpc.PartyServiceServicer):
     predictions: list[pb.OpenPredictionRequest] = field(default_factory=list)
     failures: dict[str, list[TrefoilError]] = field(default_factory=dict)
     hanging: set[str] = field(default_factory=set)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
     callers: set[str] = field(default_factory=set)
 
     async def RegisterModel(self, request: pb.RegisterModelRequest, _: Any) -> pb.RegisterModelResponse:
@@ -93,6 +94,6 @@ class FakeParty(pb_grpc.PartyServiceServicer):
     async def _called(self, method: str) -> None:
         self.callers.add(current_caller().identity.uri)
         if method in self.hanging:
-            await asyncio.Event().wait()
+            await self.released.wait()
         if self.failures.get(method):
             raise self.failures[method].pop(0)

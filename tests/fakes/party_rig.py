@@ -116,6 +116,8 @@ class PartyRig:
         return f"127.0.0.1:{self.ports[party]}"
 
     async def start(self, party: PartyId) -> None:
+        # a channel that failed to connect waits before it tries again; a new one does not
+        self._channels = {key: channel for key, channel in self._channels.items() if key[0] != party}
         self.parties[party] = Party(self.settings(party))
         await self.parties[party].start()
 
@@ -152,13 +154,20 @@ class PartyRig:
 
     # ---------------------------------------------------------------- vectors
 
-    async def deal(self, vector: RingArray, ref: types_pb2.VectorRef, caller: Identity, **options: Any) -> str:
+    async def deal(
+        self, vector: RingArray, ref: types_pb2.VectorRef, caller: Identity, **options: Any
+    ) -> str:
         options.setdefault("patience", ONCE)
         channels = await self.channels(caller)
         return await deal_vector(vector, ring=ring_of(vector), ref=ref, channels=channels, **options)
 
     async def fetch(
-        self, ref: types_pb2.VectorRef, caller: Identity, *, ring: Ring = Ring.RING_32, patience: Patience = ONCE
+        self,
+        ref: types_pb2.VectorRef,
+        caller: Identity,
+        *,
+        ring: Ring = Ring.RING_32,
+        patience: Patience = ONCE,
     ) -> RingArray:
         return await fetch_vector(ref, ring=ring, channels=await self.channels(caller), patience=patience)
 
@@ -204,7 +213,9 @@ class PartyRig:
             )
             for p in PARTIES
         ]
-        return coordinator_pb2.OpenPredictionResponse(computation_id=computation_id, parties=parties, **fields)
+        return coordinator_pb2.OpenPredictionResponse(
+            computation_id=computation_id, parties=parties, **fields
+        )
 
     async def client(self, caller: Identity = CLINIC) -> PredictClient:
         token = self.keys / folder_name(caller) / "token"

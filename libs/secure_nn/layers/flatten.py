@@ -57,6 +57,6 @@ def read_shape_change(call: Call) -> Operation:
     """Whatever the arguments, the shapes of an example say what was meant."""
     shape = tuple(call.result.shape[1:])
     call.require(
-        len(shape) in (1, 3), f"a reshape to {shape}", way_round="Keep images (C, H, W) or flat features."
+        len(shape) <= 3, f"a reshape to {shape}", way_round="Keep images (C, H, W) or flat features."
     )
     return ChangeShape(shape=shape)

@@ -86,8 +86,8 @@ class Database:
             _Base.metadata.create_all(self._engine)
         except SQLAlchemyError as error:
             raise Unavailable(
-                "The node's database cannot be opened. Check the setting database, and that its folder or server "
-                "is there and may be written to."
+                "The node's database cannot be opened. Check the setting database, and that its folder or "
+                "server is there and may be written to."
             ) from error
 
     def close(self) -> None:

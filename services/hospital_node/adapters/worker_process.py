@@ -117,22 +117,14 @@ class WorkerProcess:
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
             self._work_dir.mkdir(parents=True, exist_ok=True)
-            threads = str(self._threads)
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *(
-                    "-m",
-                    "services.hospital_node.worker",
-                    "--threads",
-                    threads,
-                    "--log-level",
-                    self._log_level,
-                ),
+                *("-m", "services.hospital_node.worker", "--log-level", self._log_level),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=frames.MAX_HEADER_BYTES,
                 cwd=self._work_dir,
-                env=_environment(threads),
+                env=_environment(self._threads),
             )
             log.info("worker_spawned", pid=self._process.pid)
         return self._process
@@ -142,11 +134,12 @@ class WorkerProcess:
         await _kill(process)
 
 
-def _environment(threads: str) -> dict[str, str]:
-    """The node's own, with our import path, and thread counts for libraries that read them while loading."""
+def _environment(threads: int) -> dict[str, str]:
+    """The node's own, with our import path, and the thread counts that libraries read while loading."""
     repository = str(Path(__file__).resolve().parents[3])
     search = os.pathsep.join([repository, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return os.environ | {"PYTHONPATH": search, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    return os.environ | {"PYTHONPATH": search} | counts
 
 
 async def _exchange(

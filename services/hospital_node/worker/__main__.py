@@ -1,7 +1,8 @@
-"""The worker process: `python -m services.hospital_node.worker --threads N --log-level LEVEL`.
+"""The worker process: `python -m services.hospital_node.worker --log-level LEVEL`.
 
-Reads requests from standard input, answers on standard output, one job at a time, until its input ends.
-A job that raises is answered; a process that breaks is replaced by the node.
+The number of threads comes in OMP_NUM_THREADS, which numpy's and torch's libraries read as they load. Reads
+requests from standard input, answers on standard output, one job at a time, until its input ends. A job that
+raises is answered; a process that breaks is replaced by the node.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
-
-import torch
 
 from libs.core import errors
 from libs.core.errors import Bug, TrefoilError
@@ -21,7 +21,7 @@ from libs.runtime.logging import configure_logging, get_logger
 from services.hospital_node.worker import frames
 from services.hospital_node.worker.datasets import Datasets
 from services.hospital_node.worker.frames import Frame
-from services.hospital_node.worker.jobs import JOBS
+from services.hospital_node.worker.inspection import inspect
 
 PROGRESS_INTERVAL_S = 0.25
 
@@ -31,13 +31,11 @@ log = get_logger(__name__)
 def main() -> None:
     """Serve until the node closes our input."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--log-level", default="info")
     arguments = parser.parse_args()
     configure_logging(service="hospital_worker", level=arguments.log_level)
-    torch.set_num_threads(arguments.threads)
     requests, answers = sys.stdin.buffer, _claim_stdout()
-    log.info("worker_started", threads=arguments.threads)
+    log.info("worker_started", threads=os.environ.get("OMP_NUM_THREADS"))
     datasets = Datasets()
     while (request := frames.read(requests)) is not None:
         _send(answers, _serve(request, datasets, answers))
@@ -54,7 +52,7 @@ def _serve(request: Frame, datasets: Datasets, answers: BinaryIO) -> Frame:
             _send(answers, Frame("progress", fields={"fraction": fraction}))
 
     try:
-        return JOBS[request.kind](request, datasets, progress)
+        return _job(request.kind)(request, datasets, progress)
     except TrefoilError as error:
         return Frame("failed", fields={"code": _code(error), "message": str(error)})
     except MemoryError:
@@ -66,9 +64,23 @@ def _serve(request: Frame, datasets: Datasets, answers: BinaryIO) -> Frame:
         return Frame("failed", fields={"code": Bug.code, "message": ""})
 
 
+def _job(kind: str) -> Callable[[Frame, Datasets, Callable[[float], None]], Frame]:
+    """The function for a kind of request. The first job that needs torch waits seconds for it to load."""
+    if kind == "inspect":
+        return inspect
+    from services.hospital_node.worker.jobs import JOBS  # noqa: PLC0415 - loads torch
+
+    return JOBS[kind]
+
+
 def _code(error: TrefoilError) -> str:
     """The code of the nearest class that the node knows too: those of libs.core.errors."""
-    return next(cls.code for cls in type(error).__mro__ if cls.__module__ == errors.__name__)
+    known = (
+        cls
+        for cls in type(error).__mro__
+        if issubclass(cls, TrefoilError) and cls.__module__ == errors.__name__
+    )
+    return next(known, Bug).code
 
 
 def _where(error: BaseException) -> list[str]:

@@ -1,23 +1,19 @@
-"""What the worker can do: one function per kind of request, listed in `JOBS`."""
+"""What the worker does with torch: one function per kind of request, listed in `JOBS`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from libs.secure_nn.calibrate import calibrate
-from libs.secure_nn.compile import compile_module
-from libs.secure_nn.encode import encode_parameters
 from torch import nn
 
-from libs.core.errors import FailedPrecondition, TrefoilError
+from libs.core.errors import FailedPrecondition
 from libs.data.dataset import ImageSet
 from libs.data.transforms import to_model_input
 from libs.fl.local_training import divide, train_locally
@@ -27,23 +23,16 @@ from libs.fl.update_encoding import decode_vector, encode_update, weigh_encoded
 from libs.fl.vectorise import load_state_vector
 from libs.models.registry import build_model
 from libs.mpc.ring import RingArray
-from services.hospital_node.worker.datasets import Datasets, owners_text
+from libs.secure_nn.calibrate import calibrate
+from libs.secure_nn.compile import compile_module
+from libs.secure_nn.encode import encode_parameters
+from services.hospital_node.worker.datasets import Datasets
 from services.hospital_node.worker.frames import Frame
 
 CALIBRATION_IMAGES = 256
 
 Progress = Callable[[float], None]
 Job = Callable[[Frame, Datasets, Progress], Frame]
-
-
-def inspect(request: Frame, datasets: Datasets, _progress: Progress) -> Frame:
-    """Read files as a data set. Errors name the file: this answer goes to the owner only."""
-    roots = [Path(root) for root in request.fields["data_roots"]]
-    try:
-        found = datasets.inspect(Path(request.fields["path"]), data_roots=roots)
-    except TrefoilError as error:
-        raise type(error)(owners_text(error, data_roots=roots)) from None
-    return Frame("done", fields=asdict(found))
 
 
 def train(request: Frame, datasets: Datasets, progress: Progress) -> Frame:
@@ -96,9 +85,7 @@ def release(request: Frame, _datasets: Datasets, _progress: Progress) -> Frame:
     return Frame("done", fields={"ring_bits": compiled.ring.bits}, arrays={"contribution": encoded})
 
 
-JOBS: Mapping[str, Job] = MappingProxyType(
-    {"inspect": inspect, "train": train, "calibrate": bound_values, "release": release}
-)
+JOBS: Mapping[str, Job] = MappingProxyType({"train": train, "calibrate": bound_values, "release": release})
 
 
 def derive_seed(seed: int, *, hospital: str, round_number: int) -> int:

@@ -138,12 +138,16 @@ def settled(module: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
     return module.eval()
 
 
+def _model(name: str, size: int) -> Any:
+    return lambda: build_model(name, channels=1, classes=2, size=size, seed=1)
+
+
 CASES = [
     ("residual", Residual, (1, 30, 33), None, 3),
     ("residual in the 64-bit ring", Residual, (1, 30, 33), Ring.RING_64, 2),
-    ("small_cnn", lambda: build_model("small_cnn", channels=1, classes=2, size=28, seed=1), (1, 28, 28), None, 5),
-    ("medium_cnn", lambda: build_model("medium_cnn", channels=1, classes=2, size=64, seed=1), (1, 64, 64), None, 1),
-    ("resnet18", lambda: build_model("resnet18", channels=1, classes=2, size=32, seed=1), (1, 32, 32), None, 1),
+    ("small_cnn", _model("small_cnn", 28), (1, 28, 28), None, 5),
+    ("medium_cnn", _model("medium_cnn", 64), (1, 64, 64), None, 1),
+    ("resnet18", _model("resnet18", 32), (1, 32, 32), None, 1),
 ]  # fmt: skip
 
 

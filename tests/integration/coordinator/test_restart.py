@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
+import grpc
+import pytest
+
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
 from tests.fakes.federation import Federation, eventually, training_plan
+from tests.fakes.rpc_rig import code_of
 
 
 async def restart(federation: Federation) -> None:
@@ -63,6 +69,26 @@ async def test_a_round_being_closed_is_closed_after_the_restart(federation: Fede
     study = await federation.ended(study_id)
     assert study.state == pb.STUDY_STATE_READY, study.failure
     assert len(study.rounds[0].survivor_identities) == 3
+
+
+async def test_stopping_ends_streams_and_watchers_at_once_and_tells_them_so(federation: Federation) -> None:
+    federation.hospitals["gamma"].habits.approves = None
+    study_id = await federation.launch(training_plan())
+    stub = await federation.stub()
+    watching = stub.WatchStudy(pb.WatchStudyRequest(study_id=study_id))
+    await watching.read()
+    await eventually(lambda: federation.hospitals["gamma"].ordered("proposal"))
+    began = time.monotonic()
+    assert federation.coordinator is not None
+    await federation.coordinator.stop(grace_s=10)
+    federation.coordinator = None
+    assert time.monotonic() - began < 3
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        async for _ in watching:
+            pass
+    assert code_of(raised.value) == "unavailable"
+    await eventually(lambda: federation.hospitals["alpha"].error is not None)
+    assert code_of(federation.hospitals["alpha"].error) == "unavailable"
 
 
 async def test_the_catalogue_and_undecided_proposals_survive(federation: Federation) -> None:

@@ -1,4 +1,4 @@
-"""Rounds end by answers, by absence or by the clock; what happens below the quorum, and when a party is down."""
+"""Rounds end by answers, by absence or by the clock; and what happens below the quorum or without a party."""
 
 from __future__ import annotations
 

@@ -154,6 +154,19 @@ async def test_a_cancelled_study_ends_everywhere(federation: Federation) -> None
     await eventually(lambda: federation.hospitals["alpha"].ordered("study_ended"))
 
 
+async def test_a_study_cancelled_while_a_round_closes_stays_as_it_was(federation: Federation) -> None:
+    federation.parties[1].hanging.add("CloseRound")
+    study_id = await federation.launch(training_plan())
+    await eventually(lambda: federation.parties[0].closed)
+    stub = await federation.stub()
+    cancelled = (await stub.CancelStudy(pb.CancelStudyRequest(study_id=study_id))).study
+    assert cancelled.state == pb.STUDY_STATE_CANCELLED
+    federation.parties[1].hanging.clear()
+    federation.parties[1].released.set()
+    await eventually(lambda: federation.parties[0].abandoned)
+    assert await federation.study(study_id) == cancelled
+
+
 async def test_progress_reaches_watchers_and_is_forgotten_at_the_end(federation: Federation) -> None:
     hospital = federation.hospitals["alpha"]
     hospital.habits.trains = lambda order: order.WhichOneof("order") == "release"

@@ -7,7 +7,9 @@ import pytest
 
 from libs.data.export import export_part
 from libs.data.phantom import make_phantoms
+from libs.rpc.dev_ca import create_keys
 from services.hospital_node.adapters.worker_process import WorkerProcess
+from tests.fakes.hospital_federation import FakeFederation
 
 IMAGES = 48
 
@@ -25,3 +27,18 @@ async def worker(tmp_path: Path) -> AsyncIterator[WorkerProcess]:
     process = WorkerProcess(threads=1, work_dir=tmp_path / "work")
     yield process
     await process.stop()
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("keys") / "trefoil"
+    create_keys(folder, hospitals=["alpha"], clients=["owner"])
+    return folder
+
+
+@pytest.fixture
+async def federation(keys: Path) -> AsyncIterator[FakeFederation]:
+    made = FakeFederation(keys)
+    await made.start()
+    yield made
+    await made.stop()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from libs.core.errors import FailedPrecondition, InvalidInput, PermissionDenied, Unavailable
+from libs.core.errors import FailedPrecondition, InvalidInput, Unavailable
 from libs.fl.metrics import METRICS_LENGTH, decode_metrics
 from libs.fl.training_plan import TrainingPlan
 from libs.fl.update_encoding import decode_vector, encode_weights, weigh_encoded
@@ -161,9 +161,7 @@ async def test_every_hospital_compiles_the_plan_from_the_bounds_and_weighs_the_s
     trained = model().eval()
     load_state_vector(trained, decode_vector(base, scale_bits=PLAN.scale_bits))
     compiled = compile_module(trained, input_shape=(1, 28, 28), bounds=bounds)
-    job = ReleaseJob(
-        study=study, bound_bits=bounds, compiled_plan_hash=compiled.hash, weight=Fraction(2, 5)
-    )
+    job = ReleaseJob(study=study, bound_bits=bounds, compiled_plan_hash=compiled.hash, weight=Fraction(2, 5))
     contribution, ring = await worker.release(job, base)
     assert ring is compiled.ring
     expected = weigh_encoded(encode_parameters(trained, compiled), weight=Fraction(2, 5))
@@ -186,55 +184,14 @@ async def test_files_that_changed_since_they_were_published_are_not_trained_on(
     assert image.name not in str(caught.value)
 
 
-@pytest.mark.parametrize("way", ["plainly", "by dots", "by a link", "by a link inside", "by a linked file"])
-async def test_a_path_that_leads_out_of_the_data_roots_is_refused(
-    worker: WorkerProcess, data_root: Path, tmp_path: Path, way: str
+async def test_a_refusal_names_the_file_to_the_owner_and_the_worker_goes_on(
+    worker: WorkerProcess, data_root: Path, tmp_path: Path
 ) -> None:
-    root = tmp_path / "root"
-    shutil.copytree(data_root / "chest", root / "inside")
-    path = root / "inside"
-    if way == "plainly":
-        path = data_root / "chest"
-    elif way == "by dots":
-        path = root / ".." / ".." / data_root.name / "chest"
-    elif way == "by a link":
-        path = root / "link"
-        path.symlink_to(data_root / "chest")
-    elif way == "by a link inside":
-        shutil.rmtree(path / "NORMAL")
-        (path / "NORMAL").symlink_to(data_root / "chest" / "NORMAL")
-    else:
-        image = next((path / "NORMAL").glob("*.png"))
-        image.unlink()
-        image.symlink_to(next((data_root / "chest" / "NORMAL").glob("*.png")))
-    with pytest.raises(PermissionDenied, match="may be published"):
-        await worker.inspect(path=path, data_roots=[root])
-
-
-@pytest.mark.parametrize(
-    ("breakage", "says"),
-    [
-        ("nothing", "nothing at this path"),
-        ("empty", "folders named"),
-        ("one class", "PNEUMONIA"),
-        ("unreadable", r"file: chest/NORMAL/000000\.png"),
-        ("text file", "not a data set"),
-    ],
-)
-async def test_data_that_cannot_be_learnt_from_is_refused_in_words_for_its_owner(
-    worker: WorkerProcess, data_root: Path, tmp_path: Path, breakage: str, says: str
-) -> None:
-    path = tmp_path / "chest"
-    if breakage == "empty":
-        path.mkdir()
-    elif breakage == "text file":
-        path.write_text("label,image\n")
-    elif breakage != "nothing":
-        shutil.copytree(data_root / "chest", path)
-    if breakage == "one class":
-        shutil.rmtree(path / "PNEUMONIA")
-    elif breakage == "unreadable":
-        sorted((path / "NORMAL").glob("*.png"))[0].write_bytes(b"not an image")
-    with pytest.raises(InvalidInput, match=says):
-        await worker.inspect(path=path, data_roots=[tmp_path])
+    broken = tmp_path / "chest"
+    shutil.copytree(data_root / "chest", broken)
+    sorted((broken / "NORMAL").glob("*.png"))[0].write_bytes(b"not an image")
+    with pytest.raises(InvalidInput, match=r"file: chest/NORMAL/000000\.png"):
+        await worker.inspect(path=broken, data_roots=[tmp_path])
+    pid = worker.pid
     assert (await worker.inspect(path=data_root / "chest", data_roots=[data_root])).images == IMAGES
+    assert worker.pid == pid

@@ -242,23 +242,28 @@ async def test_a_deadline_of_the_client_cancels_the_handler(rig: Rig) -> None:
     await asyncio.wait_for(cancelled.wait(), 5)
 
 
-async def test_a_generator_is_closed_when_its_caller_goes_away(rig: Rig) -> None:
+async def test_a_generator_is_closed_in_its_own_task_when_its_caller_goes_away(rig: Rig) -> None:
+    """Not later by the garbage collector in another task, where what it holds is released too late."""
     closed = asyncio.Event()
+    tasks: list[Any] = []
 
     async def endless(_self: Any, _request: Any, _context: Any) -> AsyncIterator[pb.GetSharesResponse]:
+        tasks.append(asyncio.current_task())
         try:
             while True:
-                yield pb.GetSharesResponse(chunk=bytes(1024))
-                await asyncio.sleep(0.001)
+                yield pb.GetSharesResponse(chunk=bytes(2**20))  # fills the window: cancelled while it yields
         finally:
+            tasks.append(asyncio.current_task())
             closed.set()
 
     rig.party.GetShares = endless.__get__(rig.party)  # type: ignore[method-assign]
     stub = await calling(rig, unary_stream)
     call = stub.GetShares(pb.GetSharesRequest())
     await call.read()
+    await asyncio.sleep(0.1)
     call.cancel()
     await asyncio.wait_for(closed.wait(), 5)
+    assert tasks[0] is tasks[1]
 
 
 async def test_a_response_of_the_wrong_type_is_a_bug_that_tells_nothing(rig: Rig) -> None:

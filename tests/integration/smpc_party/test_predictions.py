@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 import numpy as np
@@ -31,8 +30,18 @@ async def test_latency(rig, small_model):
     await rig.deal_model(small_model.parameters, model_id=MODEL, plan=small_model.plan.to_json())
     client = await rig.client()
     for turn in range(12):
-        t=time.perf_counter()
+        t = time.perf_counter()
         assignment = await rig.open_prediction(MODEL, batch=1, turn=turn)
-        t1=time.perf_counter()
+        t1 = time.perf_counter()
         result = await client.predict(assignment, small_model.plan, small_model.pixels(1))
-        print(turn, "open", t1-t, "predict", time.perf_counter()-t1, "online", [r.online_s for r in result.reports], [r.offline_s for r in result.reports], result.reports[0].rounds)
+        print(
+            turn,
+            "open",
+            t1 - t,
+            "predict",
+            time.perf_counter() - t1,
+            "online",
+            [r.online_s for r in result.reports],
+            [r.offline_s for r in result.reports],
+            result.reports[0].rounds,
+        )

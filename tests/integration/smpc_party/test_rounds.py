@@ -108,8 +108,8 @@ async def test_a_contribution_that_one_party_lacks_does_not_count(rig: PartyRig)
     await open_round(rig)
     await contribute(rig, [0, 1, 2])
     party = rig.parties[PartyId(1)]
-    key = party._index.contributions  # noqa: SLF001
-    party._index.contributions = lambda k: [c for c in key(k) if c.hospital != HOSPITALS[2]]  # type: ignore[method-assign]  # noqa: SLF001
+    key = party._index.contributions
+    party._index.contributions = lambda k: [c for c in key(k) if c.hospital != HOSPITALS[2]]  # type: ignore[method-assign]
     answers = await rig.close_round(1)
     assert {tuple(a.survivor_identities) for a in answers} == {(HOSPITALS[0].uri, HOSPITALS[1].uri)}
     np.testing.assert_allclose(await result_of(rig), expected_average([0, 1]), atol=8 / SCALE)
@@ -174,7 +174,7 @@ async def test_closing_again_gives_the_same_answer_and_contributions_are_gone(ri
     assert await rig.close_round(1) == first
     for party in PARTIES:
         assert len(files(rig, party)) == 3  # base, result, metrics
-        assert not rig.parties[party]._index.contributions(_key())  # noqa: SLF001
+        assert not rig.parties[party]._index.contributions(_key())
 
 
 async def test_an_abandoned_round_is_forgotten_with_its_contributions(rig: PartyRig) -> None:
@@ -219,7 +219,7 @@ class Died(Exception):
 
 def die_once(rig: PartyRig, party: PartyId, method: str) -> None:
     """Make the party's next call of an index method fail before it does anything."""
-    index = rig.parties[party]._index  # noqa: SLF001
+    index = rig.parties[party]._index
     original = getattr(index, method)
 
     def dying(*_: object) -> None:
@@ -258,11 +258,11 @@ async def test_all_three_dying_before_the_commit_adopt_what_they_prepared(rig: P
         die_once(rig, party, "commit")
     with pytest.raises(Bug):
         await rig.close_round(1)
-    prepared = [rig.parties[p]._index.round(_key()).prepared for p in PARTIES]  # noqa: SLF001
+    prepared = [rig.parties[p]._index.round(_key()).prepared for p in PARTIES]
     for party in PARTIES:
         await restart(rig, party)
     await rig.close_round(1)
-    assert [rig.parties[p]._index.round(_key()).prepared for p in PARTIES] == prepared  # noqa: SLF001
+    assert [rig.parties[p]._index.round(_key()).prepared for p in PARTIES] == prepared
     np.testing.assert_allclose(await result_of(rig), expected_average([0, 2]), atol=8 / SCALE)
 
 
@@ -319,7 +319,9 @@ async def test_opening_again_changes_nothing_and_otherwise_is_refused(rig: Party
     with pytest.raises(AlreadyExists):
         await rig.tell_all("OpenRound", open_request(1, length=LENGTH, quorum=3))
     with pytest.raises(AlreadyExists):
-        await rig.tell_all("OpenRound", open_request(2, length=LENGTH, result_model_id=f"{STUDY}/v0", base_model_id=""))
+        await rig.tell_all(
+            "OpenRound", open_request(2, length=LENGTH, result_model_id=f"{STUDY}/v0", base_model_id="")
+        )
 
 
 async def test_only_readers_may_fetch_and_contributions_nobody(rig: PartyRig) -> None:
@@ -342,9 +344,7 @@ async def test_no_single_share_tells_the_sum(rig: PartyRig) -> None:
     await contribute(rig, [0, 1])
     await rig.close_round(1)
     for party in PARTIES:
-        record = rig.parties[party]._index.model(f"{STUDY}/round-1")  # noqa: SLF001
-        share = rig.parties[party]._shares.load(record.share)  # noqa: SLF001
+        record = rig.parties[party]._index.model(f"{STUDY}/round-1")
+        share = rig.parties[party]._shares.load(record.share)
         top = np.bincount(share >> 28, minlength=16)
         assert ((top - LENGTH / 16) ** 2 / (LENGTH / 16)).sum() < 50  # chi square, 15 degrees of freedom
-
-

@@ -28,9 +28,7 @@ values = st.floats(-BOUND, BOUND, allow_nan=False, width=32)
 def rounds(draw: st.DrawFn) -> tuple[list[npt.NDArray[np.float32]], list[Fraction], int]:
     """Updates, their weights, and a scale."""
     images = draw(counts)
-    updates = [
-        np.array(draw(st.lists(values, min_size=LENGTH, max_size=LENGTH)), np.float32) for _ in images
-    ]
+    updates = [np.array(draw(st.lists(values, min_size=LENGTH, max_size=LENGTH)), np.float32) for _ in images]
     return updates, [Fraction(count, sum(images)) for count in images], draw(scale_bits)
 
 
@@ -45,9 +43,11 @@ def test_the_sum_of_encoded_weighted_updates_is_the_weighted_mean_within_half_an
 ) -> None:
     updates, weights, bits = a_round
     encoded = [
-        encode_update(u, weight=w, scale_bits=bits, bound=BOUND) for u, w in zip(updates, weights, strict=True)
+        encode_update(u, weight=w, scale_bits=bits, bound=BOUND)
+        for u, w in zip(updates, weights, strict=True)
     ]
-    exact = [sum(w * Fraction(float(u[i])) for u, w in zip(updates, weights, strict=True)) for i in range(LENGTH)]
+    pairs = list(zip(updates, weights, strict=True))
+    exact = [sum(w * Fraction(float(u[i])) for u, w in pairs) for i in range(LENGTH)]
     got = decode_vector(ring_sum(encoded), scale_bits=bits)
     # A double's own rounding comes on top of the half ulp; it is far below it.
     allowed = Fraction(len(updates), 2) * (1 + Fraction(1, 2**20)) / 2**bits
@@ -61,7 +61,8 @@ def test_the_order_of_hospitals_does_not_matter(
 ) -> None:
     updates, weights, bits = a_round
     encoded = [
-        encode_update(u, weight=w, scale_bits=bits, bound=BOUND) for u, w in zip(updates, weights, strict=True)
+        encode_update(u, weight=w, scale_bits=bits, bound=BOUND)
+        for u, w in zip(updates, weights, strict=True)
     ]
     shuffled = list(encoded)
     random.shuffle(shuffled)  # type: ignore[attr-defined]

@@ -86,7 +86,9 @@ async def test_a_repeated_proposal_gets_the_decision_again(
     assert announcer.said[0] == announcer.said[1]
 
 
-@pytest.mark.parametrize("ending", ["pending", "denied", "withdrawn consent", "ended", "dataset withdrawn", "hash"])
+@pytest.mark.parametrize(
+    "ending", ["pending", "denied", "withdrawn consent", "ended", "dataset withdrawn", "hash"]
+)
 async def test_without_consent_there_is_none(ending: str, proposals: Proposals, store: Database) -> None:
     await proposals.receive(proposal())
     if ending not in {"pending", "denied"}:

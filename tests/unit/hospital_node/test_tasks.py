@@ -120,7 +120,7 @@ async def test_an_approved_round_is_trained_dealt_and_reported(node: Node) -> No
         calibrate_order(plan_hash="0" * 64),
         release_order(3),
     ],
-    ids=["unapproved hash", "round beyond the plan", "model of another study", "calibration", "early release"],
+    ids=["unapproved hash", "round beyond the plan", "another study's model", "calibration", "early release"],
 )
 async def test_an_order_that_the_owner_did_not_approve_is_refused(node: Node, order: Order) -> None:
     await node.obey(order)
@@ -213,8 +213,7 @@ async def test_a_task_stops_at_the_deadline(node: Node) -> None:
 async def test_the_end_of_a_study_stops_its_task_and_no_other_order_is_obeyed(node: Node) -> None:
     node.worker.hangs = True
     node.tasks.accept(train_order())
-    while "train" not in node.worker.jobs:
-        await asyncio.sleep(0.01)
+    await asyncio.wait_for(node.worker.begun.wait(), 10)
     assert STUDY in node.tasks.activity
     await node.proposals.end(STUDY)
     await node.tasks.cancel_study(STUDY)
@@ -231,10 +230,10 @@ async def test_an_order_that_is_being_carried_out_is_not_begun_twice(node: Node)
     assert node.worker.jobs == ["train"]
 
 
-async def test_a_calibration_sends_bounds_and_no_shares_and_says_the_same_when_asked_again(node: Node) -> None:
+async def test_a_calibration_sends_bounds_and_no_shares_and_the_same_when_asked_again(node: Node) -> None:
     await node.obey(calibrate_order())
     await node.obey(calibrate_order())
-    assert [task.bound_bits for _, task in node.announcer.of("done")] == [{"conv1": 3}] * 2  # type: ignore[attr-defined]
+    assert [vars(task)["bound_bits"] for _, task in node.announcer.of("done")] == [{"conv1": 3}] * 2
     assert node.worker.jobs == ["calibrate"]
     assert node.parties.dealt == []
 

@@ -1,0 +1,64 @@
+"""The three compute parties: at addresses that the coordinator names, with identities that it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import grpc
+
+from libs.core.errors import Unavailable
+from libs.core.ids import PartyId
+from libs.mpc.ring import Ring, RingArray
+from libs.rpc._generated.trefoil.types.v1 import types_pb2
+from libs.rpc.identity import Identity, party_identity
+from libs.rpc.share_client import deal_vector, fetch_vector
+from services.hospital_node.domain import TaskKey
+
+Dial = Callable[[str, Identity], grpc.aio.Channel]
+
+
+class ShareParties:
+    """Implements `ports.Parties`.
+
+    A channel expects the certificate of party 0, 1 or 2 whatever the coordinator said, so a wrong address can
+    make a round fail, but no two shares can end up in one place.
+    """
+
+    def __init__(self, dial: Dial) -> None:
+        self._dial = dial
+        self._addresses: dict[PartyId, str] = {}
+        self._channels: dict[PartyId, grpc.aio.Channel] = {}
+        self._replaced: list[grpc.aio.Channel] = []
+
+    def use(self, addresses: Mapping[PartyId, str]) -> None:
+        """Where the parties are now. Channels to unchanged addresses stay open."""
+        for party, address in addresses.items():
+            if self._addresses.get(party) == address:
+                continue
+            if party in self._channels:
+                # A task may still be using it: it is closed with the rest.
+                self._replaced.append(self._channels[party])
+            self._addresses[party] = address
+            self._channels[party] = self._dial(address, party_identity(party))
+
+    async def fetch(self, model_id: str) -> RingArray:
+        """A version of the training weights, which are always in the 32-bit ring."""
+        return await fetch_vector(
+            types_pb2.VectorRef(model_id=model_id), ring=Ring.RING_32, channels=self._named()
+        )
+
+    async def deal(self, key: TaskKey, vector: RingArray, *, ring: Ring, upload_id: str) -> None:
+        """Retries send the same shares under the same id; they live in memory only."""
+        place = types_pb2.RoundRef(study_id=key.study_id, round=key.round, attempt=key.attempt)
+        ref = types_pb2.VectorRef(contribution=place)
+        await deal_vector(vector, ring=ring, ref=ref, channels=self._named(), upload_id=upload_id)
+
+    async def close(self) -> None:
+        """Close all channels."""
+        for channel in (*self._replaced, *self._channels.values()):
+            await channel.close()
+
+    def _named(self) -> Mapping[PartyId, grpc.aio.Channel]:
+        if not self._channels:
+            raise Unavailable("The coordinator has not named the parties yet. Try again once it has.")
+        return dict(self._channels)

@@ -1,0 +1,226 @@
+"""The whole node as the process that a hospital runs, between its staff and a small federation."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from libs.core.errors import InvalidInput, PermissionDenied
+from libs.fl.metrics import METRICS_LENGTH, decode_metrics
+from libs.fl.training_plan import TrainingPlan
+from libs.fl.update_encoding import encode_weights
+from libs.fl.vectorise import state_vector
+from libs.models.registry import build_model
+from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
+from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
+from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceStub
+from libs.rpc._generated.trefoil.types.v1 import types_pb2
+from libs.rpc.channel import open_channel, translated
+from libs.rpc.identity import Identity, Kind
+from libs.rpc.tokens import Role
+from tests.fakes.hospital_federation import FakeFederation, in_minutes, tls_files, write_token
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+ALPHA = Identity(Kind.HOSPITAL, "alpha")
+STUDY = "study-1"
+SHORT = TrainingPlan(
+    model="small_cnn", image_size=28, rounds=3, learning_rate=0.05, batch_size=8, validation_fraction=0.25
+)
+LONG = SHORT.model_copy(update={"local_epochs": 60})
+
+
+class Node:
+    """A running node and its owner's way in."""
+
+    def __init__(self, process: subprocess.Popen[bytes], stub: Any, health: Any, federation: FakeFederation):
+        self.process, self.stub, self.health, self.federation = process, stub, health, federation
+
+    async def publish(self, path: Path) -> hospital_pb2.Dataset:
+        request = hospital_pb2.PublishDatasetRequest(name="chest", tags=["chest"], path=str(path))
+        with translated():
+            return (await self.stub.PublishDataset(request)).dataset
+
+    async def approve(self, plan: TrainingPlan) -> None:
+        """The coordinator proposes, the owner reads and approves, the coordinator hears of it."""
+        coordinator = self.federation.coordinator
+        message = pb.PlanProposal(
+            study_id=STUDY,
+            training_plan=plan.canonical_json(),
+            plan_hash=plan.hash,
+            dataset_name="chest",
+        )
+        coordinator.say(pb.CoordinatorOrder(proposal=message))
+        while not (await self.stub.ListProposals(hospital_pb2.ListProposalsRequest())).proposals:
+            await asyncio.sleep(0.02)
+        decision = hospital_pb2.DecideProposalRequest(study_id=STUDY, plan_hash=plan.hash, approve=True)
+        with translated():
+            await self.stub.DecideProposal(decision)
+        await coordinator.heard("plan_decision")
+
+    def order(self, plan: TrainingPlan, *, number: int = 1, attempt: int = 0) -> types_pb2.RoundRef:
+        base_id = f"{STUDY}/round-{number - 1}"
+        model = build_model(plan.model, channels=1, classes=2, size=plan.image_size, seed=plan.seed)
+        self.federation.put(
+            types_pb2.VectorRef(model_id=base_id),
+            encode_weights(state_vector(model), scale_bits=plan.scale_bits),
+        )
+        reference = types_pb2.RoundRef(study_id=STUDY, round=number, attempt=attempt)
+        weight = Fraction(1, 3)
+        train = pb.TrainOrder(
+            round=reference,
+            plan_hash=plan.hash,
+            base_model_id=base_id,
+            weight=types_pb2.Fraction(numerator=weight.numerator, denominator=weight.denominator),
+        )
+        train.deadline.FromDatetime(in_minutes(5))
+        self.federation.coordinator.say(pb.CoordinatorOrder(train=train))
+        return reference
+
+    def worker(self) -> psutil.Process:
+        [child] = [
+            child
+            for child in psutil.Process(self.process.pid).children()
+            if "services.hospital_node.worker" in child.cmdline()
+        ]
+        return child
+
+
+@pytest.fixture
+async def node(
+    federation: FakeFederation, keys: Path, data_root: Path, tmp_path: Path
+) -> AsyncIterator[Node]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    write_token(keys, tmp_path / "worker.token", issuer="federation", role=Role.WORKER)
+    own = keys / "hospital-alpha"
+    settings = tmp_path / "hospital.toml"
+    settings.write_text(f"""
+name = "alpha"
+listen = "{address}"
+worker_token = "worker.token"
+database = "sqlite:///hospital.db"
+data_roots = ["{data_root}"]
+tls = {{ certificate = "{own}/tls.crt", key = "{own}/tls.key", ca = "{own}/ca.crt" }}
+coordinator = {{ address = "{federation.address}" }}
+[[token_secrets]]
+issuer = "hospital-alpha"
+secret = "{own}/jwt.secret"
+audience = "hospital-alpha"
+""")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "services.hospital_node", "--config", str(settings)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    )
+    token = write_token(keys, tmp_path / "owner.token", issuer="hospital-alpha", role=Role.OWNER)
+    owner = tls_files(keys, Identity(Kind.CLIENT, "owner"))
+    try:
+        async with open_channel(address=address, server=ALPHA, tls=owner, token_file=token) as channel:
+            await asyncio.wait_for(channel.channel_ready(), 60)
+            await federation.coordinator.heard("hello")
+            yield Node(process, HospitalServiceStub(channel), health_pb2_grpc.HealthStub(channel), federation)
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+async def test_a_hospital_publishes_approves_trains_and_deals_its_contribution(
+    node: Node, data_root: Path
+) -> None:
+    published = await node.publish(data_root / "chest")
+    assert published.images == sum(published.images_per_class.values())
+    [announced] = await node.federation.coordinator.heard("dataset_published")
+    assert (announced.name, announced.images) == ("chest", published.images)
+    await node.approve(SHORT)
+    reference = node.order(SHORT)
+    [sent] = await node.federation.coordinator.heard("contribution_sent")
+    assert (sent.study_id, sent.round, sent.attempt) == (STUDY, 1, 0)
+    contribution = node.federation.revealed(types_pb2.VectorRef(contribution=reference))
+    metrics = decode_metrics(contribution[-METRICS_LENGTH:])
+    assert metrics.train_samples + metrics.validation_samples == published.images
+    assert np.any(contribution[:-METRICS_LENGTH])
+    assert len({tuple(party.upload_ids) for party in node.federation.parties}) == 1
+
+
+async def test_an_order_with_another_hash_is_refused_whatever_the_coordinator_says(
+    node: Node, data_root: Path
+) -> None:
+    await node.publish(data_root / "chest")
+    await node.approve(SHORT)
+    node.order(SHORT.model_copy(update={"local_epochs": 2}))
+    [failed] = await node.federation.coordinator.heard("task_failed")
+    assert failed.code == "failed_precondition"
+    assert not any(party.upload_ids for party in node.federation.parties)
+
+
+async def test_the_node_answers_while_it_trains_and_a_killed_worker_fails_only_its_task(
+    node: Node, data_root: Path
+) -> None:
+    coordinator = node.federation.coordinator
+    await node.publish(data_root / "chest")
+    await node.approve(LONG)
+    node.order(LONG)
+    await coordinator.heard("progress", where=lambda event: event.phase == pb.PHASE_TRAINING)
+    for _ in range(5):
+        before = time.monotonic()
+        answer = await node.health.Check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        assert time.monotonic() - before < 1
+    described = await node.stub.DescribeNode(hospital_pb2.DescribeNodeRequest())
+    assert described.attached_to_coordinator
+    assert STUDY in described.activity
+    node.worker().kill()
+    [failed] = await coordinator.heard("task_failed")
+    assert (failed.code, failed.round) == ("unavailable", 1)
+    coordinator.events.clear()
+    node.order(LONG, number=2)
+    await coordinator.heard("progress", where=lambda event: event.phase == pb.PHASE_TRAINING)
+    # The end of the study stops the training that runs for it.
+    worker = node.worker()
+    coordinator.say(pb.CoordinatorOrder(study_ended=pb.StudyEnded(study_id=STUDY)))
+    await asyncio.to_thread(worker.wait, 20)
+    assert not any(party.upload_ids for party in node.federation.parties)
+
+
+async def test_a_contribution_that_was_finished_while_the_coordinator_was_away_is_reported_on_its_return(
+    node: Node, data_root: Path
+) -> None:
+    coordinator = node.federation.coordinator
+    await node.publish(data_root / "chest")
+    await node.approve(SHORT)
+    node.order(SHORT)
+    await coordinator.heard("progress")
+    await node.federation.stop_coordinator()
+    while not all(party.upload_ids for party in node.federation.parties):
+        await asyncio.sleep(0.05)
+    await node.federation.start_coordinator()
+    await coordinator.heard("hello", count=2)
+    await coordinator.heard("plan_decision", count=2)
+    node.order(SHORT)  # a coordinator repeats what it has no answer to
+    await coordinator.heard("contribution_sent")
+    assert [len(party.upload_ids) for party in node.federation.parties] == [1, 1, 1]
+
+
+async def test_bad_data_is_refused_in_words_and_leaves_nothing_in_the_catalogue(
+    node: Node, tmp_path: Path, data_root: Path
+) -> None:
+    with pytest.raises(PermissionDenied, match="data_roots"):
+        await node.publish(tmp_path)
+    with pytest.raises(InvalidInput, match="nothing at this path"):
+        await node.publish(data_root / "missing")
+    listed = await node.stub.ListDatasets(hospital_pb2.ListDatasetsRequest())
+    assert list(listed.datasets) == []

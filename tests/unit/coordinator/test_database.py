@@ -1,0 +1,183 @@
+"""What is stored comes back equal; what is not ours is refused."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from libs.core.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound, Unavailable
+from services.coordinator.adapters.database import Database, open_database
+from services.coordinator.domain import RoundEvent, RoundKind, Study, StudyState, TaskStatus
+from services.coordinator.ports import Dataset, DatasetQuery, Model, Node
+from tests.fakes.studies import (
+    LATER,
+    NOW,
+    A,
+    B,
+    after_round,
+    calibrating,
+    created,
+    in_round,
+    opening,
+    released,
+    training,
+)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "coordinator.db"
+
+
+@pytest.fixture
+def database(file: Path) -> Database:
+    return open_database(f"sqlite:///{file}")
+
+
+STUDIES = {
+    "created": created(),
+    "open round": in_round(training()).with_task(A, number=1, attempt=0, status=TaskStatus.DONE),
+    "abandoned": in_round(training())
+    .with_round_event(RoundEvent.OVER)
+    .with_round_event(RoundEvent.FELL_SHORT),
+    "calibrating": calibrating().with_bounds(A, {"conv": -3}).with_bounds(B, None),
+    "released": released(),
+    "failed": created().with_failure("Why."),
+}
+
+
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES.keys())
+def test_a_study_comes_back_equal_after_a_restart(file: Path, study: Study) -> None:
+    first = open_database(f"sqlite:///{file}")
+    first.add_study(created())
+    first.update_study("study-1", lambda _: study)
+    first.close()
+    assert open_database(f"sqlite:///{file}").study("study-1") == study
+
+
+def test_a_retried_round_replaces_its_first_attempt(database: Database) -> None:
+    study = in_round(training()).with_round_event(RoundEvent.OVER).with_round_event(RoundEvent.FELL_SHORT)
+    database.add_study(study)
+    retried = study.with_round(RoundKind.TRAIN, {A, B}, opened_at=NOW, deadline=LATER)
+    database.update_study("study-1", lambda _: retried)
+    assert database.study("study-1") == retried
+
+
+def test_a_change_that_raises_writes_nothing(database: Database) -> None:
+    database.add_study(opening(training()))
+
+    def change(study: Study) -> Study:
+        after_round(study)
+        raise AssertionError("unreachable")
+
+    with pytest.raises(Exception, match="round 1"):
+        database.update_study("study-1", change)
+    assert database.study("study-1") == opening(training())
+
+
+def test_one_study_per_id(database: Database) -> None:
+    database.add_study(created())
+    with pytest.raises(AlreadyExists):
+        database.add_study(created())
+    with pytest.raises(NotFound):
+        database.update_study("study-2", lambda study: study)
+
+
+def test_only_living_studies_are_gone_on_with(database: Database) -> None:
+    database.add_study(created("study-1"))
+    database.add_study(created("study-2").with_failure("Why."))
+    assert [study.study_id for study in database.live_studies()] == ["study-1"]
+
+
+def test_an_end_is_untold_until_it_is_told(database: Database) -> None:
+    database.add_study(created().with_failure("Why."))
+    assert [s.study_id for s in database.studies_with_untold_end(A)] == ["study-1"]
+    database.update_study("study-1", lambda study: study.with_end_told(A))
+    assert not database.studies_with_untold_end(A)
+    assert database.studies_with_untold_end(B)
+
+
+def test_studies_are_paged_in_the_order_of_creation_while_more_are_created(database: Database) -> None:
+    names = [f"study-{name}" for name in "hcaf"]
+    for name in names[:3]:
+        database.add_study(created(name))
+    first = database.page_of_studies(after="", limit=2)
+    database.add_study(created(names[3]))
+    second = database.page_of_studies(after=first.next_key, limit=2)
+    assert [s.study_id for s in (*first.items, *second.items)] == names
+    assert second.next_key == ""
+
+
+def test_a_dataset_published_again_is_overwritten_with_its_tags(database: Database) -> None:
+    for tags in (("a", "b"), ("b", "c")):
+        database.save_dataset(Dataset("alpha/x", A, "x", "", tags, "CR", 1))
+
+    def found(tag: str) -> int:
+        return len(database.page_of_datasets(DatasetQuery((tag,)), after="", limit=10).items)
+
+    assert [found(tag) for tag in "abc"] == [0, 1, 1]
+    database.remove_dataset("alpha/x")
+    database.remove_dataset("alpha/x")
+    assert [found(tag) for tag in "abc"] == [0, 0, 0]
+
+
+def test_nodes_and_models_come_back_equal(database: Database) -> None:
+    node = Node(A, "Alpha", NOW)
+    database.save_node(Node(A, "Old name", NOW))
+    database.save_node(node)
+    assert database.nodes() == [node]
+    model = Model("model-1", "Detector", b"{}", "d" * 64, "dana", NOW, ready=False)
+    assert database.add_model(model) == model
+    database.mark_model_ready("model-1")
+    assert database.add_model(model).ready
+    assert database.model("model-2") is None
+
+
+def test_a_moment_without_a_zone_is_never_stored(database: Database) -> None:
+    with pytest.raises(Exception, match="without a zone"):
+        database.save_node(Node(A, "Alpha", datetime(2026, 11, 23)))  # noqa: DTZ001 - that is the point
+
+
+def test_tables_of_an_unknown_version_are_refused(file: Path) -> None:
+    open_database(f"sqlite:///{file}").close()
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE schema_version SET version = 99")
+    with pytest.raises(FailedPrecondition, match="schema version 99"):
+        open_database(f"sqlite:///{file}")
+
+
+def test_somebody_elses_tables_are_refused_and_left_alone(file: Path) -> None:
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE accounts (id INTEGER)")
+    with pytest.raises(FailedPrecondition, match="something else"):
+        open_database(f"sqlite:///{file}")
+    with sqlite3.connect(file) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("accounts",)]
+
+
+@pytest.mark.parametrize(
+    "url", ["not a url", "nosuchdatabase://host/name", "postgresql+nodriver://host/name"]
+)
+def test_a_url_that_names_no_database_is_refused(url: str) -> None:
+    with pytest.raises(InvalidInput, match="setting database"):
+        open_database(url)
+
+
+def test_a_folder_that_does_not_exist_is_said_in_plain_words(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="folder exists"):
+        open_database(f"sqlite:///{tmp_path}/none/coordinator.db")
+
+
+def test_a_file_that_is_no_database_is_said_in_plain_words(file: Path) -> None:
+    file.write_bytes(b"not a database" * 100)
+    with pytest.raises(Unavailable, match="is a database"):
+        open_database(f"sqlite:///{file}")
+
+
+def test_the_states_are_stored_by_name(database: Database, file: Path) -> None:
+    database.add_study(created())
+    with sqlite3.connect(file) as connection:
+        assert connection.execute("SELECT state FROM studies").fetchall() == [(StudyState.CREATED.value,)]
