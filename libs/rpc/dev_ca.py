@@ -195,8 +195,7 @@ def _new_secret(length: int) -> bytes:
 
 
 def _new_folder(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
+    folder.mkdir(mode=0o700, parents=True)
 
 
 def _write(path: Path, content: bytes) -> None:

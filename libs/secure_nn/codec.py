@@ -111,6 +111,6 @@ def _load_scalar(hint: Any, value: object, key: str) -> Any:
         return value
     if hint is Fraction and isinstance(value, str) and (match := _FRACTION.fullmatch(value)):
         return Fraction(int(match[1]), int(match[2]))
-    if isinstance(hint, type) and issubclass(hint, enum.Enum) and value in {member.value for member in hint}:
+    if isinstance(hint, enum.EnumMeta) and value in [member.value for member in hint]:
         return hint(value)
     raise malformed(f"{key} is not a valid {getattr(hint, '__name__', 'value')}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -142,15 +142,3 @@ class Graph:
                     remaining[name] -= 1
                     if not remaining[name]:
                         del values[name]
-
-
-def with_shapes(nodes: Iterable[Node], input_shape: Sequence[int]) -> Graph:
-    """The graph with every node's shape, found by running one blank image through it."""
-    graph = Graph(tuple(nodes))
-    shapes: dict[str, Shape] = {}
-
-    def note(node: Node, value: torch.Tensor) -> None:
-        shapes[node.name] = tuple(value.shape[1:])
-
-    graph.run(torch.zeros(1, *input_shape), note)
-    return Graph(tuple(replace(node, shape=shapes[node.name]) for node in graph.nodes))

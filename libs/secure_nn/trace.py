@@ -12,7 +12,7 @@ from torch import fx, nn
 from libs.core.errors import InvalidInput
 from libs.secure_nn import layers
 from libs.secure_nn.errors import DEFAULT_WAY_ROUND, WAYS_ROUND, LayerUnsupported, Problem, UnsupportedModel
-from libs.secure_nn.graph import Graph, Node, with_shapes
+from libs.secure_nn.graph import Graph, Node
 from libs.secure_nn.layers.image import Image
 from libs.secure_nn.registry import Call, Target, reader_of
 from libs.secure_nn.rewrite import simplify
@@ -31,7 +31,7 @@ def build_graph(module: nn.Module, *, input_shape: tuple[int, int, int]) -> Grap
     if len(input_shape) != 3 or min(input_shape) < 1:
         raise InvalidInput(f"An image has a shape (channels, height, width), not {input_shape}.")
     layers.load_all()
-    return simplify(with_shapes(_read_nodes(*_trace(module, input_shape)), input_shape))
+    return simplify(_read_graph(*_trace(module, input_shape)))
 
 
 def _trace(module: nn.Module, input_shape: tuple[int, int, int]) -> tuple[fx.GraphModule, dict[str, Any]]:
@@ -68,14 +68,14 @@ class _Examples(fx.Interpreter):
         return self.results[n.name]
 
 
-def _read_nodes(traced: fx.GraphModule, results: dict[str, Any]) -> list[Node]:
+def _read_graph(traced: fx.GraphModule, results: dict[str, Any]) -> Graph:
     problems: list[Problem] = []
     nodes: list[Node] = []
     tensor_nodes = [node for node in traced.graph.nodes if isinstance(results[node.name], torch.Tensor)]
     placeholders = [node for node in traced.graph.nodes if node.op == "placeholder"]
     for node in tensor_nodes:
         if node.op == "placeholder" and node is placeholders[0]:
-            nodes.append(Node(node.name, Image(), (), ()))
+            nodes.append(Node(node.name, Image(), (), tuple(results[node.name].shape[1:])))
         elif node.op in ("call_module", "call_function", "call_method"):
             try:
                 nodes.append(_read_call(node, traced, results))
@@ -94,7 +94,7 @@ def _read_nodes(traced: fx.GraphModule, results: dict[str, Any]) -> list[Node]:
     graph = Graph(tuple(nodes)).reaching(output.args[0].name)
     if not isinstance(graph.nodes[0].operation, Image):
         raise UnsupportedModel([Problem("forward()", "the output does not depend on the image", "Use it.")])
-    return list(graph.nodes)
+    return graph
 
 
 def _layer_name(node: fx.Node) -> str:
@@ -127,7 +127,8 @@ def _read_call(node: fx.Node, traced: fx.GraphModule, results: dict[str, Any]) -
         raise LayerUnsupported(
             f"{kind} mixes the images of a batch", way_round="Keep the first axis as it is."
         )
-    return Node(node.name, reader(Call(module, args, kwargs, result)), tuple(inputs), ())
+    operation = reader(Call(module, args, kwargs, result))
+    return Node(node.name, operation, tuple(inputs), tuple(result.shape[1:]))
 
 
 def _overwrites(node: fx.Node, module: nn.Module | None) -> bool:

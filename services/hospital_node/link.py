@@ -171,6 +171,9 @@ class CoordinatorLink:
             return welcomed, translate(error).code
         except TrefoilError as error:
             return welcomed, error.code
+        except Exception as error:  # a defect costs this stream, not the link: the next one begins afresh
+            log.error("coordinator_link_broke", error=type(error).__name__)
+            return welcomed, "internal"
         finally:
             self._attached = False
             self._outbox.close()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
-from libs.core.errors import InvalidInput
+from libs.core.errors import InvalidInput, TrefoilError
 from libs.mpc.ring import Ring
 from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
 from libs.rpc.arrays import ChunkCollector, chunks_of, sha256_of
@@ -17,6 +18,8 @@ from services.smpc_party.aggregation import Aggregator
 from services.smpc_party.ports import Rounds
 from services.smpc_party.predictions import Answer, MaskedInput, Prediction, Predictions
 from services.smpc_party.uploads import ShareDesk
+
+DRAIN_S = 60.0
 
 _Outcome = party_pb2.CloseRoundResponse.Outcome
 
@@ -81,13 +84,19 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
     ) -> party_pb2.PutSharesResponse:
         """Store one share: a header, then its chunks."""
         requests = aiter(request_iterator)
+        try:
+            already_stored = await self._put(requests)
+        except TrefoilError:
+            await _drain(requests)
+            raise
+        await _drain(requests)
+        return party_pb2.PutSharesResponse(already_stored=already_stored)
+
+    async def _put(self, requests: AsyncIterator[party_pb2.PutSharesRequest]) -> bool:
         first = await anext(requests, None)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidInput("An upload begins with its header.")
-        already_stored = await self._desk.put(
-            wire.upload(first.header), current_caller().identity, _chunks(requests)
-        )
-        return party_pb2.PutSharesResponse(already_stored=already_stored)
+        return await self._desk.put(wire.upload(first.header), current_caller().identity, _chunks(requests))
 
     async def GetShares(
         self, request: party_pb2.GetSharesRequest, context: Any
@@ -130,6 +139,17 @@ async def _chunks(requests: AsyncIterator[party_pb2.PutSharesRequest]) -> AsyncI
         if request.WhichOneof("part") != "chunk":
             raise InvalidInput("After the header, an upload has only chunks.")
         yield request.chunk
+
+
+async def _drain(requests: AsyncIterator[party_pb2.PutSharesRequest]) -> None:
+    """Read what is left of an upload before it is answered early.
+
+    gRPC's client takes an answer that overtakes its own sending for an internal error, and loses the text.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            async for _ in requests:
+                pass
 
 
 async def _masked_input(

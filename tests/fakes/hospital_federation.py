@@ -5,7 +5,7 @@ keep shares in memory. Real protos, real certificates, real interceptors; only t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -187,3 +187,10 @@ class FakeFederation:
 
 def in_minutes(minutes: float) -> datetime:
     return datetime.now(UTC) + timedelta(minutes=minutes)
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Return once the condition holds; TimeoutError if it does not within WAIT_S."""
+    async with asyncio.timeout(WAIT_S):
+        while not await condition():
+            await asyncio.sleep(0.02)

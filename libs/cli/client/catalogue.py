@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from libs.cli.client.pages import PAGE_SIZE, all_pages
-from libs.cli.client.session import CALL_TIMEOUT_S
+from libs.cli.client.session import CALL_TIMEOUT_S, plain_errors
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 
 if TYPE_CHECKING:
     from libs.cli.client.session import Session
 
 
+@plain_errors
 async def search_datasets(
     session: Session, *, tags: Sequence[str] = (), name_contains: str = "", min_images: int = 0
 ) -> list[coordinator_pb2.Dataset]:
@@ -31,6 +32,7 @@ async def search_datasets(
     return await all_pages(fetch, lambda page: page.datasets)
 
 
+@plain_errors
 async def list_models(session: Session) -> list[coordinator_pb2.Model]:
     """Every model that can be asked."""
 
@@ -41,6 +43,7 @@ async def list_models(session: Session) -> list[coordinator_pb2.Model]:
     return await all_pages(fetch, lambda page: page.models)
 
 
+@plain_errors
 async def list_studies(session: Session) -> list[coordinator_pb2.Study]:
     """Every study."""
 
@@ -51,6 +54,7 @@ async def list_studies(session: Session) -> list[coordinator_pb2.Study]:
     return await all_pages(fetch, lambda page: page.studies)
 
 
+@plain_errors
 async def describe_federation(session: Session) -> coordinator_pb2.DescribeFederationResponse:
     """The parties and the nodes, with who is online."""
     return await session.coordinator.DescribeFederation(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from libs.cli.client.catalogue import list_models
-from libs.cli.client.session import CALL_TIMEOUT_S
+from libs.cli.client.session import CALL_TIMEOUT_S, plain_errors
 from libs.cli.client.shares import deal_model
 from libs.core.errors import InvalidInput, NotFound
 from libs.core.ids import new_id
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from libs.rpc._generated.trefoil.types.v1 import types_pb2
 
 
+@plain_errors
 async def import_model(
     session: Session, *, name: str, module: nn.Module, calibration: torch.Tensor
 ) -> coordinator_pb2.Model:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from libs.cli.client.session import CALL_TIMEOUT_S
+from libs.cli.client.session import CALL_TIMEOUT_S, plain_errors
 from libs.core.errors import InvalidInput, PeerViolation
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from libs.rpc._generated.trefoil.party.v1 import party_pb2
@@ -67,6 +67,7 @@ class Prediction:
         return self.opened_s + self.answered_s
 
 
+@plain_errors
 async def predict(session: Session, *, model_id: str, images: npt.NDArray[np.float32]) -> Prediction:
     """Ask the model about `images` (B, C, H, W), scaled as in training.
 

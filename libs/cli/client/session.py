@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import grpc
 
@@ -24,9 +25,23 @@ if TYPE_CHECKING:
     from libs.rpc._generated.trefoil.types.v1.types_pb2 import Party
 
 T = TypeVar("T")
+Arguments = ParamSpec("Arguments")
 
 CALL_TIMEOUT_S = 60.0
 """For one call that is not a stream and moves no vector."""
+
+
+def plain_errors(
+    function: Callable[Arguments, Coroutine[Any, Any, T]],
+) -> Callable[Arguments, Coroutine[Any, Any, T]]:
+    """Decorates a client function: failed calls raise the errors of `libs/core/errors.py`."""
+
+    @functools.wraps(function)
+    async def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> T:
+        with translated():
+            return await function(*args, **kwargs)
+
+    return wrapped
 
 
 class Session:
@@ -76,7 +91,7 @@ async def open_session(profile: Path) -> AsyncIterator[Session]:
     """A session for the profile in a file."""
     session = Session(load_profile(profile))
     try:
-        with translated():
+        with translated():  # for calls made on a stub directly
             yield session
     finally:
         await session.close()

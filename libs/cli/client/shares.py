@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
-from libs.cli.client.session import CALL_TIMEOUT_S
+from libs.cli.client.session import CALL_TIMEOUT_S, plain_errors
 from libs.core.errors import InvalidInput, PeerViolation
 from libs.core.ids import new_id
 from libs.mpc.ring import Ring, RingArray
@@ -25,6 +25,7 @@ _WIRE_RING = {Ring.RING_32: types_pb2.RING_32, Ring.RING_64: types_pb2.RING_64}
 _RING = {wire: ring for ring, wire in _WIRE_RING.items()}
 
 
+@plain_errors
 async def deal_model(
     session: Session, *, parties: Sequence[types_pb2.Party], model_id: str, vector: RingArray, ring: Ring
 ) -> None:
@@ -59,6 +60,7 @@ async def _upload(
         yield party_pb2.PutSharesRequest(chunk=chunk)
 
 
+@plain_errors
 async def fetch_vector(
     session: Session, *, parties: Sequence[types_pb2.Party], reference: types_pb2.VectorRef
 ) -> RingArray:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from libs.cli.client.catalogue import describe_federation
-from libs.cli.client.session import CALL_TIMEOUT_S
+from libs.cli.client.session import CALL_TIMEOUT_S, plain_errors
 from libs.cli.client.shares import deal_model, fetch_vector
 from libs.core.errors import FailedPrecondition, InvalidInput
 from libs.core.ids import new_id
@@ -62,6 +62,7 @@ def model_of(plan: TrainingPlan) -> nn.Module:
     )
 
 
+@plain_errors
 async def create_and_start(
     session: Session, *, plan: TrainingPlan, title: str, dataset_ids: Sequence[str]
 ) -> coordinator_pb2.Study:
@@ -93,6 +94,7 @@ async def create_and_start(
     return started.study
 
 
+@plain_errors
 async def get_study(session: Session, study_id: str) -> coordinator_pb2.Study:
     """The study as it is now."""
     request = coordinator_pb2.GetStudyRequest(study_id=study_id)

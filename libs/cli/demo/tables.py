@@ -28,8 +28,8 @@ def quality_rows(figures: Figures) -> list[list[str]]:
     """One row per way of training or asking."""
     rows = [_row(f"{name} alone", evaluation) for name, evaluation in figures.alone.items()]
     rows.append(_row("all data in one place", figures.centralised))
-    rows.append(_row("federated, evaluated in clear", figures.federated))
-    rows.append(_row("federated, asked under encryption", figures.encrypted))
+    rows.append(_row("federated, in clear", figures.federated))
+    rows.append(_row("federated, encrypted", figures.encrypted))
     return rows
 
 

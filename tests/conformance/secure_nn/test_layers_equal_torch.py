@@ -34,7 +34,7 @@ def conv(inputs=2, outputs=4, kernel=3, **options):
 
 
 CASES = {
-    "conv": lambda: conv(),
+    "conv": conv,
     "conv without bias": lambda: conv(bias=False),
     "conv stride": lambda: conv(stride=(2, 3)),
     "conv padding": lambda: conv(kernel=(5, 3), padding=(2, 1)),
@@ -101,7 +101,7 @@ CASES = {
     "one layer used twice": lambda: Model(lambda m, x: m.a(m.a(x).relu()), a=conv(2, 2)),
     "dropout": lambda: nn.Sequential(conv(), nn.Dropout(), nn.Identity(), nn.Dropout2d()),
     "dropout function": lambda: Model(lambda m, x: functional.dropout(m.a(x), training=m.training), a=conv()),
-    "nothing at all": lambda: nn.Identity(),
+    "nothing at all": nn.Identity,
 }
 
 

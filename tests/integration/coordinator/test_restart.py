@@ -75,8 +75,8 @@ async def test_stopping_ends_streams_and_watchers_at_once_and_tells_them_so(fede
     federation.hospitals["gamma"].habits.approves = None
     study_id = await federation.launch(training_plan())
     stub = await federation.stub()
-    watching = stub.WatchStudy(pb.WatchStudyRequest(study_id=study_id))
-    await watching.read()
+    watching = aiter(stub.WatchStudy(pb.WatchStudyRequest(study_id=study_id)))
+    await anext(watching)
     await eventually(lambda: federation.hospitals["gamma"].ordered("proposal"))
     began = time.monotonic()
     assert federation.coordinator is not None

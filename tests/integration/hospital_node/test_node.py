@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -31,7 +30,7 @@ from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.channel import open_channel, translated
 from libs.rpc.identity import Identity, Kind
 from libs.rpc.tokens import Role
-from tests.fakes.hospital_federation import FakeFederation, in_minutes, tls_files, write_token
+from tests.fakes.hospital_federation import FakeFederation, eventually, in_minutes, tls_files, write_token
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 ALPHA = Identity(Kind.HOSPITAL, "alpha")
@@ -45,7 +44,9 @@ LONG = SHORT.model_copy(update={"local_epochs": 60})
 class Node:
     """A running node and its owner's way in."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stub: Any, health: Any, federation: FakeFederation):
+    def __init__(
+        self, process: asyncio.subprocess.Process, stub: Any, health: Any, federation: FakeFederation
+    ):
         self.process, self.stub, self.health, self.federation = process, stub, health, federation
 
     async def publish(self, path: Path) -> hospital_pb2.Dataset:
@@ -63,12 +64,16 @@ class Node:
             dataset_name="chest",
         )
         coordinator.say(pb.CoordinatorOrder(proposal=message))
-        while not (await self.stub.ListProposals(hospital_pb2.ListProposalsRequest())).proposals:
-            await asyncio.sleep(0.02)
+        # A proposal that cannot be approved would be answered at once; this one waits for the owner.
+        await eventually(self._has_proposals)
         decision = hospital_pb2.DecideProposalRequest(study_id=STUDY, plan_hash=plan.hash, approve=True)
         with translated():
             await self.stub.DecideProposal(decision)
         await coordinator.heard("plan_decision")
+
+    async def _has_proposals(self) -> bool:
+        listed = await self.stub.ListProposals(hospital_pb2.ListProposalsRequest())
+        return bool(listed.proposals)
 
     def order(self, plan: TrainingPlan, *, number: int = 1, attempt: int = 0) -> types_pb2.RoundRef:
         base_id = f"{STUDY}/round-{number - 1}"
@@ -121,8 +126,8 @@ issuer = "hospital-alpha"
 secret = "{own}/jwt.secret"
 audience = "hospital-alpha"
 """)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "services.hospital_node", "--config", str(settings)],
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.hospital_node", "--config", str(settings)),
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
     )
@@ -135,7 +140,7 @@ audience = "hospital-alpha"
             yield Node(process, HospitalServiceStub(channel), health_pb2_grpc.HealthStub(channel), federation)
     finally:
         process.terminate()
-        assert process.wait(20) == 0
+        assert await asyncio.wait_for(process.wait(), 20) == 0
 
 
 async def test_a_hospital_publishes_approves_trains_and_deals_its_contribution(
@@ -205,8 +210,11 @@ async def test_a_contribution_that_was_finished_while_the_coordinator_was_away_i
     node.order(SHORT)
     await coordinator.heard("progress")
     await node.federation.stop_coordinator()
-    while not all(party.upload_ids for party in node.federation.parties):
-        await asyncio.sleep(0.05)
+
+    async def dealt() -> bool:
+        return all(party.upload_ids for party in node.federation.parties)
+
+    await eventually(dealt)
     await node.federation.start_coordinator()
     await coordinator.heard("hello", count=2)
     await coordinator.heard("plan_decision", count=2)

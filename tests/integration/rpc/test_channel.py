@@ -185,3 +185,12 @@ async def test_a_closed_channel_ends_its_calls(rig: Rig) -> None:
     await channel.close()
     with pytest.raises(asyncio.CancelledError):
         await call
+
+
+async def test_a_proxy_of_the_environment_is_not_used_for_this_machine(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    await rig.serve()
+    await (await rig.stub()).OpenRound(pb.OpenRoundRequest(), timeout=5)

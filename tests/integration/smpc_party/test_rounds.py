@@ -20,6 +20,7 @@ from libs.core.errors import (
 )
 from libs.core.ids import PARTIES, PartyId, new_id
 from libs.rpc._generated.trefoil.party.v1 import party_pb2
+from services.smpc_party.domain import RoundKey
 from tests.fakes.party_rig import (
     HOSPITALS,
     SCIENTIST,
@@ -40,6 +41,7 @@ BELOW_QUORUM = party_pb2.CloseRoundResponse.OUTCOME_BELOW_QUORUM
 
 BASE = np.random.default_rng(1).normal(size=LENGTH)
 UPDATES = np.random.default_rng(2).normal(size=(3, LENGTH))
+KEY = RoundKey(STUDY, 1)
 METRICS = np.array([[10, 20, 30, 40], [1, 2, 3, 4], [100, 200, 300, 400]], dtype=np.uint32)
 
 
@@ -174,7 +176,7 @@ async def test_closing_again_gives_the_same_answer_and_contributions_are_gone(ri
     assert await rig.close_round(1) == first
     for party in PARTIES:
         assert len(files(rig, party)) == 3  # base, result, metrics
-        assert not rig.parties[party]._index.contributions(_key())
+        assert not rig.parties[party]._index.contributions(KEY)
 
 
 async def test_an_abandoned_round_is_forgotten_with_its_contributions(rig: PartyRig) -> None:
@@ -258,18 +260,12 @@ async def test_all_three_dying_before_the_commit_adopt_what_they_prepared(rig: P
         die_once(rig, party, "commit")
     with pytest.raises(Bug):
         await rig.close_round(1)
-    prepared = [rig.parties[p]._index.round(_key()).prepared for p in PARTIES]
+    prepared = [rig.parties[p]._index.round(KEY).prepared for p in PARTIES]
     for party in PARTIES:
         await restart(rig, party)
     await rig.close_round(1)
-    assert [rig.parties[p]._index.round(_key()).prepared for p in PARTIES] == prepared
+    assert [rig.parties[p]._index.round(KEY).prepared for p in PARTIES] == prepared
     np.testing.assert_allclose(await result_of(rig), expected_average([0, 2]), atol=8 / SCALE)
-
-
-def _key() -> Any:
-    from services.smpc_party.domain import RoundKey
-
-    return RoundKey(STUDY, 1)
 
 
 async def test_a_party_that_is_down_makes_closing_unavailable_and_loses_nothing(rig: PartyRig) -> None:

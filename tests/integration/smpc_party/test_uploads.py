@@ -93,7 +93,7 @@ async def put(
         for chunk in chunks:
             yield party_pb2.PutSharesRequest(chunk=chunk)
 
-    stub = await rig.stub(party, caller)
+    stub = await rig.stub(P0, caller)
     with translated():
         return bool((await stub.PutShares(requests())).already_stored)
 

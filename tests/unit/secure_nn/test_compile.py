@@ -1,0 +1,247 @@
+"""What the compiler decides: rings, rounds, names, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from libs.core.errors import CallerError, InvalidInput
+from libs.models.registry import build_model
+from libs.mpc.ring import Ring
+from libs.secure_nn.calibrate import calibrate, merge_bounds
+from libs.secure_nn.compile import compile_module
+from libs.secure_nn.encode import encode_parameters
+from libs.secure_nn.errors import RangeTooWide, UnsupportedModel
+from libs.secure_nn.plan import Plan
+from libs.secure_nn.trace import build_graph
+
+
+def compiled(module: nn.Module, images: torch.Tensor, ring: Ring | None = None) -> Plan:
+    channels, height, width = images.shape[1:]
+    bounds = calibrate(module, images)
+    return compile_module(module, input_shape=(channels, height, width), bounds=bounds, ring=ring)
+
+
+def test_the_plan_depends_on_the_architecture_and_the_bounds_not_on_the_weights() -> None:
+    trained = build_model("small_cnn", channels=1, classes=2, size=28, seed=1)
+    untrained = build_model("small_cnn", channels=1, classes=2, size=28, seed=2)
+    bounds = calibrate(trained, torch.rand(8, 1, 28, 28))
+    plans = [compile_module(m, input_shape=(1, 28, 28), bounds=bounds) for m in (trained, untrained)]
+    assert plans[0].to_json() == plans[1].to_json()
+
+
+def test_compiling_leaves_the_module_as_it_was() -> None:
+    module = build_model("small_cnn", channels=1, classes=2, size=28, seed=1).train()
+    before = copy.deepcopy(module.state_dict())
+    compiled(module, torch.rand(4, 1, 28, 28))
+    assert module.training
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_resnet18_at_224_takes_at_most_85_rounds() -> None:
+    module = build_model("resnet18", channels=1, classes=2, size=224, seed=1)
+    names = build_graph(module, input_shape=(1, 64, 64)).bound_names
+    plan = compile_module(module, input_shape=(1, 224, 224), bounds=dict.fromkeys(names, 3))
+    assert plan.ring is Ring.RING_32
+    assert plan.cost(1).rounds <= 85
+
+
+def test_a_convolution_with_relu_takes_four_rounds_and_about_nine_bytes_a_value() -> None:
+    module = nn.Sequential(*[layer for _ in range(3) for layer in (nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())])
+    images = torch.randn(8, 8, 16, 16)
+    shorter, longer = compiled(module[:4], images).cost(4), compiled(module, images).cost(4)
+    assert longer.rounds - shorter.rounds == 4
+    added = longer.online_bytes_each_way - shorter.online_bytes_each_way
+    assert 8.8 < added / (4 * 8 * 16 * 16) < 9
+
+
+def test_relu_moves_behind_max_pooling_and_costs_a_quarter_of_the_signs() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+    plan = compiled(module, torch.rand(8, 1, 16, 16))
+    relus = [step for step in plan.steps if step.kind == "relu"]
+    assert [plan.values[step.output].shape for step in relus] == [(4, 8, 16), (4, 8, 8), (4, 8, 8)]
+    assert plan.steps[-1].name == "_1"
+
+
+def test_relu_stays_where_its_output_is_also_used_elsewhere() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 4, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.relu(self.conv(x))
+            return torch.cat([nn.functional.max_pool2d(y, 2), nn.functional.avg_pool2d(y, 2)], dim=1)
+
+    plan = compiled(Both(), torch.rand(8, 1, 16, 16))
+    first = next(step for step in plan.steps if step.kind == "relu")
+    assert plan.values[first.output].shape == (4, 16, 16)
+
+
+def test_batch_norm_leaves_no_step_behind_a_convolution() -> None:
+    plan = compiled(
+        nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4)).eval(), torch.rand(4, 1, 8, 8)
+    )
+    assert [step.kind for step in plan.steps] == ["input", "conv2d"]
+    assert [parameter.name for parameter in plan.parameters] == ["_0.weight", "_0.bias"]
+
+
+def test_the_32_bit_ring_is_preferred_and_the_64_bit_one_taken_when_weights_would_vanish() -> None:
+    module, images = nn.Conv2d(1, 2, 3), torch.rand(8, 1, 8, 8)
+    assert compiled(module, images).ring is Ring.RING_32
+    with torch.no_grad():
+        module.bias.fill_(20_000.0)
+    assert compiled(module, images).ring is Ring.RING_64
+    with pytest.raises(RangeTooWide, match="weights would vanish"):
+        compiled(module, images, ring=Ring.RING_32)
+
+
+def test_very_wide_sums_go_to_the_64_bit_ring() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(600 * 600, 1))
+    assert compiled(module, torch.rand(1, 1, 600, 600)).ring is Ring.RING_64
+
+
+def test_a_layer_that_fits_no_ring_is_named() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3))
+    with torch.no_grad():
+        module[1].bias.fill_(2.0**45)
+    with pytest.raises(RangeTooWide, match="'_1'"):
+        compiled(module, torch.rand(8, 1, 8, 8))
+
+
+class Unsupported(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4)
+        self.gate, self.end = nn.Sigmoid(), nn.Softmax(dim=1)
+        self.mirror = nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.mirror(nn.functional.gelu(self.norm(self.conv(x))))
+        result: torch.Tensor = self.end((y * self.gate(y)).flatten(1))
+        return result
+
+
+def test_all_unsupported_layers_are_listed_at_once_with_the_way_round() -> None:
+    with pytest.raises(UnsupportedModel) as caught:
+        build_graph(Unsupported(), input_shape=(1, 8, 8))
+    problems = {problem.layer: problem for problem in caught.value.problems}
+    assert set(problems) == {"norm", "gelu", "mirror", "gate", "mul", "end"}
+    assert "BatchNorm2d" in problems["norm"].way_round
+    assert "ReLU" in problems["gelu"].way_round
+    assert "zeros" in problems["mirror"].way_round
+    for layer in problems:
+        assert f"- {layer}: " in str(caught.value)
+    assert isinstance(caught.value, CallerError)
+
+
+class Function(nn.Module):
+    def __init__(self, function, **children):
+        super().__init__()
+        self.function = function
+        for name, child in children.items():
+            self.add_module(name, child)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+BATCHLESS = nn.BatchNorm2d(1, track_running_stats=False)
+REFUSED = {
+    "branches on the image": Function(lambda m, x: x if x.sum() > 0 else -x),
+    "two results": Function(lambda m, x: (torch.relu(x), x)),
+    "a free parameter": Function(lambda m, x: x + m.conv.weight, conv=nn.Conv2d(1, 1, 1)),
+    "a constant added": Function(lambda m, x: x + 1),
+    "broadcasting": Function(lambda m, x: x + x.mean((2, 3), keepdim=True)),
+    "alpha": Function(lambda m, x: torch.add(x, x, alpha=2)),
+    "mixing the batch": Function(lambda m, x: x.reshape(1, -1)),
+    "joining the batch": Function(lambda m, x: torch.cat([x, x], 0)[:2]),
+    "a mean over channels": Function(lambda m, x: x.mean(1)),
+    "dropout that is always on": Function(lambda m, x: nn.functional.dropout(x, training=True)),
+    "an overwritten skip": Function(
+        lambda m, x: m.relu(y := m.conv(x)) + y, relu=nn.ReLU(True), conv=nn.Conv2d(1, 1, 3)
+    ),
+    "batch statistics": nn.Sequential(BATCHLESS),
+    "linear on an image": nn.Sequential(nn.Linear(8, 2)),
+    "an even kernel with same": nn.Sequential(nn.Conv2d(1, 1, 2, padding="same")),
+    "a padding beyond the kernel": nn.Sequential(nn.Conv2d(1, 1, 1, padding=1)),
+    "pool indices": nn.Sequential(nn.MaxPool2d(2, return_indices=True)),
+    "max pool ceil": nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True)),
+    "avg pool ceil": nn.Sequential(nn.AvgPool2d(3, 2, ceil_mode=True)),
+    "avg pool without border": nn.Sequential(nn.AvgPool2d(3, padding=1, count_include_pad=False)),
+    "avg pool divisor": nn.Sequential(nn.AvgPool2d(2, divisor_override=3)),
+    "adaptive enlarging": nn.Sequential(nn.AdaptiveAvgPool2d(9)),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_would_compute_something_else_is_refused(case: str) -> None:
+    with pytest.raises(UnsupportedModel):
+        build_graph(REFUSED[case], input_shape=(1, 8, 8))
+
+
+def test_an_image_of_another_shape_is_refused_in_words() -> None:
+    module = build_model("small_cnn", channels=1, classes=2, size=28, seed=1)
+    with pytest.raises(InvalidInput, match="images of shape"):
+        build_graph(module, input_shape=(3, 28, 28))
+    with pytest.raises(InvalidInput, match=r"\(channels, height, width\)"):
+        build_graph(module, input_shape=(28, 28))  # type: ignore[arg-type]
+
+
+def test_bounds_of_another_model_are_refused() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
+    bounds = calibrate(module, torch.rand(4, 1, 8, 8))
+    for wrong in ({**bounds, "more": 1}, {k: v for k, v in bounds.items() if k != "_1"}):
+        with pytest.raises(InvalidInput, match="of another model"):
+            compile_module(module, input_shape=(1, 8, 8), bounds=wrong)
+    for value in (99, -99, True, 1.5):
+        with pytest.raises(InvalidInput, match="whole number"):
+            compile_module(module, input_shape=(1, 8, 8), bounds={**bounds, "_1": value})  # type: ignore[dict-item]
+
+
+def test_bounds_cover_the_values_with_room_and_leave_only_powers_of_two() -> None:
+    module = nn.Conv2d(1, 1, 1, bias=False)
+    with torch.no_grad():
+        module.weight.fill_(1.0)
+    bounds = calibrate(module, torch.full((1, 1, 4, 4), 3.0))
+    assert bounds == {"input_1": 3, "_0": 3, "_0.weight": 1}
+
+
+def test_merging_takes_the_largest_bound_and_refuses_other_models() -> None:
+    assert merge_bounds([{"a": 1, "b": 5}, {"a": 3, "b": -2}]) == {"a": 3, "b": 5}
+    with pytest.raises(InvalidInput):
+        merge_bounds([{"a": 1}, {"b": 1}])
+    with pytest.raises(InvalidInput):
+        merge_bounds([])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_images_and_weights_that_are_not_numbers_are_refused(value: float) -> None:
+    module = nn.Conv2d(1, 2, 3)
+    with pytest.raises(InvalidInput):
+        calibrate(module, torch.full((1, 1, 8, 8), value))
+    with torch.no_grad():
+        module.weight.fill_(value)
+    with pytest.raises(InvalidInput):
+        calibrate(module, torch.zeros(1, 1, 8, 8))
+
+
+def test_calibrating_on_nothing_is_refused() -> None:
+    for images in (torch.zeros(0, 1, 8, 8), torch.zeros(8, 8)):
+        with pytest.raises(InvalidInput, match="at least one image"):
+            calibrate(nn.Conv2d(1, 2, 3), images)
+
+
+def test_weights_of_another_architecture_or_range_are_not_encoded() -> None:
+    module, images = nn.Conv2d(1, 2, 3), torch.rand(4, 1, 8, 8)
+    plan = compiled(module, images)
+    assert encode_parameters(module, plan).shape == (plan.parameter_length,)
+    with pytest.raises(InvalidInput, match="another architecture"):
+        encode_parameters(nn.Conv2d(1, 3, 3), plan)
+    with torch.no_grad():
+        module.weight.fill_(1e6)
+    with pytest.raises(InvalidInput, match=r"'_0\.weight'"):
+        encode_parameters(module, plan)
