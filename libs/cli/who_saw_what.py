@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 def who_saw_what(prediction: Prediction) -> list[tuple[str, str, str]]:
     """(who, role, what it saw) for every participant."""
-    images = f"{len(prediction.logits)} image" + ("s" if len(prediction.logits) != 1 else "")
+    count = len(prediction.logits)
+    images = "one image" if count == 1 else f"{count} images"
     first, second = prediction.evaluators
     rows = [
-        ("you", "client", f"the {images} and the result"),
+        ("you", "client", f"{images} and the result"),
         ("coordinator", "assigns roles", f"that you asked one model about {images}, and when"),
         (
             f"party {prediction.dealer}",

@@ -113,10 +113,10 @@ def _train(
 def _log_frequencies(labels: torch.Tensor) -> torch.Tensor:
     """Log of each class's share of the images. Shape (classes,).
 
-    Added to the logits while training, so that the network itself learns the odds for equally common classes
-    ("logit adjustment", Menon et al., 2021; in federations Zhang et al., 2022). All hospitals then learn the same
-    thing however their patients are mixed. Weighing the loss instead would let the eight healthy
-    patients of a hospital full of pneumonia make half of its gradient.
+    Added to the logits while training, so that the network itself learns the odds for equally common
+    classes ("logit adjustment", Menon et al., 2021; in federations Zhang et al., 2022). All hospitals then
+    learn the same thing however their patients are mixed. Weighing the loss instead would let the eight
+    healthy patients of a hospital full of pneumonia make half of its gradient.
     """
     counts = torch.bincount(labels, minlength=len(CLASS_NAMES)).to(torch.float32)
     return torch.log(counts / counts.sum())

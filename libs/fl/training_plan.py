@@ -85,7 +85,7 @@ class TrainingPlan(_Frozen):
     quorum: int = Field(default=2, ge=1, le=1000, description="hospitals without which a round is void")
     round_deadline_s: float = Field(default=600.0, gt=0, le=86400)
     scale_bits: int = Field(default=20, ge=8, le=24)
-    update_bound: float = Field(default=64.0, gt=0, le=2**20)
+    update_bound: float = Field(default=256.0, gt=0, le=2**20)
     validation_fraction: float = Field(default=0.1, gt=0, le=0.5)
     seed: int = Field(default=0, ge=0, lt=2**32)
     dataset_tags: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(

@@ -111,6 +111,7 @@ def _load_scalar(hint: Any, value: object, key: str) -> Any:
         return value
     if hint is Fraction and isinstance(value, str) and (match := _FRACTION.fullmatch(value)):
         return Fraction(int(match[1]), int(match[2]))
-    if isinstance(hint, enum.EnumMeta) and value in [member.value for member in hint]:
+    # A list of values, not a set: `value` may be anything JSON has, also unhashable.
+    if isinstance(hint, type) and issubclass(hint, enum.Enum) and value in [one.value for one in hint]:
         return hint(value)
     raise malformed(f"{key} is not a valid {getattr(hint, '__name__', 'value')}")

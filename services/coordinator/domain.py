@@ -6,127 +6,28 @@ IllegalTransition, so no order of messages, timers and restarts can write an ill
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
 from fractions import Fraction
-from types import MappingProxyType
 from typing import Protocol
 
-from libs.core.errors import Bug
 from libs.mpc.ring import Ring
-
-
-class IllegalTransition(Bug):
-    """A state was about to be left by a way that does not exist."""
-
-
-class StudyState(enum.Enum):
-    """Where a study is."""
-
-    CREATED = "created"
-    AWAITING_APPROVAL = "awaiting_approval"
-    TRAINING = "training"
-    CALIBRATING = "calibrating"
-    RELEASING = "releasing"
-    READY = "ready"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-class StudyEvent(enum.Enum):
-    """What happens to a study."""
-
-    STARTED = "started"
-    APPROVED = "approved"
-    TRAINED = "trained"
-    CALIBRATED = "calibrated"
-    RELEASED = "released"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-ENDED = frozenset({StudyState.READY, StudyState.FAILED, StudyState.CANCELLED})
-
-STUDY_TRANSITIONS: Mapping[tuple[StudyState, StudyEvent], StudyState] = MappingProxyType(
-    {
-        (StudyState.CREATED, StudyEvent.STARTED): StudyState.AWAITING_APPROVAL,
-        (StudyState.AWAITING_APPROVAL, StudyEvent.APPROVED): StudyState.TRAINING,
-        (StudyState.TRAINING, StudyEvent.TRAINED): StudyState.CALIBRATING,
-        (StudyState.CALIBRATING, StudyEvent.CALIBRATED): StudyState.RELEASING,
-        (StudyState.RELEASING, StudyEvent.RELEASED): StudyState.READY,
-        **{(state, StudyEvent.FAILED): StudyState.FAILED for state in StudyState if state not in ENDED},
-        **{(state, StudyEvent.CANCELLED): StudyState.CANCELLED for state in StudyState if state not in ENDED},
-    }
+from services.coordinator.states import (
+    DECISION_TRANSITIONS,
+    ENDED,
+    ROUND_TRANSITIONS,
+    STUDY_TRANSITIONS,
+    Decision,
+    IllegalTransition,
+    RoundEvent,
+    RoundKind,
+    RoundState,
+    StudyEvent,
+    StudyState,
+    TaskStatus,
 )
-
-
-class RoundKind(enum.Enum):
-    """What the hospitals contribute."""
-
-    TRAIN = "train"
-    RELEASE = "release"
-
-
-class RoundState(enum.Enum):
-    """Where a round is. OPENING and CLOSING are stored before the parties are asked: a restart asks again."""
-
-    OPENING = "opening"
-    OPEN = "open"
-    CLOSING = "closing"
-    COMPLETED = "completed"
-    ABANDONED = "abandoned"
-
-
-class RoundEvent(enum.Enum):
-    """What happens to a round."""
-
-    OPENED = "opened"
-    OVER = "over"
-    AGGREGATED = "aggregated"
-    FELL_SHORT = "fell_short"
-    RETRIED = "retried"
-
-
-ROUND_TRANSITIONS: Mapping[tuple[RoundState, RoundEvent], RoundState] = MappingProxyType(
-    {
-        (RoundState.OPENING, RoundEvent.OPENED): RoundState.OPEN,
-        (RoundState.OPEN, RoundEvent.OVER): RoundState.CLOSING,
-        (RoundState.CLOSING, RoundEvent.AGGREGATED): RoundState.COMPLETED,
-        (RoundState.CLOSING, RoundEvent.FELL_SHORT): RoundState.ABANDONED,
-        (RoundState.ABANDONED, RoundEvent.RETRIED): RoundState.OPENING,
-    }
-)
-
-
-class Decision(enum.Enum):
-    """A data owner's answer to a plan."""
-
-    PENDING = "pending"
-    APPROVED = "approved"
-    DENIED = "denied"
-
-
-DECISION_TRANSITIONS: Mapping[tuple[Decision, bool], Decision] = MappingProxyType(
-    {
-        (Decision.PENDING, True): Decision.APPROVED,
-        (Decision.PENDING, False): Decision.DENIED,
-        (Decision.APPROVED, True): Decision.APPROVED,
-        # Consent can be withdrawn at any time; a denial is final.
-        (Decision.APPROVED, False): Decision.DENIED,
-        (Decision.DENIED, False): Decision.DENIED,
-    }
-)
-
-
-class TaskStatus(enum.Enum):
-    """How far a hospital is with what it was asked to do."""
-
-    PENDING = "pending"
-    DONE = "done"
-    FAILED = "failed"
 
 
 class Task(Protocol):

@@ -14,8 +14,8 @@ from libs.runtime.logging import get_logger
 from services.coordinator.attachments import Attachments
 from services.coordinator.catalogue import Catalogue, checked_text
 from services.coordinator.changes import Phase, Progress, ProgressBoard
-from services.coordinator.domain import StudyState, TaskStatus
 from services.coordinator.journal import Journal
+from services.coordinator.states import StudyState, TaskStatus
 
 log = get_logger(__name__)
 

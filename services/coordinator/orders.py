@@ -15,17 +15,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
-from services.coordinator.domain import (
-    Decision,
-    Member,
-    Round,
-    RoundKind,
-    RoundState,
-    Study,
-    StudyState,
-    TaskStatus,
-    training_model_id,
-)
+from services.coordinator.domain import Member, Round, Study, training_model_id
+from services.coordinator.states import Decision, RoundKind, RoundState, StudyState, TaskStatus
 
 _BEFORE_TRAINING = (StudyState.CREATED, StudyState.AWAITING_APPROVAL)
 

@@ -13,10 +13,11 @@ from libs.core.errors import FailedPrecondition
 from libs.fl.training_plan import TrainingPlan
 from libs.runtime.logging import get_logger
 from services.coordinator.attachments import Attachments
-from services.coordinator.domain import Study, StudyEvent, is_over, release_model_id
+from services.coordinator.domain import Study, is_over, release_model_id
 from services.coordinator.journal import Journal
 from services.coordinator.ports import Compiler, Model, Repository
 from services.coordinator.rounds import deadline_s, time_to_look_again
+from services.coordinator.states import StudyEvent
 
 log = get_logger(__name__)
 

@@ -17,19 +17,10 @@ from libs.mpc.ring import Ring
 from libs.runtime.logging import get_logger
 from services.coordinator.attachments import Attachments
 from services.coordinator.changes import ProgressBoard
-from services.coordinator.domain import (
-    Round,
-    RoundEvent,
-    RoundKind,
-    RoundState,
-    Study,
-    TaskStatus,
-    is_over,
-    release_model_id,
-    training_model_id,
-)
+from services.coordinator.domain import Round, Study, is_over, release_model_id, training_model_id
 from services.coordinator.journal import Journal
 from services.coordinator.ports import Parties, RoundKey, RoundOpening
+from services.coordinator.states import RoundEvent, RoundKind, RoundState, TaskStatus
 
 log = get_logger(__name__)
 

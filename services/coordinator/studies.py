@@ -14,10 +14,11 @@ from libs.fl.metrics import MAX_HOSPITALS
 from libs.fl.training_plan import TrainingPlan
 from libs.mpc.ring import Ring
 from services.coordinator.catalogue import Catalogue, checked_text
-from services.coordinator.domain import Member, Study, StudyEvent, StudyState, training_model_id
+from services.coordinator.domain import Member, Study, training_model_id
 from services.coordinator.journal import Journal
 from services.coordinator.paging import from_token, page_size, to_token
 from services.coordinator.ports import Compiler, ModelRegistration, Page, Parties, Repository
+from services.coordinator.states import StudyEvent, StudyState
 
 MAX_TITLE = 200
 MAX_REQUEST_ID = 128

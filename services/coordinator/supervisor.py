@@ -8,11 +8,12 @@ import contextvars
 from libs.core.clock import Clock
 from libs.core.errors import TrefoilError, Unavailable
 from libs.runtime.logging import get_logger
-from services.coordinator.domain import RoundKind, RoundState, Study, StudyEvent, StudyState
+from services.coordinator.domain import Study
 from services.coordinator.journal import Journal
 from services.coordinator.ports import Repository
 from services.coordinator.releases import Releases
 from services.coordinator.rounds import Rounds
+from services.coordinator.states import RoundKind, RoundState, StudyEvent, StudyState
 
 log = get_logger(__name__)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -69,14 +69,18 @@ class MaskedModels:
         """This party's part of the masking that this prediction uses, made now if need be."""
         key = _Key(model.model_id, roles)
         if self._me != roles.dealer:
-            program = _follow(roles, frozenset(name for k, name in self._kept if k == key))
+            program = _follow(roles, lambda name: (key, name) in self._kept)
             name = await run_party(program, session, executor=self._executor)
-            return await asyncio.shield(self._get(key, name, model))
-        # One prediction at a time names a masking, so that those opened together share it.
+            task = self._get(key, name, model)
+            await run_party(_say(roles.dealer, "masking/begun", 1), session, executor=self._executor)
+            return await asyncio.shield(task)
+        # One prediction at a time names a masking, and the next one waits until both evaluators have
+        # begun it, so that predictions opened together share it.
         async with self._turns.setdefault(key, asyncio.Lock()):
             fresh = hashlib.sha256(b"masking\0" + session.computation_id.encode()).digest()
             mine = next((name for k, name in reversed(self._kept) if k == key), fresh)
-            name = await run_party(_lead(roles, mine, fresh), session, executor=self._executor)
+            naming = _lead(roles, mine, fresh)
+            name = await run_party(naming, session, executor=self._executor)
             task = self._get(key, name, model)
         return await asyncio.shield(task)
 
@@ -132,21 +136,25 @@ def _lead(roles: Roles, mine: bytes, fresh: bytes) -> Program[bytes]:
     """The dealer's side: offer a masking, and make a fresh one unless both evaluators know it."""
     evaluators = (roles.first, roles.second)
     offer = {"masking": np.frombuffer(mine, np.uint8)}
-    inbox = yield Round("masking/offer", sends=dict.fromkeys(evaluators, offer))
+    yield Round("masking/offer", sends=dict.fromkeys(evaluators, offer))
     inbox = yield Round("masking/known", awaits=dict.fromkeys(evaluators, _KNOWN))
     known = all(bool(message["known"][0]) for message in inbox.values())
     name = mine if known else fresh
     choice = {"masking": np.frombuffer(name, np.uint8)}
     yield Round("masking/choice", sends=dict.fromkeys(evaluators, choice))
+    yield Round("masking/begun", awaits=dict.fromkeys(evaluators, _KNOWN))
     return name
 
 
-def _follow(roles: Roles, kept: frozenset[bytes]) -> Program[bytes]:
+def _follow(roles: Roles, is_kept: Callable[[bytes], bool]) -> Program[bytes]:
     """An evaluator's side: say whether the offer is known, and take the dealer's choice."""
     offered = yield from _hear(roles.dealer, "masking/offer")
-    known: Mapping[str, Any] = {"known": np.array([offered in kept], dtype=np.uint8)}
-    yield Round("masking/known", sends={roles.dealer: known})
+    yield from _say(roles.dealer, "masking/known", is_kept(offered))
     return (yield from _hear(roles.dealer, "masking/choice"))
+
+
+def _say(dealer: PartyId, label: str, known: int) -> Program[None]:
+    yield Round(label, sends={dealer: {"known": np.array([known], dtype=np.uint8)}})
 
 
 def _hear(dealer: PartyId, label: str) -> Program[bytes]:

@@ -5,14 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from libs.mpc.ring import Ring
-from services.coordinator.domain import (
-    CompiledPlan,
-    Member,
-    RoundEvent,
-    RoundKind,
-    Study,
-    StudyEvent,
-)
+from services.coordinator.domain import CompiledPlan, Member, Study
+from services.coordinator.states import RoundEvent, RoundKind, StudyEvent
 from tests.fakes.federation import training_plan
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

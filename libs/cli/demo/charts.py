@@ -80,7 +80,7 @@ def training_chart(metrics: Sequence[RoundMetrics], *, description: str) -> str:
         right.set_ylim(top=1.0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         lines = [*axes.get_lines(), *right.get_lines()]
-        right.legend(lines, [str(line.get_label()) for line in lines], loc="center right")
+        figure.legend(lines, [str(line.get_label()) for line in lines], loc="outside lower center", ncols=3)
         return _to_svg(figure, description)
 
 

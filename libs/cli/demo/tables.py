@@ -54,7 +54,7 @@ def agreement_text(figures: Figures, asked: Asked) -> str:
         f"Encrypted and clear agree on {same} of {len(asked.logits)} labels; the largest difference of "
         f"a logit is {figures.largest_difference:.4f}.\n"
         f"One image takes {human_seconds(asked.latency_s)} ({asked.rounds} rounds, "
-        f"{human_bytes(one['first_evaluator'])} each way), a batch of 32 {human_seconds(asked.batch_s)}."
+        f"{human_bytes(one['first_evaluator'])} each way), a batch of 32 takes {human_seconds(asked.batch_s)}."
     )
 
 

@@ -27,8 +27,9 @@ from services.coordinator.adapters.tables import (
     SchemaVersionRow,
     StudyRow,
 )
-from services.coordinator.domain import ENDED, Study
+from services.coordinator.domain import Study
 from services.coordinator.ports import Dataset, DatasetQuery, Model, Node, Page
+from services.coordinator.states import ENDED
 
 SCHEMA_VERSION = 1
 _ENDED = [state.value for state in ENDED]
@@ -83,7 +84,7 @@ def _prepare_schema(engine: Engine) -> None:
     if SchemaVersionRow.__tablename__ in tables:
         with Session(engine) as session:
             versions = list(session.scalars(select(SchemaVersionRow.version)))
-    if False:
+    if versions != [SCHEMA_VERSION]:
         found = f"schema version {versions[0]}" if len(versions) == 1 else "tables of something else"
         raise FailedPrecondition(
             f"The coordinator's database has {found}; this coordinator works with version {SCHEMA_VERSION}. "

@@ -12,16 +12,12 @@ from services.coordinator.domain import (
     Calibration,
     Calibrator,
     CompiledPlan,
-    Decision,
     Member,
     Participant,
     Round,
-    RoundKind,
-    RoundState,
     Study,
-    StudyState,
-    TaskStatus,
 )
+from services.coordinator.states import Decision, RoundKind, RoundState, StudyState, TaskStatus
 
 
 def study_of(row: StudyRow) -> Study:

@@ -78,7 +78,7 @@ def networks(draw: Any) -> nn.Module:
     return nn.Sequential(*found)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(network=networks(), ring=st.sampled_from([None, Ring.RING_64]))
 def test_random_networks_compile_and_agree_with_torch(network: nn.Module, ring: Ring | None) -> None:
     images = torch.randn(16, CHANNELS, SIDE, SIDE)
@@ -120,7 +120,7 @@ def _places(document: Any) -> list[tuple[Any, Any]]:
     return found
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data(), value=_JSON)
 def test_a_changed_plan_is_refused_or_another_plan(data: st.DataObject, value: object) -> None:
     document = json.loads(EXAMPLE)

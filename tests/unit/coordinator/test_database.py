@@ -10,8 +10,9 @@ import pytest
 
 from libs.core.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound, Unavailable
 from services.coordinator.adapters.database import Database, open_database
-from services.coordinator.domain import RoundEvent, RoundKind, Study, StudyState, TaskStatus
+from services.coordinator.domain import Study
 from services.coordinator.ports import Dataset, DatasetQuery, Model, Node
+from services.coordinator.states import RoundEvent, RoundKind, StudyState, TaskStatus
 from tests.fakes.studies import (
     LATER,
     NOW,

@@ -9,21 +9,19 @@ from itertools import product
 
 import pytest
 
-from services.coordinator.domain import (
+from services.coordinator.domain import Participant, is_over, weigh
+from services.coordinator.states import (
     ENDED,
     ROUND_TRANSITIONS,
     STUDY_TRANSITIONS,
     Decision,
     IllegalTransition,
-    Participant,
     RoundEvent,
     RoundKind,
     RoundState,
     StudyEvent,
     StudyState,
     TaskStatus,
-    is_over,
-    weigh,
 )
 from tests.fakes.studies import (
     ALL,

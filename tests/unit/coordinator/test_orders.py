@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from services.coordinator.domain import RoundKind, Study, TaskStatus
+from services.coordinator.domain import Study
 from services.coordinator.orders import outstanding_orders
+from services.coordinator.states import RoundKind, TaskStatus
 from tests.fakes.studies import (
     COMPILED,
     A,

@@ -228,6 +228,7 @@ async def test_an_order_that_is_being_carried_out_is_not_begun_twice(node: Node)
     node.tasks.accept(train_order())
     await node.obey(train_order())
     assert node.worker.jobs == ["train"]
+    assert len(node.announcer.of("done")) == 1
 
 
 async def test_a_calibration_sends_bounds_and_no_shares_and_the_same_when_asked_again(node: Node) -> None:

@@ -32,11 +32,17 @@ def root(original: Path, tmp_path: Path) -> Path:
     return copy
 
 
-@pytest.mark.parametrize("way", ["plainly", "by dots", "by a link", "by a linked folder", "by a linked file"])
+@pytest.mark.parametrize(
+    "way", ["plainly", "as a single file", "by dots", "by a link", "by a linked folder", "by a linked file"]
+)
 def test_a_path_that_leads_out_of_the_data_roots_is_refused(original: Path, root: Path, way: str) -> None:
     path = root / "chest"
     if way == "plainly":
         path = original / "chest"
+    elif way == "as a single file":
+        path = original / "chest.npz"
+        labels = np.array([[0], [1]])
+        np.savez(path, train_images=np.zeros((2, 28, 28), np.uint8), train_labels=labels)
     elif way == "by dots":
         path = root / ".." / ".." / original.name / "chest"
     elif way == "by a link":

@@ -1106,7 +1106,9 @@ class ListStudiesResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     @_builtins.property
-    def studies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Study]: ...
+    def studies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Study]:
+        """In the order of creation, without their rounds."""
+
     def __init__(
         self,
         *,
@@ -1320,7 +1322,9 @@ class ListModelsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     @_builtins.property
-    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]: ...
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
+        """In the order of creation, without their plans; OpenPrediction gives the plan."""
+
     def __init__(
         self,
         *,

@@ -1,0 +1,109 @@
+"""Plans as data: canonical, hashed, checked."""
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from libs.core.errors import InvalidInput
+from libs.fl.presets import default_plan
+from libs.fl.training_plan import Augmentation, LearningRateSchedule, TrainingPlan
+from libs.models.registry import ARCHITECTURES
+
+
+def _plan(**changes: object) -> TrainingPlan:
+    return TrainingPlan(
+        **{"model": "small_cnn", "image_size": 28, "rounds": 4, "learning_rate": 0.1} | changes
+    )  # type: ignore[arg-type]
+
+
+def test_a_plan_survives_its_json_with_the_same_hash() -> None:
+    plan = _plan(augmentation=Augmentation(shift=0.1), dataset_tags=("xray", "children"))
+    again = TrainingPlan.from_json(plan.canonical_json())
+    assert again == plan
+    assert again.hash == plan.hash
+
+
+def test_the_hash_does_not_depend_on_how_the_json_was_written() -> None:
+    plan = _plan()
+    loose = json.dumps(dict(reversed(json.loads(plan.canonical_json()).items())), indent=4).encode()
+    assert TrainingPlan.from_json(loose).hash == plan.hash
+
+
+@pytest.mark.parametrize("field", [f for f in TrainingPlan.model_fields if f != "strategy"])
+def test_every_field_is_part_of_the_hash(field: str) -> None:
+    changed = {
+        "model": "medium_cnn",
+        "optimizer": "adamw",
+        "lr_schedule": "constant",
+        "balance_classes": True,
+        "augmentation": {"shift": 0.2},
+        "dataset_tags": ("a",),
+        "classes": 3,
+        "channels": 3,
+        "validation_fraction": 0.3,
+    }
+    old = getattr(_plan(), field)
+    new = changed.get(field, old / 2 if isinstance(old, float) and old else 0.25)
+    if isinstance(old, int) and field not in changed:
+        new = old + 1
+    assert _plan(**{field: new}).hash != _plan().hash
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (b"", "plan"),
+        (b"[]", "plan"),
+        (b"{", "plan"),
+        (b'{"model": "small_cnn"}', "image_size"),
+        (b'{"model":"m","image_size":28,"rounds":1,"learning_rate":0.1,"code":"import os"}', "code"),
+        (b'{"model":"m","image_size":28,"rounds":0,"learning_rate":0.1}', "rounds"),
+        (b'{"model":"m","image_size":28,"rounds":1,"learning_rate":NaN}', "plan"),
+        (b'{"model":"m","image_size":28,"rounds":1,"learning_rate":1e999}', "learning_rate"),
+        (b'{"model":"m","image_size":28,"rounds":1,"learning_rate":0.1,"optimizer":"x"}', "optimizer"),
+        (b'{"model":"m","image_size":28,"rounds":1,"learning_rate":0.1,"update_bound":8192}', "scale_bits"),
+        (b" " * 100_000, "65536"),
+    ],
+)
+def test_a_wrong_plan_is_refused_and_its_fault_named(text: bytes, named: str) -> None:
+    with pytest.raises(InvalidInput, match=named):
+        TrainingPlan.from_json(text)
+
+
+def test_a_plan_cannot_be_changed_after_it_was_made() -> None:
+    with pytest.raises(ValidationError):
+        _plan().rounds = 5  # type: ignore[misc]
+
+
+def test_the_cosine_schedule_falls_from_the_rate_towards_its_end() -> None:
+    plan = _plan(rounds=10, final_learning_rate=0.01)
+    rates = [plan.learning_rate_in(round_number=r) for r in range(1, 11)]
+    assert rates[0] == 0.1
+    assert rates == sorted(rates, reverse=True)
+    assert 0.01 < rates[-1] < 0.02
+
+
+def test_the_constant_schedule_is_constant() -> None:
+    plan = _plan(lr_schedule=LearningRateSchedule.CONSTANT)
+    assert {plan.learning_rate_in(round_number=r) for r in range(1, 5)} == {0.1}
+
+
+@pytest.mark.parametrize("round_number", [0, 5])
+def test_a_round_outside_the_plan_is_refused(round_number: int) -> None:
+    with pytest.raises(InvalidInput, match="rounds 1 to 4"):
+        _plan().learning_rate_in(round_number=round_number)
+
+
+@pytest.mark.parametrize("model", ARCHITECTURES)
+def test_there_is_a_preset_for_every_model(model: str) -> None:
+    plan = default_plan(model=model, image_size=64, images=1000)
+    assert plan.model == model
+    assert plan.balance_classes
+    assert default_plan(model=model, image_size=64, images=1000, rounds=3).rounds == 3
+
+
+def test_small_data_sets_get_more_rounds() -> None:
+    few = default_plan(model="small_cnn", image_size=28, images=500)
+    many = default_plan(model="small_cnn", image_size=28, images=50_000)
+    assert few.rounds > many.rounds
