@@ -70,12 +70,13 @@ async def _follow(
 
 
 def recompute(
-    material: Material, plan: TrainingPlan, survivors_of_round: list[set[str]]
+    cluster: LocalCluster, plan: TrainingPlan, survivors_of_round: list[set[str]]
 ) -> np.ndarray[Any, Any]:
-    """Federated averaging in clear over the given survivors, with the hospitals' own seeds.
-
-    No shares anywhere.
-    """
+    """Federated averaging in clear over the given survivors, with the hospitals' own seeds and files."""
+    parts = {
+        name: load_dataset(cluster.folder(f"hospital-{name}") / "data" / DATASET_NAME, size=plan.image_size)
+        for name in cluster.hospitals
+    }
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     module = model_of(plan)
@@ -83,13 +84,12 @@ def recompute(
         encode_weights(state_vector(module), scale_bits=plan.scale_bits), scale_bits=plan.scale_bits
     )
     for number, survivors in enumerate(survivors_of_round, start=1):
-        total = sum(len(material.parts[name]) for name in survivors)
+        total = sum(len(parts[name]) for name in survivors)
         mean = np.zeros_like(weights)
         for name in sorted(survivors):
             load_state_vector(module, weights)
-            part = material.parts[name]
             seed = derive_seed(plan.seed, hospital=name, round_number=number)
-            update = train_locally(module, part, plan, round_number=number, seed=seed).update
+            update = train_locally(module, parts[name], plan, round_number=number, seed=seed).update
             mean += float(Fraction(len(part), total)) * update
         weights = weights + mean
     torch.set_num_threads(threads)
@@ -105,7 +105,7 @@ def survivors_of(study: coordinator_pb2.Study) -> list[set[str]]:
 
 
 async def test_a_hospital_killed_in_mid_round_leaves_the_average_of_the_others(
-    cluster: LocalCluster, scientist: Session, material: Material
+    cluster: LocalCluster, scientist: Session
 ) -> None:
     # Enough epochs that the victim is still training when it is killed.
     plan = small_plan(rounds=1, local_epochs=40, learning_rate=0.01, seed=1)
@@ -126,14 +126,14 @@ async def test_a_hospital_killed_in_mid_round_leaves_the_average_of_the_others(
     require_ready(study)
     assert survivors_of(study) == [{"north", "east"}]
     found = await fetch_weights(scientist, model_id=study.latest_model_id, plan=plan)
-    expected = recompute(material, plan, survivors_of(study))
-    alike = recompute(material, plan, [{"north", "east", "south"}])
+    expected = recompute(cluster, plan, survivors_of(study))
+    alike = recompute(cluster, plan, [{"north", "east", "south"}])
     assert np.abs(found - expected).max() < 1e-4
     assert np.abs(found - alike).max() > 1e-3
 
 
 async def test_a_party_restarted_between_rounds_still_has_its_shares(
-    cluster: LocalCluster, scientist: Session, material: Material
+    cluster: LocalCluster, scientist: Session
 ) -> None:
     plan = small_plan(rounds=3, local_epochs=4, seed=2)
     study = await begin_study(cluster, scientist, plan)
@@ -145,7 +145,7 @@ async def test_a_party_restarted_between_rounds_still_has_its_shares(
     study = await _follow(scientist, study, act_when=lambda state: state.rounds_done >= 1, act=restart)
     require_ready(study)
     found = await fetch_weights(scientist, model_id=study.latest_model_id, plan=plan)
-    assert np.abs(found - recompute(material, plan, survivors_of(study))).max() < 1e-4
+    assert np.abs(found - recompute(cluster, plan, survivors_of(study))).max() < 1e-4
 
 
 async def test_an_evaluator_killed_in_mid_prediction_is_told_in_time_and_the_next_one_works(

@@ -49,12 +49,12 @@ def cost_rows(
 def agreement_text(figures: Figures, asked: Asked) -> str:
     """What encryption changed, and what it cost."""
     same = round(figures.agreement * len(asked.logits))
-    one = bytes_of_one_image(asked)
+    each_way = human_bytes(bytes_of_one_image(asked)["first_evaluator"])
     return (
         f"Encrypted and clear agree on {same} of {len(asked.logits)} labels; the largest difference of "
         f"a logit is {figures.largest_difference:.4f}.\n"
         f"One image takes {human_seconds(asked.latency_s)} ({asked.rounds} rounds, "
-        f"{human_bytes(one['first_evaluator'])} each way), a batch of 32 takes {human_seconds(asked.batch_s)}."
+        f"{each_way} each way), a batch of 32 takes {human_seconds(asked.batch_s)}."
     )
 
 

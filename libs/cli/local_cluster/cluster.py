@@ -8,6 +8,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
@@ -54,6 +55,10 @@ class LocalCluster:
         self._overrides = dict(overrides or {})
         self._ports = PortReservation()
         self._processes: dict[str, ServiceProcess] = {}
+        # The kernel ties a child to the *thread* that started it. This one lives as long as the cluster,
+        # where
+        # a thread that restarts a service for a test may not.
+        self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cluster-starter")
         self._expected_down: set[str] = set()
         self._previous_handler: Any = None
         # One thread a process: seven of them share the cores, and more threads only get into each other's
@@ -102,7 +107,7 @@ class LocalCluster:
                 log=folder / "log.jsonl",
                 environment=self._environment,
             )
-            self._processes[service.name].start()
+            self._starter.submit(self._processes[service.name].start).result()
         for service in self.services:
             self._wait(service)
 
@@ -124,6 +129,7 @@ class LocalCluster:
         """Stop every process and give the ports back. Safe to call twice."""
         self._stop_processes()
         self._ports.release()
+        self._starter.shutdown()
 
     def _stop_processes(self) -> None:
         self._expected_down.update(self._processes)
@@ -206,7 +212,7 @@ class LocalCluster:
         process = self._processes[name]
         if process.running:
             raise RuntimeError(f"{name} is still running; kill it first")
-        process.start()
+        self._starter.submit(process.start).result()
         self._expected_down.discard(name)
         self._wait(next(service for service in self.services if service.name == name))
 

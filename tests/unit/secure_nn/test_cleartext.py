@@ -32,9 +32,7 @@ def chain(ring: Ring, *, multiplier: int, shift: int, kind: type[Rescale] | type
     room = min(64, ring.bits - 2 - math.ceil(math.log2(ratio)))
     values = (
         ValueSpec((1, 1, 8), Fraction(1), Form.MASKED, ring.bits - 2),
-        ValueSpec(
-            (1, 1, 8), ratio, Form.SHARED, min(64, int(ring.bits - 2 - np.ceil(np.log2(float(ratio)))))
-        ),
+        ValueSpec((1, 1, 8), ratio, Form.SHARED, room),
     )
     return Plan(ring=ring, steps=steps, values=values, parameters=())
 
