@@ -25,7 +25,9 @@ def generate(output: Path) -> None:
     well_known = importlib.resources.files("grpc_tools") / "_proto"
     sources = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob("*.proto"))
     arguments = ["protoc", f"-I{ROOT}", f"-I{well_known}"]
-    arguments += [f"--{kind}={output}" for kind in ("python_out", "grpc_python_out", "mypy_out", "mypy_grpc_out")]
+    arguments += [
+        f"--{kind}={output}" for kind in ("python_out", "grpc_python_out", "mypy_out", "mypy_grpc_out")
+    ]
     if protoc.main([*arguments, *sources]) != 0:
         raise SystemExit("protoc failed; its messages are above")
     for path in [*output.rglob("*.py"), *output.rglob("*.pyi")]:
@@ -41,7 +43,11 @@ def _move_imports(path: Path) -> None:
     text = path.read_text()
     text = re.sub(r"^from trefoil\.", f"from {PACKAGE}.trefoil.", text, flags=re.MULTILINE)
     text = re.sub(r"^import trefoil\.(\S+) as", rf"import {PACKAGE}.trefoil.\1 as", text, flags=re.MULTILINE)
-    text = re.sub(r"(?<![\w.\"/])trefoil\.(\w+)\.v1\.", rf"{PACKAGE}.trefoil.\1.v1.", text) if path.suffix == ".pyi" else text
+    text = (
+        re.sub(r"(?<![\w.\"/])trefoil\.(\w+)\.v1\.", rf"{PACKAGE}.trefoil.\1.v1.", text)
+        if path.suffix == ".pyi"
+        else text
+    )
     path.write_text(text)
 
 

@@ -17,9 +17,10 @@ from libs.cli.client import predictions
 from libs.cli.client.session import Session, open_session
 from libs.cli.client.studies import fetch_weights, model_of, require_ready, watch
 from libs.cli.demo import journey
-from libs.cli.demo.material import Material
+from libs.cli.demo.material import DATASET_NAME, Material
 from libs.cli.local_cluster import LocalCluster
 from libs.core.errors import TrefoilError
+from libs.data.dataset import load_dataset
 from libs.data.transforms import to_model_input
 from libs.fl.evaluation import predict_logits
 from libs.fl.local_training import train_locally
@@ -90,7 +91,7 @@ def recompute(
             load_state_vector(module, weights)
             seed = derive_seed(plan.seed, hospital=name, round_number=number)
             update = train_locally(module, parts[name], plan, round_number=number, seed=seed).update
-            mean += float(Fraction(len(part), total)) * update
+            mean += float(Fraction(len(parts[name]), total)) * update
         weights = weights + mean
     torch.set_num_threads(threads)
     return weights

@@ -19,7 +19,7 @@ from libs.rpc.identity import party_identity
 from tests.fakes.party_rig import HOSPITALS, PartyRig, SmallModel, model_ref, tls_of
 
 MODEL = "study-1/released"
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 90.0
 
 
 class ProcessRig(PartyRig):
@@ -30,7 +30,7 @@ class ProcessRig(PartyRig):
         self.processes: dict[PartyId, asyncio.subprocess.Process] = {}
 
     async def start(self, party: PartyId) -> None:
-        """Start one party and wait until it serves and has its links."""
+        """Start one party; `serving` waits for it."""
         self._channels = {key: channel for key, channel in self._channels.items() if key[0] != party}
         config = self.folder / f"party-{party}.toml"
         config.write_text(self._toml(party))
@@ -45,10 +45,13 @@ class ProcessRig(PartyRig):
 
     async def ready(self) -> None:
         """Wait until every party serves."""
+        for party in PARTIES:
+            await self.serving(party)
+
+    async def serving(self, party: PartyId) -> None:
         async with asyncio.timeout(START_TIMEOUT_S):
-            for party in PARTIES:
-                while not await self._answers(party):
-                    await asyncio.sleep(0.1)
+            while not await self._answers(party):  # noqa: ASYNC110 - another process tells no events
+                await asyncio.sleep(0.1)
 
     async def stop(self, party: PartyId) -> None:
         self.processes[party].terminate()
@@ -107,6 +110,7 @@ async def processes(keys: Path, tmp_path: Path) -> AsyncIterator[ProcessRig]:
         yield rig
 
 
+@pytest.mark.timeout(240)
 async def test_an_evaluator_killed_in_mid_prediction_gives_a_clear_error_and_the_next_one_works(
     processes: ProcessRig, small_model: SmallModel
 ) -> None:
@@ -144,11 +148,13 @@ async def test_an_evaluator_killed_in_mid_prediction_gives_a_clear_error_and_the
         await predict()
 
 
-async def test_a_party_stops_gracefully_and_says_what_is_wrong_with_its_settings(
-    processes: ProcessRig, tmp_path: Path
+async def test_a_party_stops_on_sigterm_and_says_what_is_wrong_with_its_settings(
+    keys: Path, tmp_path: Path
 ) -> None:
-    for party in PARTIES:
-        await processes.stop(party)
+    rig = ProcessRig(keys, tmp_path)
+    await rig.start(PartyId(0))
+    await rig.serving(PartyId(0))
+    await rig.stop(PartyId(0))
     config = tmp_path / "party-0.toml"
     config.write_text(config.read_text().replace("store =", "stoer ="))
     process = await asyncio.create_subprocess_exec(
@@ -159,5 +165,5 @@ async def test_a_party_stops_gracefully_and_says_what_is_wrong_with_its_settings
     )
     _, complaint = await process.communicate()
     assert process.returncode == 1
-    assert b"stoer is not a known key" in complaint
+    assert b"stoer: is not a known key" in complaint
     assert b"Traceback" not in complaint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from libs.secure_nn.calibrate import calibrate
 from libs.secure_nn.codec import canonical
 from libs.secure_nn.compile import compile_module
 from libs.secure_nn.plan import MAX_JSON_BYTES, Plan
+from libs.secure_nn.steps import Flatten, Input
+from libs.secure_nn.values import Form, ValueSpec
 
 Document = dict[str, Any]
 
@@ -205,6 +208,24 @@ def test_a_corrupted_plan_is_refused(plan: Plan, corruption: str) -> None:
 def test_anything_but_the_canonical_bytes_is_refused(plan: Plan, change: Callable[[bytes], bytes]) -> None:
     with pytest.raises(InvalidInput):
         Plan.from_json(change(plan.to_json()))
+
+
+def test_a_plan_that_ends_in_the_open_is_refused() -> None:
+    steps = (
+        Input(name="x", inputs=(), output=0, shape=(1, 2, 2), scale=Fraction(4)),
+        Flatten(name="flat", inputs=(0,), output=1),
+    )
+    values = (
+        ValueSpec((1, 2, 2), Fraction(4), Form.MASKED, 1),
+        ValueSpec((4,), Fraction(4), Form.MASKED, 1),
+    )
+    with pytest.raises(InvalidInput, match="last value is not shared"):
+        Plan(ring=Ring.RING_32, steps=steps, values=values, parameters=())
+
+
+def test_a_plan_of_another_version_says_so(plan: Plan) -> None:
+    with pytest.raises(InvalidInput, match="same version"):
+        Plan.from_json(plan.to_json().replace(b"trefoil-plan-1", b"trefoil-plan-9"))
 
 
 def test_a_plan_of_one_ring_is_not_a_plan_of_the_other(plan: Plan) -> None:

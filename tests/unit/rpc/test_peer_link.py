@@ -1,0 +1,434 @@
+"""Two ends of a peer stream against each other, and against a peer that breaks the rules."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from libs.core.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    MaskReuse,
+    PeerViolation,
+    TrefoilError,
+    Unavailable,
+)
+from libs.core.ids import PartyId
+from libs.mpc.program import ArraySpec, Program, Round, swap
+from libs.rpc import peer_link
+from libs.rpc._generated.trefoil.party.v1 import party_pb2
+from libs.rpc.computation import Session
+from libs.rpc.peer_frames import PART_BYTES, Assembler, FrameError, encode_message
+from libs.rpc.peer_link import PeerLink
+from libs.rpc.run_party import run_party
+
+P0, P1 = PartyId(0), PartyId(1)
+Frame = party_pb2.PeerFrame
+EXECUTOR = ThreadPoolExecutor(2)
+U32 = np.dtype("<u4")
+
+
+@dataclass
+class Wire:
+    """Both directions of a stream; a test may change or add frames."""
+
+    low: PeerLink = field(default_factory=lambda: PeerLink(me=P0, peer=P1))
+    high: PeerLink = field(default_factory=lambda: PeerLink(me=P1, peer=P0))
+    tamper: Callable[[Frame], list[Frame]] = lambda frame: [frame]  # from low to high
+    outcomes: list[BaseException | None] = field(default_factory=list)
+
+    async def run(self) -> None:
+        reads = [
+            asyncio.create_task(self.high.read(self._tampered(self.low.outgoing()))),
+            asyncio.create_task(self.low.read(self.high.outgoing())),
+        ]
+        self.outcomes = list(await asyncio.gather(*reads, return_exceptions=True))
+
+    async def _tampered(self, frames: AsyncIterator[Frame]) -> AsyncIterator[Frame]:
+        async for frame in frames:
+            for changed in self.tamper(frame):
+                yield changed
+
+    def sessions(self, name: str = "c-1", *, max_bytes: int = 1 << 24) -> tuple[Session, Session]:
+        return (
+            Session(name, {P1: self.low}, max_bytes={P1: max_bytes}),
+            Session(name, {P0: self.high}, max_bytes={P0: max_bytes}),
+        )
+
+
+@asynccontextmanager
+async def connected(wire: Wire | None = None) -> AsyncIterator[Wire]:
+    wire = wire or Wire()
+    running = asyncio.create_task(wire.run())
+    for link in (wire.low, wire.high):
+        while link._key is None and not running.done():  # noqa: ASYNC110 - one turn of the loop
+            await asyncio.sleep(0)
+    try:
+        yield wire
+    finally:
+        wire.low.close()
+        wire.high.close()
+        await running
+
+
+async def exchange(session: Session, peer: PartyId, value: int, *, terms: bytes = b"terms") -> Any:
+    """Join, then swap one array."""
+    async with session:
+        await session.join(terms, timeout_s=1.0)
+        program = swap("step", peer, "m", np.full(3, value, U32))
+        return await run_party(program, session, executor=EXECUTOR)
+
+
+async def both(low: Any, high: Any) -> list[Any]:
+    return await asyncio.gather(low, high, return_exceptions=True)
+
+
+# ---------------------------------------------------------------- the honest way
+
+
+async def test_both_ends_agree_on_a_key_and_exchange_arrays() -> None:
+    async with connected() as wire:
+        low, high = wire.sessions()
+        mine, theirs = await both(exchange(low, P1, 7), exchange(high, P0, 9))
+        assert (mine.tolist(), theirs.tolist()) == ([9] * 3, [7] * 3)
+        assert (low.rounds, low.sent_bytes, low.received_bytes) == (1, 12, 12)
+        streams = [wire.low.key.for_computation("x"), wire.high.key.for_computation("x")]
+        drawn = [stream.stream("mask").array((8,), U32).tolist() for stream in streams]
+        assert drawn[0] == drawn[1]
+
+
+async def test_every_stream_has_a_key_of_its_own() -> None:
+    drawn = []
+    for _ in range(2):
+        async with connected() as wire:
+            drawn.append(wire.low.key.for_computation("x").stream("mask").array((8,), U32).tolist())
+    assert drawn[0] != drawn[1]
+
+
+async def test_an_array_of_many_parts_arrives_aligned_and_writable() -> None:
+    message = {
+        "odd": np.arange(5, dtype=np.uint8),
+        "large": np.random.default_rng(1).integers(0, 2**64, 400_000, dtype=np.uint64),
+        "none": np.zeros((0, 3), U32),
+        "square": np.arange(12, dtype=np.uint16).reshape(3, 4),
+    }
+    async with connected() as wire:
+        low, high = wire.sessions()
+        async with low, high:
+            specs = {name: ArraySpec(a.dtype, a.shape) for name, a in message.items()}
+            _, received = await both(low.send(P1, "step", message), high.receive(P0, "step", specs))
+    for name, array in message.items():
+        np.testing.assert_array_equal(received[name], array)
+        assert received[name].flags.aligned
+        assert received[name].flags.writeable
+
+
+async def test_computations_do_not_wait_for_each_other() -> None:
+    async with connected() as wire:
+        pairs = [wire.sessions(f"c-{i}") for i in range(20)]
+        swaps = [exchange(low, P1, i) for i, (low, _) in enumerate(pairs)]
+        swaps += [exchange(high, P0, i) for i, (_, high) in reversed(list(enumerate(pairs)))]
+        results = await asyncio.gather(*swaps)
+        assert [r[0] for r in results[:20]] == list(range(20))
+
+
+# ---------------------------------------------------------------- one end goes its own way
+
+
+async def test_other_terms_end_the_computation_at_both_ends() -> None:
+    async with connected() as wire:
+        low, high = wire.sessions()
+        outcomes = await both(exchange(low, P1, 1, terms=b"a"), exchange(high, P0, 1, terms=b"b"))
+        assert any(isinstance(outcome, FailedPrecondition) for outcome in outcomes)
+        assert all(isinstance(outcome, TrefoilError) for outcome in outcomes)
+
+
+async def test_a_peer_that_does_not_join_is_not_waited_for_forever() -> None:
+    async with connected() as wire:
+        low, _ = wire.sessions()
+
+        async def join() -> None:
+            async with low:
+                await low.join(b"terms", timeout_s=0.05)
+
+        with pytest.raises(DeadlineExceeded, match="did not join"):
+            await join()
+
+
+async def test_an_error_at_one_end_ends_the_other_at_once() -> None:
+    async def failing() -> None:
+        async with low:
+            await low.join(b"terms", timeout_s=1.0)
+            raise ValueError
+
+    async with connected() as wire:
+        low, high = wire.sessions()
+        outcomes = await both(failing(), exchange(high, P0, 1))
+        assert isinstance(outcomes[0], ValueError)
+        assert isinstance(outcomes[1], Unavailable)
+        assert "Party 0 aborted" in str(outcomes[1])
+
+
+async def test_an_abort_that_comes_first_ends_the_computation_when_it_begins() -> None:
+    async with connected() as wire:
+        low, high = wire.sessions()
+        async with low:
+            low._end("peer_violation")
+        await asyncio.sleep(0.01)
+        with pytest.raises(Unavailable, match="aborted"):
+            await high.__aenter__()
+
+
+async def test_a_link_that_breaks_ends_its_computations() -> None:
+    async with connected() as wire:
+        _, high = wire.sessions()
+        waiting = asyncio.create_task(exchange(high, P0, 1))
+        await asyncio.sleep(0.01)
+        wire.high.close()
+        with pytest.raises(Unavailable, match="down"):
+            await waiting
+
+
+async def test_what_waits_besides_messages_ends_with_the_session() -> None:
+    async with connected() as wire:
+        _, high = wire.sessions()
+
+        async def idle() -> None:
+            async with high:
+                await high.guard(asyncio.get_running_loop().create_future())
+
+        waiting = asyncio.create_task(idle())
+        await asyncio.sleep(0.01)
+        wire.high.close()
+        with pytest.raises(Unavailable):
+            await waiting
+
+
+async def test_a_computation_id_is_good_for_one_computation() -> None:
+    async with connected() as wire:
+        low, high = wire.sessions()
+        await both(exchange(low, P1, 7), exchange(high, P0, 9))
+        again, _ = wire.sessions()
+        with pytest.raises(FailedPrecondition, match="used before"):
+            await again.__aenter__()
+        assert low.masks()
+        with pytest.raises(MaskReuse):
+            low.masks()
+
+
+async def test_a_message_that_nobody_awaits_is_a_violation() -> None:
+    async def too_much() -> None:
+        async with low:
+            await low.join(b"terms", timeout_s=1.0)
+            await low.send(P1, "surplus", {"m": np.zeros(1, U32)})
+            await asyncio.sleep(0.05)
+
+    async def nothing() -> None:
+        async with high:
+            await high.join(b"terms", timeout_s=1.0)
+            await asyncio.sleep(0.02)
+
+    async with connected() as wire:
+        low, high = wire.sessions()
+        outcomes = await both(too_much(), nothing())
+        assert isinstance(outcomes[1], PeerViolation)
+        assert "surplus" in str(outcomes[1])
+
+
+# ---------------------------------------------------------------- a peer that breaks the rules
+
+
+def data_frames(**fields: Any) -> Frame:
+    defaults = {"computation_id": "c-1", "sequence": 1, "label": "step", "parts": 1}
+    header = party_pb2.ArrayHeader(name="m", dtype=party_pb2.ArrayHeader.DTYPE_UINT32, shape=[3])
+    frame = Frame(data=party_pb2.PeerData(**{**defaults, "payload": bytes(12), **fields}))
+    if "arrays" not in fields:
+        frame.data.arrays.append(header)
+    return frame
+
+
+def header(**fields: Any) -> party_pb2.ArrayHeader:
+    defaults: dict[str, Any] = {"name": "m", "dtype": party_pb2.ArrayHeader.DTYPE_UINT32, "shape": [3]}
+    return party_pb2.ArrayHeader(**{**defaults, **fields})
+
+
+BAD_FRAMES = {
+    "an earlier number": data_frames(sequence=0),
+    "a later number": data_frames(sequence=2),
+    "another label": data_frames(label="other"),
+    "no label": data_frames(label=""),
+    "an overlong label": data_frames(label="x" * 1000),
+    "a part that is not the first": data_frames(part=1, parts=2),
+    "no parts": data_frames(parts=0),
+    "a part cut short": data_frames(parts=2),
+    "fewer bytes": data_frames(payload=bytes(11)),
+    "more bytes": data_frames(payload=bytes(13)),
+    "another name": data_frames(arrays=[header(name="n")]),
+    "two arrays of one name": data_frames(arrays=[header(), header()], payload=bytes(24)),
+    "an array too many": data_frames(arrays=[header(), header(name="n")], payload=bytes(24)),
+    "no array": data_frames(arrays=[], payload=b""),
+    "another type": data_frames(arrays=[header(dtype=party_pb2.ArrayHeader.DTYPE_UINT16, shape=[6])]),
+    "an unknown type": data_frames(arrays=[header(dtype=99)]),
+    "another shape": data_frames(arrays=[header(shape=[1, 3])]),
+    "a huge shape": data_frames(arrays=[header(shape=[2**40, 2**40])]),
+    "too many dimensions": data_frames(arrays=[header(shape=[1] * 9 + [3])]),
+    "more than is allowed": data_frames(arrays=[header(shape=[PART_BYTES // 4])], payload=bytes(PART_BYTES)),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FRAMES)
+async def test_a_bad_frame_is_a_violation_of_its_sender_and_ends_only_its_computation(name: str) -> None:
+    def replace_step(frame: Frame) -> list[Frame]:
+        is_target = frame.data.label == "step" and frame.data.computation_id == "c-1"
+        return [BAD_FRAMES[name]] if is_target else [frame]
+
+    async with connected(Wire(tamper=replace_step)) as wire:
+        low, high = wire.sessions(max_bytes=1000)
+        outcomes = await both(exchange(low, P1, 7), exchange(high, P0, 9))
+        assert isinstance(outcomes[1], PeerViolation)
+        assert outcomes[1].sender == 0
+        low, high = wire.sessions("c-2")
+        assert [r.tolist() for r in await both(exchange(low, P1, 7), exchange(high, P0, 9))] == [
+            [9] * 3,
+            [7] * 3,
+        ]
+
+
+def hello(party: int, key: bytes) -> list[Frame]:
+    return [Frame(hello=party_pb2.PeerHello(party=party, public_key=key))]
+
+
+BAD_STREAMS = {
+    "data before the hello": lambda f: [data_frames(), f] if f.HasField("hello") else [f],
+    "another party's hello": lambda f: [
+        Frame(hello=party_pb2.PeerHello(party=2, public_key=f.hello.public_key))
+    ],
+    "a hello without a key": lambda f: hello(0, b""),
+    "a key of low order": lambda f: hello(0, bytes(32)),
+    "two hellos": lambda f: [f, f] if f.HasField("hello") else [f],
+    "an empty frame": lambda f: [f, Frame()],
+    "an abort with an overlong id": lambda f: [f, Frame(abort=party_pb2.PeerAbort(computation_id="x" * 999))],
+}
+
+
+@pytest.mark.parametrize("name", BAD_STREAMS)
+async def test_a_bad_stream_is_closed(name: str) -> None:
+    wire = Wire(tamper=BAD_STREAMS[name])
+    running = asyncio.create_task(wire.run())
+    await asyncio.sleep(0.02)
+    assert wire.high.closed
+    wire.low.close()
+    await running
+    assert isinstance(wire.outcomes[0], PeerViolation)
+
+
+async def test_a_peer_that_says_no_hello_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_link, "HELLO_TIMEOUT_S", 0.02)
+
+    async def silence() -> AsyncIterator[Frame]:
+        await asyncio.sleep(10)
+        yield Frame()
+
+    link = PeerLink(me=P1, peer=P0)
+    with pytest.raises(Unavailable, match="hello"):
+        await link.read(silence())
+    assert link.closed
+
+
+async def test_memory_for_unknown_computations_is_bounded() -> None:
+    async with connected() as wire:
+        for i in range(2 * peer_link.EARLY_COMPUTATIONS):
+            await wire.low.send(data_frames(computation_id=f"unknown-{i}", sequence=0))
+        await wire.low.send(data_frames(computation_id="large", sequence=0, payload=bytes(5000)))
+        await wire.low.send(data_frames(computation_id="later", sequence=1))
+        await asyncio.sleep(0.05)
+        assert len(wire.high._early) == peer_link.EARLY_COMPUTATIONS
+        assert not {"large", "later"} & set(wire.high._early)
+        assert {"large", "later", "unknown-0"} <= set(wire.low._ended), "the sender must be told"
+
+
+async def test_a_fast_sender_waits_for_a_slow_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_link, "OUTBOX_BYTES", 100)
+    link = PeerLink(me=P0, peer=P1)
+    await link.send(data_frames(payload=bytes(101)))
+    waiting = asyncio.create_task(link.send(data_frames()))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    outgoing = link.outgoing()
+    await anext(outgoing)
+    await anext(outgoing)
+    await waiting
+    link.close()
+    with pytest.raises(Unavailable):
+        await link.send(data_frames())
+
+
+# ---------------------------------------------------------------- frames and the driver
+
+
+def test_a_message_of_any_size_survives_its_frames() -> None:
+    for size in (0, 1, PART_BYTES // 4, PART_BYTES // 4 + 1, PART_BYTES):
+        array = np.arange(size, dtype=U32)
+        frames = list(encode_message("c", sequence=0, label="x", message={"a": array, "b": array[:1]}))
+        assert all(len(frame.data.payload) <= PART_BYTES for frame in frames)
+        assembler = Assembler(max_bytes=1 << 30)
+        received = [assembler.feed(frame.data) for frame in frames]
+        assert received[:-1] == [None] * (len(frames) - 1)
+        assert received[-1] is not None
+        np.testing.assert_array_equal(received[-1].message["a"], array)
+
+
+def test_parts_of_one_message_in_another_order_are_refused() -> None:
+    frames = list(encode_message("c", sequence=0, label="x", message={"a": np.zeros(PART_BYTES, U32)}))
+    assembler = Assembler(max_bytes=1 << 30)
+    assembler.feed(frames[0].data)
+    with pytest.raises(FrameError, match="out of order"):
+        assembler.feed(frames[2].data)
+
+
+class Silence:
+    """A transport for programs that need none."""
+
+    rounds = 0
+
+    async def send(self, *_: Any) -> None: ...
+
+    async def receive(self, *_: Any) -> Any: ...
+
+
+async def test_a_long_step_leaves_the_event_loop_free() -> None:
+    def slow() -> Program[str]:
+        import time
+
+        time.sleep(0.2)
+        yield Round("nothing")
+        return "done"
+
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    assert await run_party(slow(), Silence(), executor=EXECUTOR) == "done"
+    ticking.cancel()
+    assert ticks >= 5
+
+
+async def test_an_error_in_a_program_reaches_the_caller() -> None:
+    def failing() -> Program[None]:
+        yield Round("nothing")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await run_party(failing(), Silence(), executor=EXECUTOR)
