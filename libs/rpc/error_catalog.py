@@ -90,6 +90,10 @@ async def abort(
     await context.abort(public.status, public.text, public.trailing_metadata(request_id))
 
 
+# What grpc.aio itself says when it could not write because the link was gone; a server of ours never does.
+_BROKEN_WHILE_SENDING = "Internal error from Core"
+
+
 def translate(error: grpc.aio.AioRpcError) -> TrefoilError:
     """The error that the other end raised, or what a failure of the transport means.
 
@@ -106,6 +110,8 @@ def translate(error: grpc.aio.AioRpcError) -> TrefoilError:
             "The service cannot be reached, or one of the two certificates was refused. "
             "Check its address, that it runs, and that both have certificates of one CA; then try again."
         )
+    if status is StatusCode.INTERNAL and error.details() == _BROKEN_WHILE_SENDING:
+        return Unavailable("The link broke while something was being sent. Try again.")
     if status is StatusCode.CANCELLED:
         return Unavailable("The call was cancelled before it ended. Try again.")
     if status is StatusCode.DEADLINE_EXCEEDED:

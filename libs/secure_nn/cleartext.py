@@ -48,17 +48,25 @@ def run_plan_float(plan: Plan, parameters: Array, images: npt.ArrayLike) -> Arra
     return _run(plan, _Reals(plan), np.asarray(parameters, np.float64), np.asarray(images, np.float64))
 
 
-def run_plan_ring(plan: Plan, parameters: RingArray, images: RingArray) -> RingArray:
-    """The plan on ring integers, modulo 2^k, rescaling rounded down, signs exact.
+def run_plan_ring(
+    plan: Plan,
+    parameters: RingArray,
+    images: RingArray,
+    *,
+    rounding: np.random.Generator | None = None,
+) -> RingArray:
+    """The plan on ring integers, modulo 2^k, signs exact, gives (B, *output_shape).
 
     `parameters` as from `encode_parameters`, `images` encoded at plan.input_scale (B, C, H, W).
-    The secure evaluation may differ by one unit per rescaling (it rounds up or down at random) and
-    in the sign of values below 2^window_low.
+    Without `rounding` every rescaling rounds down, the same on every machine. With it, rescaling
+    rounds up with the probability of the fraction it drops, as the secure evaluation does under its
+    random masks: that is unbiased, so errors are smaller than those of rounding down. Otherwise
+    the secure evaluation differs only in the sign of values below 2^window_low.
     """
     if parameters.dtype != plan.ring.dtype or images.dtype != plan.ring.dtype:
         raise InvalidInput(f"Encode parameters and images for the {plan.ring.bits}-bit ring first.")
     signed = plan.ring.signed_dtype
-    result = _run(plan, _RingIntegers(plan), parameters.view(signed), images.view(signed))
+    result = _run(plan, _RingIntegers(plan, rounding), parameters.view(signed), images.view(signed))
     return np.ascontiguousarray(result).view(plan.ring.dtype)
 
 
@@ -154,6 +162,10 @@ class _Reals(_Numbers):
 class _RingIntegers(_Numbers):
     """Two's complement integers of the ring's width; numpy wraps them."""
 
+    def __init__(self, plan: Plan, rounding: np.random.Generator | None) -> None:
+        super().__init__(plan)
+        self.rounding = rounding
+
     def scaled(self, x: Array, *, multiplier: int, shift: int) -> Array:
         """floor(x * multiplier / 2^shift) modulo 2^k, exactly, in 64-bit arithmetic.
 
@@ -164,7 +176,10 @@ class _RingIntegers(_Numbers):
         high = (wide >> 32).view(np.uint64)
         low = wide.view(np.uint64) & np.uint64(0xFFFFFFFF)
         product = high * np.uint64(multiplier) * np.uint64(2 ** (32 - shift))
-        product += (low * np.uint64(multiplier)) >> np.uint64(shift)
+        fraction = low * np.uint64(multiplier)  # at most (2^32 - 1)^2, so a draw below 2^32 still fits
+        if self.rounding is not None:
+            fraction += self.rounding.integers(2**shift, size=x.shape, dtype=np.uint64)
+        product += fraction >> np.uint64(shift)
         return self._wrapped(product.view(np.int64))
 
     def averaged(self, sums: Array, area: int) -> Array:

@@ -25,7 +25,7 @@ from libs.data.transforms import to_model_input
 from libs.fl.evaluation import predict_logits
 from libs.fl.local_training import train_locally
 from libs.fl.training_plan import TrainingPlan
-from libs.fl.update_encoding import decode_vector, encode_weights
+from libs.fl.update_encoding import decode_vector, encode_update, encode_weights
 from libs.fl.vectorise import load_state_vector, state_vector
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from services.hospital_node.worker.jobs import derive_seed
@@ -81,20 +81,23 @@ def recompute(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     module = model_of(plan)
-    weights = decode_vector(
-        encode_weights(state_vector(module), scale_bits=plan.scale_bits), scale_bits=plan.scale_bits
-    )
+    images = sum(len(part) for part in parts.values())
+    weights = encode_weights(state_vector(module), scale_bits=plan.scale_bits)
     for number, survivors in enumerate(survivors_of_round, start=1):
-        total = sum(len(parts[name]) for name in survivors)
-        mean = np.zeros_like(weights)
-        for name in sorted(survivors):
-            load_state_vector(module, weights)
+        total = np.zeros(len(weights), np.int64)
+        for name in survivors:
+            load_state_vector(module, decode_vector(weights, scale_bits=plan.scale_bits))
             seed = derive_seed(plan.seed, hospital=name, round_number=number)
             update = train_locally(module, parts[name], plan, round_number=number, seed=seed).update
-            mean += float(Fraction(len(parts[name]), total)) * update
-        weights = weights + mean
+            share = Fraction(len(parts[name]), images)
+            # Rounded as the hospital does it: training amplifies even the last bit over the rounds.
+            total += encode_update(
+                update, weight=share, scale_bits=plan.scale_bits, bound=plan.update_bound
+            ).view(np.int32)
+        present = Fraction(sum(len(parts[name]) for name in survivors), images)
+        weights = weights + np.rint(total / float(present)).astype(np.int64).astype(np.uint32)
     torch.set_num_threads(threads)
-    return weights
+    return decode_vector(weights, scale_bits=plan.scale_bits)
 
 
 def survivors_of(study: coordinator_pb2.Study) -> list[set[str]]:
@@ -109,7 +112,7 @@ async def test_a_hospital_killed_in_mid_round_leaves_the_average_of_the_others(
     cluster: LocalCluster, scientist: Session
 ) -> None:
     # Enough epochs that the victim is still training when it is killed.
-    plan = small_plan(rounds=1, local_epochs=40, learning_rate=0.01, seed=1)
+    plan = small_plan(rounds=1, local_epochs=25, learning_rate=0.01, seed=1)
     study = await begin_study(cluster, scientist, plan)
 
     def south_is_training(state: coordinator_pb2.Study) -> bool:
@@ -175,7 +178,7 @@ async def test_an_evaluator_killed_in_mid_prediction_is_told_in_time_and_the_nex
         with pytest.raises(TrefoilError) as told:
             await predictions.predict(clinic, model_id=study.released_model_id, images=images)
         assert time.monotonic() - started < PREDICTION_DEADLINE_S + 2
-        assert told.value.code in {"unavailable", "deadline_exceeded"}
+        assert told.value.code in {"unavailable", "deadline_exceeded"}, told.value.__cause__
         assert len(str(told.value)) > 20
         monkeypatch.setattr(predictions, "mask_input", mask_input)
         await asyncio.to_thread(cluster.restart, victim)

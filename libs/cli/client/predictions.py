@@ -131,6 +131,11 @@ class _Exchange:
         calls = [asyncio.ensure_future(self._ask(index)) for index in self._evaluators]
         try:
             first, second = await asyncio.gather(*calls)
+        except BaseException:
+            # An image that cannot be masked cancels both calls; its own error says more than that they ended.
+            if self._masked.done() and not self._masked.cancelled():
+                self._masked.result()
+            raise
         finally:
             for task in (self._masked, *calls):
                 task.cancel()

@@ -35,6 +35,14 @@ def test_a_failure_of_the_transport_has_a_meaning_and_a_next_step(
     assert "internals" not in str(error)
 
 
+def test_a_link_that_breaks_while_sending_is_worth_another_try() -> None:
+    metadata = grpc.aio.Metadata()
+    broken = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL, metadata, metadata, details="Internal error from Core"
+    )
+    assert type(translate(broken)) is errors.Unavailable
+
+
 def test_an_unknown_code_of_the_other_end_counts_as_none() -> None:
     metadata = grpc.aio.Metadata(("trefoil-code", "from_a_later_release"))
     error = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), metadata)

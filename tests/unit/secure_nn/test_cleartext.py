@@ -50,6 +50,18 @@ def test_rescaling_rounds_down_exactly(ring: Ring, kind: type, multiplier: int, 
     assert result.tolist() == [n * multiplier // 2**shift for n in kept]
 
 
+def test_random_rounding_is_unbiased_and_never_more_than_one_unit_up() -> None:
+    plan = chain(Ring.RING_32, multiplier=3, shift=5, kind=Rescale)
+    image = np.tile(np.array([0, 1, 5, 11, -1, -7, 32, 1001], np.int32), (4000, 1)).reshape(-1, 1, 1, 8)
+    rounding = np.random.default_rng(0)
+    result = run_plan_ring(plan, np.zeros(0, np.uint32), image.view(np.uint32), rounding=rounding)
+    exact = image * 3 / 32
+    above = result.view(np.int32) - np.floor(exact)
+    assert set(np.unique(above)) <= {0, 1}
+    assert np.abs(result.view(np.int32).mean(0) - exact.mean(0)).max() < 0.04
+    assert (above[..., [0, 6]] == 0).all()  # nothing to round
+
+
 def test_lifting_and_changing_form_keep_the_real_value() -> None:
     steps: tuple[Step, ...] = (
         Input(name="x", inputs=(), output=0, shape=(1, 1, 2), scale=Fraction(4)),

@@ -17,7 +17,7 @@ from libs.secure_nn.calibrate import calibrate
 from libs.secure_nn.codec import canonical
 from libs.secure_nn.compile import compile_module
 from libs.secure_nn.plan import MAX_JSON_BYTES, Plan
-from libs.secure_nn.steps import Flatten, Input
+from libs.secure_nn.steps import Input, Reshape, Subtract, ToShared
 from libs.secure_nn.values import Form, ValueSpec
 
 Document = dict[str, Any]
@@ -210,16 +210,32 @@ def test_anything_but_the_canonical_bytes_is_refused(plan: Plan, change: Callabl
         Plan.from_json(change(plan.to_json()))
 
 
+def _image(name: str, value: int) -> Input:
+    return Input(name=name, inputs=(), output=value, shape=(1, 2, 2), scale=Fraction(4))
+
+
+def _of_image(form: Form) -> ValueSpec:
+    return ValueSpec((1, 2, 2), Fraction(4), form, 1)
+
+
 def test_a_plan_that_ends_in_the_open_is_refused() -> None:
-    steps = (
-        Input(name="x", inputs=(), output=0, shape=(1, 2, 2), scale=Fraction(4)),
-        Flatten(name="flat", inputs=(0,), output=1),
-    )
-    values = (
-        ValueSpec((1, 2, 2), Fraction(4), Form.MASKED, 1),
-        ValueSpec((4,), Fraction(4), Form.MASKED, 1),
-    )
+    steps = (_image("x", 0), Reshape(name="same", inputs=(0,), output=1, shape=(1, 2, 2)))
     with pytest.raises(InvalidInput, match="last value is not shared"):
+        Plan(ring=Ring.RING_32, steps=steps, values=(_of_image(Form.MASKED),) * 2, parameters=())
+
+
+def test_a_second_input_is_refused() -> None:
+    masked, shared = _of_image(Form.MASKED), _of_image(Form.SHARED)
+    joined = Subtract(name="joined", inputs=(0, 1), output=2)
+    steps = (_image("x", 0), _image("y", 1), joined, ToShared(name="end", inputs=(2,), output=3))
+    with pytest.raises(InvalidInput, match="input is not its first step"):
+        Plan(ring=Ring.RING_32, steps=steps, values=(masked, masked, masked, shared), parameters=())
+
+
+def test_a_name_that_could_be_a_path_is_refused_when_building_too() -> None:
+    steps = (_image("../x", 0), ToShared(name="end", inputs=(0,), output=1))
+    values = (_of_image(Form.MASKED), _of_image(Form.SHARED))
+    with pytest.raises(InvalidInput, match="letters, digits"):
         Plan(ring=Ring.RING_32, steps=steps, values=values, parameters=())
 
 
