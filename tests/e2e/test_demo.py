@@ -42,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start_demo(data: Path, output: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "libs.cli.main", "demo", "--data", str(data), "--output", str(output)]
-    command += ["--size", "16", "--rounds", "1", "--seed", "7"]
+    command += ["--hospitals", "2", "--size", "16", "--rounds", "1", "--seed", "7"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -96,7 +96,7 @@ def test_latest_points_at_one_of_the_runs(runs: list[Path]) -> None:
 def test_keys_shares_and_images_are_gone_and_the_logs_are_kept(runs: list[Path]) -> None:
     for run in runs:
         assert {path.name for path in run.iterdir()} == {"summary.json", "index.html", "logs"}
-        assert len(list((run / "logs").iterdir())) == 7
+        assert len(list((run / "logs").iterdir())) == 6
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -106,7 +106,7 @@ def test_a_demo_that_is_stopped_leaves_no_process(
     demo = start_demo(data, tmp_path)
     try:
         deadline = time.monotonic() + 60
-        while len(services := services_below(demo.pid)) < 7:
+        while len(services := services_below(demo.pid)) < 6:
             assert time.monotonic() < deadline
             assert demo.poll() is None
             time.sleep(0.1)

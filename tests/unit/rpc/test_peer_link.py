@@ -393,6 +393,15 @@ def test_parts_of_one_message_in_another_order_are_refused() -> None:
         assembler.feed(frames[2].data)
 
 
+def test_a_peer_cannot_send_more_than_the_computation_allows() -> None:
+    frames = list(encode_message("c", sequence=0, label="x", message={"a": np.zeros(PART_BYTES, U32)}))
+    assembler = Assembler(max_bytes=2 * PART_BYTES)
+    for frame in frames[:2]:
+        assembler.feed(frame.data)
+    with pytest.raises(FrameError, match="more bytes"):
+        assembler.feed(frames[2].data)
+
+
 class Silence:
     """A transport for programs that need none."""
 

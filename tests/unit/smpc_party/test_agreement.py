@@ -76,6 +76,12 @@ def test_what_one_party_committed_the_others_adopt(party: int) -> None:
     assert decide(SPEC, three(*statuses)) == Adopt(X)
 
 
+def test_what_one_party_committed_is_never_computed_afresh() -> None:
+    """Not even if the others lost it, which cannot happen: they find out and say so instead."""
+    committed = replace(FULL, prepared=X, committed=X)
+    assert decide(SPEC, three(committed, FULL, FULL)) == Adopt(X)
+
+
 def test_what_all_prepared_is_adopted() -> None:
     prepared = replace(FULL, prepared=X)
     assert decide(SPEC, three(prepared, prepared, prepared)) == Adopt(X)
