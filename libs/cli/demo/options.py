@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-PHANTOM_IMAGES = 2000
+PHANTOM_IMAGES = 1600
 PHANTOM_SIZE = 28
 NPZ_SIZE = 28
 FOLDER_SIZE = 64
