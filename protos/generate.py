@@ -33,9 +33,10 @@ def generate(output: Path) -> None:
     for path in [*output.rglob("*.py"), *output.rglob("*.pyi")]:
         _move_imports(path)
     for folder in {path.parent for path in output.rglob("*.py")} | {output, output / "trefoil"}:
-        while folder != output.parent:
-            (folder / "__init__.py").touch()
-            folder = folder.parent
+        package = folder
+        while package != output.parent:
+            (package / "__init__.py").touch()
+            package = package.parent
 
 
 def _move_imports(path: Path) -> None:

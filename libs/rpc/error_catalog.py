@@ -110,10 +110,9 @@ def translate(error: grpc.aio.AioRpcError) -> TrefoilError:
             "The service cannot be reached, or one of the two certificates was refused. "
             "Check its address, that it runs, and that both have certificates of one CA; then try again."
         )
-    if status is StatusCode.INTERNAL and error.details() == _BROKEN_WHILE_SENDING:
-        return Unavailable("The link broke while something was being sent. Try again.")
-    if status is StatusCode.CANCELLED:
-        return Unavailable("The call was cancelled before it ended. Try again.")
+    broken = status is StatusCode.INTERNAL and error.details() == _BROKEN_WHILE_SENDING
+    if broken or status is StatusCode.CANCELLED:
+        return Unavailable("The call ended too early: the link broke, or it was cancelled. Try again.")
     if status is StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(
             "The service did not answer within the time given. Try again, or allow more time."

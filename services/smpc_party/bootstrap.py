@@ -11,6 +11,7 @@ from pathlib import Path
 
 from libs.core.errors import TrefoilError
 from libs.core.ids import PartyId
+from libs.mpc.kernels.fused import warm_up
 from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
 from libs.rpc.identity import Identity
 from libs.rpc.server import RpcServer
@@ -120,6 +121,8 @@ async def serve(config: Path) -> None:
     settings = load_settings(PartySettings, config)
     configure_logging(service=f"party-{settings.index}", level=settings.log_level)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    # Before the port opens: the first prediction must not wait for a compiler.
+    await asyncio.to_thread(warm_up)
     party = Party(settings)
     await party.start()
     await party.server.serve_until_stopped()

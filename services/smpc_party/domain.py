@@ -220,9 +220,13 @@ class RoundSpec:
     readers: frozenset[Identity]
     metrics_readers: frozenset[Identity]
     plan: bytes
+    attempt: int = 0
+    """Which try of the round this is; the weights differ between tries."""
 
     def __post_init__(self) -> None:
         _check_length(self.update_length)
+        if not 0 <= self.attempt < 1 << 31:
+            raise InvalidInput("A round's attempt is between 0 and 2^31.")
         if not 0 <= self.metrics_length <= MAX_LENGTH:
             raise InvalidInput("metrics_length is out of range.")
         check_model_id(self.result_model_id)
@@ -286,6 +290,7 @@ class RoundSpec:
                 "readers": _uris(self.readers),
                 "metrics_readers": _uris(self.metrics_readers),
                 "plan": self.plan.decode(),
+                "attempt": self.attempt,
             }
         )
 
@@ -307,6 +312,7 @@ class RoundSpec:
             readers=_identities(data["readers"]),
             metrics_readers=_identities(data["metrics_readers"]),
             plan=data["plan"].encode(),
+            attempt=data["attempt"],
         )
 
 

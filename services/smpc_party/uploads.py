@@ -50,9 +50,10 @@ class MetricsVector:
 
 @dataclass(frozen=True)
 class ContributionVector:
-    """The caller's contribution to one round."""
+    """The caller's contribution to one try of a round."""
 
     key: RoundKey
+    attempt: int
 
 
 Vector = ModelVector | MetricsVector | ContributionVector
@@ -151,8 +152,8 @@ class ShareDesk:
         match upload.vector:
             case ModelVector(model_id):
                 return self._model_target(upload, model_id, caller)
-            case ContributionVector(key):
-                return self._contribution_target(upload, key, caller)
+            case ContributionVector(key, attempt):
+                return self._contribution_target(upload, key, attempt, caller)
             case MetricsVector():
                 raise InvalidInput("The metrics of a round are computed by the parties; nobody uploads them.")
 
@@ -169,10 +170,16 @@ class ShareDesk:
             lambda upload_id, share: self._rounds.put_model_share(model_id, upload_id, share),
         )
 
-    def _contribution_target(self, upload: Upload, key: RoundKey, caller: Identity) -> _Target:
+    def _contribution_target(self, upload: Upload, key: RoundKey, attempt: int, caller: Identity) -> _Target:
         record = self._rounds.round(key)
         if caller not in {participant.hospital for participant in record.spec.participants}:
             raise PermissionDenied(f"{caller} does not take part in {key}.")
+        if attempt != record.spec.attempt:
+            # Its weight belongs to another set of participants, so adding it would falsify the average.
+            raise FailedPrecondition(
+                f"Try {attempt} of {key} is over or has not begun; try {record.spec.attempt} is open. "
+                "Wait for the coordinator's next order."
+            )
         what = f"The contribution of {caller} to {key}"
         held = {c.hospital: c.upload_id for c in self._rounds.contributions(key)}
         stored = _same(held.get(caller), upload.upload_id, what=what)

@@ -61,6 +61,7 @@ def round_spec(request: party_pb2.OpenRoundRequest) -> RoundSpec:
         readers=_identities(request.reader_identities),
         metrics_readers=_identities(request.metrics_reader_identities),
         plan=request.plan,
+        attempt=request.round.attempt,
     )
     _check_plan(spec.plan, ring=spec.ring, length=spec.update_length)
     return spec
@@ -119,7 +120,7 @@ def vector(ref: types_pb2.VectorRef) -> Vector:
         case "metrics":
             return MetricsVector(round_key(ref.metrics))
         case "contribution":
-            return ContributionVector(round_key(ref.contribution))
+            return ContributionVector(round_key(ref.contribution), ref.contribution.attempt)
         case _:
             raise InvalidInput("The request does not say which vector it means.")
 

@@ -228,16 +228,16 @@ def ring_of(vector: RingArray) -> Ring:
     return Ring.RING_32 if vector.dtype == np.uint32 else Ring.RING_64
 
 
-def round_ref(number: int) -> types_pb2.RoundRef:
-    return types_pb2.RoundRef(study_id=STUDY, round=number)
+def round_ref(number: int, attempt: int = 0) -> types_pb2.RoundRef:
+    return types_pb2.RoundRef(study_id=STUDY, round=number, attempt=attempt)
 
 
 def model_ref(model_id: str) -> types_pb2.VectorRef:
     return types_pb2.VectorRef(model_id=model_id)
 
 
-def contribution_ref(number: int) -> types_pb2.VectorRef:
-    return types_pb2.VectorRef(contribution=round_ref(number))
+def contribution_ref(number: int, attempt: int = 0) -> types_pb2.VectorRef:
+    return types_pb2.VectorRef(contribution=round_ref(number, attempt))
 
 
 def metrics_ref(number: int) -> types_pb2.VectorRef:
@@ -267,7 +267,7 @@ def open_request(number: int, *, length: int, metrics: int = 4, **fields: Any) -
         "reader_identities": [hospital.uri for hospital in HOSPITALS],
         "metrics_reader_identities": [SCIENTIST.uri],
     }
-    return party_pb2.OpenRoundRequest(round=round_ref(number), **{**defaults, **fields})
+    return party_pb2.OpenRoundRequest(**{"round": round_ref(number), **defaults, **fields})
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from libs.fl.evaluation import (
     threshold_from_metrics,
 )
 
-SMALLEST_BOUND = 2.0**-8
+SMALLEST_BOUND = 2.0**-6
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Figures:
 
     @property
     def difference_bound(self) -> float:
-        """`largest_difference` rounded up to a power of two, at least 2^-8.
+        """`largest_difference` rounded up to a power of two, at least 2^-6.
 
         Truncation under shares rounds with fresh randomness each time (a seed would undo the masks), so the
         exact figure differs between two runs of one seed; this bound does not.

@@ -190,6 +190,19 @@ async def test_an_abandoned_round_is_forgotten_with_its_contributions(rig: Party
         await rig.close_round(1)
 
 
+async def test_a_contribution_to_an_earlier_try_is_refused(rig: PartyRig) -> None:
+    """Weights differ between tries: one of the first try, added in the second, would falsify the average."""
+    await open_round(rig)
+    await rig.tell_all("AbandonRound", party_pb2.AbandonRoundRequest(round=round_ref(1)))
+    await rig.tell_all("OpenRound", open_request(1, length=LENGTH, round=round_ref(1, attempt=1)))
+    with pytest.raises(FailedPrecondition, match="Try 0"):
+        await rig.deal(contribution(0), contribution_ref(1), HOSPITALS[0])
+    for hospital in range(3):
+        await rig.deal(contribution(hospital), contribution_ref(1, attempt=1), HOSPITALS[hospital])
+    await rig.close_round(1)
+    np.testing.assert_allclose(await result_of(rig), expected_average([0, 1, 2]), atol=4 / SCALE)
+
+
 async def test_abandoning_a_closed_round_keeps_its_result(rig: PartyRig) -> None:
     await open_round(rig)
     await contribute(rig, [0, 1, 2])
