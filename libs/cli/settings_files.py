@@ -33,7 +33,7 @@ def party_settings(*, index: int, listen: str, parties: Sequence[str], keys: str
     return {
         "index": index,
         "listen": listen,
-        "store": "store",
+        "store": f"store-{index}",
         "storage_key": f"{keys}/storage.key",
         "log_level": "info",
         "tls": _tls(keys),
@@ -49,8 +49,8 @@ def hospital_settings(
     return {
         "name": name,
         "listen": listen,
-        "database": "sqlite:///hospital.db",
-        "work_dir": "work",
+        "database": f"sqlite:///hospital-{name}.db",
+        "work_dir": f"work-{name}",
         "data_roots": list(data_roots),
         "worker_token": f"{keys}/worker.token",
         "log_level": "info",

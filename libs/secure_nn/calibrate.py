@@ -10,14 +10,13 @@ from torch import nn
 
 from libs.core.errors import InvalidInput
 from libs.secure_nn.graph import Node
+from libs.secure_nn.scales import MAX_BOUND, MIN_BOUND
 from libs.secure_nn.trace import build_graph
 
 SAFETY_FACTOR = 1.5
 """Room for images that calibration did not see. Rounding up to a power of two adds 1.4 on average."""
 WEIGHT_MARGIN = 1.01
 """Weights are known exactly; this only keeps rounding in the fold from crossing a power of two."""
-MIN_BOUND = -20
-MAX_BOUND = 48
 BATCH = 32
 
 

@@ -8,11 +8,11 @@ from torch import nn
 
 from libs.core.errors import InvalidInput
 from libs.mpc.ring import Ring
-from libs.secure_nn.calibrate import MAX_BOUND, MIN_BOUND
 from libs.secure_nn.emitter import emit_all
 from libs.secure_nn.errors import RangeTooWide
 from libs.secure_nn.graph import Graph
 from libs.secure_nn.plan import Plan
+from libs.secure_nn.scales import MAX_BOUND, MIN_BOUND
 from libs.secure_nn.trace import build_graph
 
 

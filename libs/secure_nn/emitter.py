@@ -12,6 +12,7 @@ from libs.secure_nn.errors import RangeTooWide
 from libs.secure_nn.graph import Graph, Node
 from libs.secure_nn.scales import (
     MAX_WEIGHT_SCALE,
+    MIN_BOUND,
     POOLED_BITS,
     WINDOW_BITS,
     accumulator_bits,
@@ -31,8 +32,9 @@ FINE_WEIGHT_SCALE = 2**16
 MAX_FACTOR_BITS = POOLED_BITS + 1
 """A larger value is shifted down before a product: its bits would be taken from the weights."""
 PRECISION_BITS = 6
-"""sqrt(fan-in) * input bound / weight scale stays 2^6 below the output's range; the typical error,
-with rounding uniform and inputs well below their bound, is another 2^4 smaller."""
+"""sqrt(fan-in) * input bound / weight scale stays 2^6 below what the accumulator can hold; the typical
+error, with rounding uniform and inputs well below their bound, is another 2^4 smaller. Weights at
+their largest scale pass: they are as fine as they get."""
 
 
 class Emitter:
@@ -195,11 +197,12 @@ class Emitter:
 
     def _check_precision(self, node: Node, x: int, scale: Fraction, *, fan_in: int) -> None:
         largest = self.bounds[node.parameter("weight")]
-        if scale < FINE_WEIGHT_SCALE and scale * power(largest) < power(MIN_WEIGHT_BITS):
+        coarse = scale < FINE_WEIGHT_SCALE and scale * power(largest) < power(MIN_WEIGHT_BITS)
+        if coarse and largest > MIN_BOUND:
             raise RangeTooWide(
                 node.name, "its outputs are so large that its weights would vanish", bits=self.ring.bits
             )
-        reach = accumulator_bits(self.ring) - floor_log2(self.scales[node.name]) - PRECISION_BITS
+        reach = accumulator_bits(self.ring) - floor_log2(scale * self.values[x].scale) - PRECISION_BITS
         # Squared, to stay in exact arithmetic: fan_in * (2^bound / scale)^2 <= (2^reach)^2.
         if fan_in * (power(self.values[x].bound) / scale) ** 2 > power(2 * reach):
             raise RangeTooWide(node.name, f"it adds {fan_in} products too coarsely", bits=self.ring.bits)

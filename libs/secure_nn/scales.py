@@ -13,6 +13,8 @@ from libs.mpc.ring import Ring
 from libs.secure_nn.graph import Graph, Node, ScaleRule
 
 WINDOW_BITS = 16
+MIN_BOUND, MAX_BOUND = -20, 48
+"""Limits of calibrated exponents; the lower one also stands for "always zero"."""
 MAX_ACTIVATION_BITS = 20
 MAX_WEIGHT_SCALE = 2**20
 ACCUMULATOR_BITS = 44

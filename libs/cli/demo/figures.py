@@ -52,7 +52,10 @@ class Figures:
 
     @property
     def agreement(self) -> float:
-        """Fraction of images with the same label, as measured in this run."""
+        """Fraction of images with the same label.
+
+        Two runs differ only where a score lies on the threshold.
+        """
         same = (self.encrypted_probabilities >= self.threshold) == (
             self.clear_probabilities >= self.threshold
         )
@@ -66,16 +69,6 @@ class Figures:
         exact figure differs between two runs of one seed; this bound does not.
         """
         return max(SMALLEST_BOUND, 2.0 ** math.ceil(math.log2(max(self.largest_difference, SMALLEST_BOUND))))
-
-    @property
-    def certain_agreement(self) -> float:
-        """Fraction of images whose label no error up to `difference_bound` in each logit could change.
-
-        At most `agreement`, and the same in every run of one seed.
-        """
-        border = math.log(self.threshold / (1 - self.threshold))
-        margin = np.abs(self.clear_logits[:, 1] - self.clear_logits[:, 0] - border)
-        return float((margin > 2 * self.difference_bound).mean())
 
 
 def measure(trained: Trained, asked: Asked, baselines: dict[str, Baseline], test: ImageSet) -> Figures:

@@ -1,9 +1,10 @@
 """summary.json: the figures of a run for machines.
 
 Two runs with the same seed, data and options on one machine give the same summary but for the keys named
-under `volatile`: times, and what fresh cryptographic randomness changes in the last digits (`measured`).
-`encrypted.max_logit_difference` is an upper bound (a power of two) and `encrypted.label_agreement` a lower
-one, so that both are reproducible; the exact figures of the run are in `measured`.
+under `volatile`: times, and what fresh cryptographic randomness may change in the last digits. Of those,
+`encrypted.label_agreement` differs only when an image's score lies within the rounding of the threshold.
+`encrypted.max_logit_difference` is an upper bound (a power of two), so that it repeats; the exact figure of
+the run is in `measured`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from libs.fl.metrics import RoundMetrics
 from libs.fl.training_plan import TrainingPlan
 
 FORMAT = "trefoil-demo-summary-1"
-VOLATILE = ("created_at", "seconds", "measured", "encrypted.latency_s", "encrypted.batch32_s")
+VOLATILE = (
+    "created_at",
+    "seconds",
+    "measured",
+    "encrypted.latency_s",
+    "encrypted.batch32_s",
+    "encrypted.label_agreement",
+)
 
 
 def build_summary(
@@ -62,7 +70,7 @@ def build_summary(
         },
         "encrypted": {
             "images": len(asked.logits),
-            "label_agreement": figures.certain_agreement,
+            "label_agreement": figures.agreement,
             "max_logit_difference": figures.difference_bound,
             "latency_s": round(asked.latency_s, 4),
             "batch32_s": round(asked.batch_s, 4),
@@ -72,7 +80,6 @@ def build_summary(
         },
         "measured": {
             "encrypted": asdict(figures.encrypted),
-            "label_agreement": figures.agreement,
             "max_logit_difference": figures.largest_difference,
             "online_latency_s": round(asked.online_s, 4),
             "study_id": trained.study.study_id,

@@ -79,7 +79,6 @@ def write_settings(
             name=hospital, listen=addresses[name], coordinator=addresses[COORDINATOR]
         )
         (root / name / "data").mkdir(exist_ok=True)
-        (root / name / "work").mkdir(exist_ok=True)
     for name, values in settings.items():
         if record_received:
             values["record_received_to"] = "received"

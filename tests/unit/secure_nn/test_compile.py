@@ -100,8 +100,21 @@ def test_the_32_bit_ring_is_preferred_and_the_64_bit_one_taken_when_weights_woul
 
 
 def test_very_wide_sums_go_to_the_64_bit_ring() -> None:
-    module = nn.Sequential(nn.Flatten(), nn.Linear(600 * 600, 1))
-    assert compiled(module, torch.rand(1, 1, 600, 600)).ring is Ring.RING_64
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(600 * 600, 2))
+    images = torch.rand(2, 1, 600, 600)
+    assert compiled(module, images).ring is Ring.RING_64
+    with pytest.raises(RangeTooWide, match="360000 products"):
+        compiled(module, images, ring=Ring.RING_32)
+
+
+@pytest.mark.parametrize("ring", list(Ring))
+def test_a_dead_layer_compiles(ring: Ring) -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3), nn.ReLU())
+    with torch.no_grad():
+        for parameter in module[2].parameters():
+            parameter.zero_()
+    assert compiled(module, torch.rand(2, 1, 8, 8), ring=ring).ring is ring
 
 
 def test_a_layer_that_fits_no_ring_is_named() -> None:
