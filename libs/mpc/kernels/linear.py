@@ -37,13 +37,23 @@ def conv2d(x: RingArray, weight: RingArray, shape: ConvolutionShape) -> RingArra
     """x (N, C, H, W) * weight (O, C/groups, kh, kw) -> (N, O, H', W'), modulo 2^k."""
     product = torch.nn.functional.conv2d(
         _tensor(x),
-        _tensor(weight),
+        _tensor(_spread(weight, shape.dilation)),
         stride=shape.stride,
         padding=shape.padding,
-        dilation=shape.dilation,
         groups=shape.groups,
     )
     return _array(product, x)
+
+
+def _spread(weight: RingArray, dilation: tuple[int, int]) -> RingArray:
+    """The kernel with zeros between its taps: torch has no dilated convolution of integers."""
+    if dilation == (1, 1):
+        return weight
+    (down, right), (rows, columns) = dilation, weight.shape[2:]
+    size = (*weight.shape[:2], down * (rows - 1) + 1, right * (columns - 1) + 1)
+    spread = np.zeros(size, dtype=weight.dtype)
+    spread[:, :, ::down, ::right] = weight
+    return spread
 
 
 def linear(x: RingArray, weight: RingArray) -> RingArray:

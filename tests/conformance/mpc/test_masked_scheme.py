@@ -192,7 +192,7 @@ def test_relu_is_within_two_units_and_costs_two_rounds(
 
 @pytest.mark.parametrize("roles", ROLES)
 @pytest.mark.parametrize("ring", RINGS)
-@pytest.mark.parametrize("kind", ["dense", "conv", "grouped"])
+@pytest.mark.parametrize("kind", ["dense", "conv", "grouped", "dilated"])
 def test_linear_layers_are_exact_and_send_nothing(ring: Ring, roles: Roles, kind: str) -> None:
     world = World(ring, roles)
     dealer, ends = world.tapes()
@@ -201,8 +201,8 @@ def test_linear_layers_are_exact_and_send_nothing(ring: Ring, roles: Roles, kind
         x, w, product = draw(3, 20), draw(7, 20), dense
         bias = draw(7)
     else:
-        groups = 1 if kind == "conv" else 2
-        settings = ConvolutionShape((2, 1), (1, 2), (1, 1), groups)
+        groups = 2 if kind == "grouped" else 1
+        settings = ConvolutionShape((2, 1), (1, 2), (2, 1) if kind == "dilated" else (1, 1), groups)
         x, w = draw(2, 4, 9, 8), draw(6, 4 // groups, 3, 3)
         bias = draw(6, 1, 1)
         product = lambda a, b: conv2d(a, b, settings)  # noqa: E731

@@ -41,7 +41,7 @@ class Residual(nn.Module):
             nn.MaxPool2d(3, 2, 1),
         )
         self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=4)
-        self.skip = nn.Conv2d(8, 8, 1)
+        self.skip = nn.Conv2d(8, 8, 3, padding=2, dilation=2)
         self.pool = nn.AvgPool2d(3, 2, 1)
         self.last = nn.AdaptiveAvgPool2d((2, 2))
         self.head = nn.Linear(32, 2)
