@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -51,6 +50,7 @@ def create(
     from libs.cli.client.session import open_session, run
     from libs.cli.client.studies import create_and_start
     from libs.cli.output import print_json, remarks
+    from libs.cli.study_views import view
     from libs.core.errors import InvalidInput, NotFound
     from libs.fl.presets import default_plan
     from libs.fl.training_plan import TrainingPlan
@@ -75,7 +75,7 @@ def create(
 
     study = run(ask())
     if as_json and not watch:
-        print_json(_view(study))
+        print_json(view(study))
         return
     remarks().print(
         f"Created study [bold]{study.study_id}[/] (plan {study.plan_hash[:12]}…). Each owner now decides: "
@@ -92,6 +92,7 @@ def list_all(profile: ProfileOption, as_json: JsonOption = False) -> None:
     from libs.cli.client.session import open_session, run
     from libs.cli.client.studies import STATE_NAMES
     from libs.cli.output import print_json, print_table
+    from libs.cli.study_views import view
 
     async def ask() -> list[coordinator_pb2.Study]:
         async with open_session(profile) as session:
@@ -99,7 +100,7 @@ def list_all(profile: ProfileOption, as_json: JsonOption = False) -> None:
 
     studies = run(ask())
     if as_json:
-        print_json([_view(study) for study in studies])
+        print_json([view(study) for study in studies])
         return
     print_table(
         ["study", "title", "state", ">rounds", ">hospitals", "model"],
@@ -124,6 +125,7 @@ def show(study: StudyArgument, profile: ProfileOption, as_json: JsonOption = Fal
     from libs.cli.client.session import open_session, run
     from libs.cli.client.studies import get_study
     from libs.cli.output import print_json
+    from libs.cli.study_views import print_study, view
 
     async def ask() -> coordinator_pb2.Study:
         async with open_session(profile) as session:
@@ -131,9 +133,9 @@ def show(study: StudyArgument, profile: ProfileOption, as_json: JsonOption = Fal
 
     found = run(ask())
     if as_json:
-        print_json(_view(found))
+        print_json(view(found))
     else:
-        _print_study(found)
+        print_study(found)
 
 
 @app.command()
@@ -147,6 +149,7 @@ def cancel(study: StudyArgument, profile: ProfileOption, as_json: JsonOption = F
     """Stop a study. Its training versions remain at the parties; no model is released."""
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
     from libs.cli.output import print_json, results
+    from libs.cli.study_views import view
     from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 
     async def ask() -> coordinator_pb2.Study:
@@ -156,7 +159,7 @@ def cancel(study: StudyArgument, profile: ProfileOption, as_json: JsonOption = F
 
     cancelled = run(ask())
     if as_json:
-        print_json(_view(cancelled))
+        print_json(view(cancelled))
     else:
         results().print(f"Cancelled [bold]{cancelled.study_id}[/].")
 
@@ -166,6 +169,7 @@ def _watch(profile: Path, study_id: str, *, as_json: bool) -> None:
     from libs.cli.client.studies import require_ready, watch
     from libs.cli.output import print_json, remarks, results
     from libs.cli.study_progress import StudyProgress
+    from libs.cli.study_views import view
 
     async def ask() -> coordinator_pb2.Study:
         async with open_session(profile) as session:
@@ -173,7 +177,7 @@ def _watch(profile: Path, study_id: str, *, as_json: bool) -> None:
 
     study = run(ask())
     if as_json:
-        print_json(_view(study))
+        print_json(view(study))
     require_ready(study)
     if not as_json:
         results().print(f"Ready. Ask it: trefoil predict IMAGE --model {study.released_model_id}")
@@ -274,79 +278,3 @@ def _print_decision(proposal: hospital_pb2.Proposal, *, as_json: bool) -> None:
         results().print(
             f"[bold]{proposal.study_id}[/] is {STATES.get(proposal.state, 'unknown')} at this hospital."
         )
-
-
-# ---------------------------------------------------------------- views
-
-
-def _view(study: coordinator_pb2.Study) -> dict[str, Any]:
-    from libs.cli.client.studies import DECISION_NAMES, PHASE_NAMES, STATE_NAMES
-
-    return {
-        "study_id": study.study_id,
-        "title": study.title,
-        "state": STATE_NAMES.get(study.state, "unknown"),
-        "plan_hash": study.plan_hash,
-        "training_plan": json.loads(study.training_plan or b"{}"),
-        "rounds_done": study.rounds_done,
-        "rounds_planned": study.rounds_planned,
-        "latest_model_id": study.latest_model_id,
-        "released_model_id": study.released_model_id,
-        "failure": study.failure,
-        "created_by": study.created_by,
-        "created_at": study.created_at.ToDatetime(tzinfo=UTC),
-        "members": [
-            {
-                "hospital": member.hospital_name,
-                "dataset_id": member.dataset_id,
-                "images": member.images,
-                "decision": DECISION_NAMES.get(member.decision, "unknown"),
-                "phase": PHASE_NAMES.get(member.phase, ""),
-                "problem": member.problem,
-            }
-            for member in study.members
-        ],
-        "rounds": [
-            {
-                "number": number.number,
-                "participants": list(number.participant_identities),
-                "survivors": list(number.survivor_identities),
-                "bytes_between_parties": number.bytes_between_parties,
-            }
-            for number in study.rounds
-        ],
-    }
-
-
-def _print_study(study: coordinator_pb2.Study) -> None:
-    from libs.cli.client.studies import DECISION_NAMES, STATE_NAMES
-    from libs.cli.output import human_bytes, print_table, results
-
-    console = results()
-    console.print(f"[bold]{study.title}[/] ({study.study_id}) is {STATE_NAMES.get(study.state, 'unknown')}.")
-    console.print(f"Plan {study.plan_hash}, {study.rounds_done} of {study.rounds_planned} rounds done.")
-    if study.failure:
-        console.print(f"[red]{study.failure}[/]")
-    if study.released_model_id:
-        console.print(f"Model: {study.released_model_id}")
-    print_table(
-        ["hospital", "data set", ">images", "decision", "problem"],
-        [
-            [m.hospital_name, m.dataset_id, m.images, DECISION_NAMES.get(m.decision, "?"), m.problem]
-            for m in study.members
-        ],
-        if_empty="No hospital takes part.",
-    )
-    print_table(
-        [">round", ">hospitals", ">counted", ">between parties"],
-        [
-            [
-                r.number,
-                len(r.participant_identities),
-                len(r.survivor_identities),
-                human_bytes(r.bytes_between_parties),
-            ]
-            for r in study.rounds
-        ],
-        if_empty="No round has begun.",
-    )

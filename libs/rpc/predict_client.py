@@ -33,6 +33,9 @@ from libs.rpc.recorder import Recorder
 from libs.secure_nn.client import mask_input, reveal_output
 from libs.secure_nn.plan import Plan
 
+MARGIN_S = 5.0
+"""Our own deadline is this much later than the parties', so that their clearer error arrives first."""
+
 GRACE_S = 0.5
 """After one evaluator's error, how long to wait for the other's, which may say more."""
 
@@ -92,6 +95,10 @@ class PredictClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the channels."""
         for channel in self._channels.values():
             await channel.close()
         self._channels.clear()
@@ -152,7 +159,7 @@ class _Conversation:
         self._party, self._assignment = party, assignment
         self._input: asyncio.Future[list[party_pb2.PredictRequest]]
         self._input = asyncio.get_running_loop().create_future()
-        self._call: Any = stub.Predict(self._requests(), timeout=assignment.deadline_s)
+        self._call: Any = stub.Predict(self._requests(), timeout=assignment.deadline_s + MARGIN_S)
         self._responses: AsyncIterator[party_pb2.PredictResponse] = aiter(self._call)
         self._end: party_pb2.PredictEnd | None = None
         self.bytes_sent = 0

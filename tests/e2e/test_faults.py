@@ -28,6 +28,7 @@ from libs.fl.local_training import train_locally
 from libs.fl.training_plan import TrainingPlan
 from libs.fl.update_encoding import decode_vector, encode_update, encode_weights
 from libs.fl.vectorise import load_state_vector, state_vector
+from libs.rpc import predict_client
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from services.hospital_node.worker.jobs import derive_seed
 from tests.e2e.support import HOSPITALS, SIZE, begin_study, publish, small_material, small_plan
@@ -182,7 +183,7 @@ def deployed(cluster: LocalCluster, material: Material) -> Deployed:
 async def test_an_evaluator_killed_in_mid_prediction_is_told_in_time_and_the_next_one_works(
     cluster: LocalCluster, deployed: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mask_input = predictions.mask_input
+    mask_input = predict_client.mask_input
     async with open_session(cluster.profile("clinic")) as clinic:
         first = await predictions.predict(clinic, model_id=deployed.model_id, images=deployed.images)
         # Roles rotate: the next question's second evaluator is this one's dealer.
@@ -193,13 +194,13 @@ async def test_an_evaluator_killed_in_mid_prediction_is_told_in_time_and_the_nex
             cluster.kill(victim)
             return mask_input(*args, **kwargs)
 
-        monkeypatch.setattr(predictions, "mask_input", kill_then_mask)
+        monkeypatch.setattr(predict_client, "mask_input", kill_then_mask)
         started = time.monotonic()
         with pytest.raises(Unavailable) as told:
             await predictions.predict(clinic, model_id=deployed.model_id, images=deployed.images)
         assert time.monotonic() - started < PREDICTION_DEADLINE_S + 2
         assert "again" in str(told.value)
-        monkeypatch.setattr(predictions, "mask_input", mask_input)
+        monkeypatch.setattr(predict_client, "mask_input", mask_input)
         await asyncio.to_thread(cluster.restart, victim)
         again = await predictions.predict(clinic, model_id=deployed.model_id, images=deployed.images)
     assert np.abs(again.logits - deployed.clear).max() <= 0.02

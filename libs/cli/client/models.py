@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from libs.cli.client.catalogue import list_models
 from libs.cli.client.session import CALL_TIMEOUT_S, plain_errors
-from libs.cli.client.shares import deal_model
 from libs.core.errors import InvalidInput, NotFound
 from libs.core.ids import new_id
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
+from libs.rpc._generated.trefoil.types.v1 import types_pb2
+from libs.rpc.share_client import deal_vector
 from libs.secure_nn.calibrate import calibrate
 from libs.secure_nn.compile import compile_module
 from libs.secure_nn.encode import encode_parameters
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from libs.cli.client.session import Session
-    from libs.rpc._generated.trefoil.types.v1 import types_pb2
 
 
 @plain_errors
@@ -42,13 +41,11 @@ async def import_model(
         coordinator_pb2.ImportModelRequest(request_id=new_id("request"), name=name, plan=plan.to_json()),
         timeout=CALL_TIMEOUT_S,
     )
-    parties: Sequence[types_pb2.Party] = answer.parties
-    await deal_model(
-        session,
-        parties=parties,
-        model_id=answer.model.model_id,
-        vector=encode_parameters(module, plan),
+    await deal_vector(
+        encode_parameters(module, plan),
         ring=plan.ring,
+        ref=types_pb2.VectorRef(model_id=answer.model.model_id),
+        channels=session.party_channels(answer.parties),
     )
     return answer.model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import grpc
 
 from libs.cli.client.profile import Profile, load_profile
+from libs.core.ids import PartyId
 from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceStub
-from libs.rpc._generated.trefoil.party.v1.party_pb2_grpc import PartyServiceStub
 from libs.rpc.channel import open_channel, translated
 from libs.rpc.identity import COORDINATOR, Identity, Kind, party_identity
+from libs.rpc.predict_client import PredictClient
 
 if TYPE_CHECKING:
     from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceAsyncStub
     from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceAsyncStub
-    from libs.rpc._generated.trefoil.party.v1.party_pb2_grpc import PartyServiceAsyncStub
     from libs.rpc._generated.trefoil.types.v1.types_pb2 import Party
 
 T = TypeVar("T")
@@ -50,6 +50,7 @@ class Session:
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._predictions: PredictClient | None = None
 
     @property
     def coordinator(self) -> CoordinatorServiceAsyncStub:
@@ -66,11 +67,21 @@ class Session:
             self._channel(section.address, Identity(Kind.HOSPITAL, section.name), section.token)
         )
 
-    def party(self, party: Party) -> PartyServiceAsyncStub:
-        """A compute party at the address that the coordinator gave; its certificate must name that party."""
-        identity = party_identity(party.index)
+    @property
+    def predictions(self) -> PredictClient:
+        """Encrypted predictions with the parties."""
+        if self._predictions is None:
+            token = self.profile.need_coordinator().token
+            self._predictions = PredictClient(tls=self.profile.tls.files, token_file=token)
+        return self._predictions
+
+    def party_channels(self, parties: Iterable[Party]) -> dict[PartyId, grpc.aio.Channel]:
+        """Channels to the parties at the addresses that the coordinator gave; certificates must name them."""
         token = self.profile.need_coordinator().token
-        return PartyServiceStub(self._channel(party.endpoint.address, identity, token))
+        return {
+            PartyId(party.index): self._channel(party.endpoint.address, party_identity(party.index), token)
+            for party in parties
+        }
 
     def _channel(self, address: str, server: Identity, token: Path) -> grpc.aio.Channel:
         key = f"{server.uri}@{address}"
@@ -82,6 +93,8 @@ class Session:
 
     async def close(self) -> None:
         """Close every channel."""
+        if self._predictions is not None:
+            await self._predictions.close()
         await asyncio.gather(*[channel.close() for channel in self._channels.values()])
         self._channels.clear()
 

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from libs.cli.client.catalogue import describe_federation
 from libs.cli.client.session import CALL_TIMEOUT_S, plain_errors
-from libs.cli.client.shares import deal_model, fetch_vector
 from libs.core.errors import FailedPrecondition, InvalidInput
 from libs.core.ids import new_id
 from libs.fl.metrics import METRICS_LENGTH, RoundMetrics, decode_metrics
@@ -20,6 +19,7 @@ from libs.models.registry import build_model
 from libs.mpc.ring import Ring
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
+from libs.rpc.share_client import deal_vector, fetch_vector
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,12 +81,11 @@ async def create_and_start(
         ),
         timeout=CALL_TIMEOUT_S,
     )
-    await deal_model(
-        session,
-        parties=created.parties,
-        model_id=created.initial_model_id,
-        vector=encode_weights(weights, scale_bits=plan.scale_bits),
+    await deal_vector(
+        encode_weights(weights, scale_bits=plan.scale_bits),
         ring=Ring.RING_32,
+        ref=types_pb2.VectorRef(model_id=created.initial_model_id),
+        channels=session.party_channels(created.parties),
     )
     started = await session.coordinator.StartStudy(
         coordinator_pb2.StartStudyRequest(study_id=created.study.study_id), timeout=CALL_TIMEOUT_S
@@ -122,7 +121,8 @@ async def fetch_weights(session: Session, *, model_id: str, plan: TrainingPlan) 
     """The weights of a training version, in clear. Only its readers get the three shares."""
     federation = await describe_federation(session)
     reference = types_pb2.VectorRef(model_id=model_id)
-    encoded = await fetch_vector(session, parties=federation.parties, reference=reference)
+    channels = session.party_channels(federation.parties)
+    encoded = await fetch_vector(reference, ring=Ring.RING_32, channels=channels)
     return decode_vector(encoded, scale_bits=plan.scale_bits)
 
 
@@ -132,7 +132,8 @@ async def fetch_metrics(session: Session, *, study_id: str, round_number: int) -
     """
     federation = await describe_federation(session)
     reference = types_pb2.VectorRef(metrics=types_pb2.RoundRef(study_id=study_id, round=round_number))
-    encoded = await fetch_vector(session, parties=federation.parties, reference=reference)
+    channels = session.party_channels(federation.parties)
+    encoded = await fetch_vector(reference, ring=Ring.RING_32, channels=channels)
     if len(encoded) != METRICS_LENGTH:
         raise InvalidInput(
             f"The metrics of round {round_number} have {len(encoded)} elements, not {METRICS_LENGTH}: "

@@ -1,0 +1,111 @@
+"""The journey by commands alone, as staff, scientist and clinic type them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from libs.cli.local_cluster import LocalCluster
+from libs.cli.main import app
+from libs.data.export import export_part
+from libs.data.phantom import make_phantoms
+
+pytestmark = pytest.mark.timeout(240)
+
+HOSPITALS = ("north", "east")
+SIZE = 16
+
+
+class Federation:
+    """A cluster, and commands run with the profile of one of its people."""
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        self.cluster = cluster
+
+    def command(self, who: str, *arguments: str) -> str:
+        """What the command prints on stdout."""
+        result = CliRunner().invoke(app, [*arguments, "--profile", str(self.cluster.profile(who))])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def ask(self, who: str, *arguments: str) -> Any:
+        """The JSON that the command prints."""
+        return json.loads(self.command(who, *arguments, "--json"))
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    with LocalCluster(tmp_path_factory.mktemp("commands"), hospitals=HOSPITALS) as cluster:
+        yield Federation(cluster)
+
+
+@pytest.fixture(scope="module")
+def study_id(federation: Federation) -> str:
+    """Published, proposed, approved and trained by commands."""
+    for seed, hospital in enumerate(HOSPITALS):
+        folder = federation.cluster.folder(f"hospital-{hospital}") / "data" / "x-rays"
+        export_part(make_phantoms(40, size=SIZE, seed=seed), folder)
+        staff = f"staff-{hospital}"
+        published = federation.ask(staff, "dataset", "publish", "x-rays", str(folder), "--tag", "chest")
+        assert published["images"] == 40
+    found = federation.ask("scientist", "dataset", "search", "--tag", "chest")
+    assert {dataset["hospital"] for dataset in found} == set(HOSPITALS)
+    options = ["--image-size", str(SIZE), "--rounds", "1", "--no-watch", "--title", "By hand"]
+    created = federation.ask("scientist", "study", "create", "--tag", "chest", *options)
+    study: str = created["study_id"]
+    for hospital in HOSPITALS:
+        (proposal,) = federation.ask(f"staff-{hospital}", "study", "proposals", "--pending")
+        assert proposal["training_plan"]["rounds"] == 1
+        arguments = ["study", "approve", study, "--hash", proposal["plan_hash"]]
+        assert federation.ask(f"staff-{hospital}", *arguments)["decision"] == "approved"
+    assert federation.ask("scientist", "study", "watch", study)["state"] == "ready"
+    return study
+
+
+def test_people_see_the_study_and_its_rounds(federation: Federation, study_id: str) -> None:
+    shown = federation.command("scientist", "study", "show", study_id)
+    assert "By hand" in shown
+    assert "ready" in shown
+    assert study_id in federation.command("scientist", "study", "list")
+
+
+def test_a_clinic_asks_about_image_files(federation: Federation, study_id: str, tmp_path: Path) -> None:
+    files = []
+    for number, pixels in enumerate(make_phantoms(8, size=64, seed=9).images):
+        files.append(str(tmp_path / f"{number}.png"))
+        Image.fromarray(pixels).save(files[-1])
+    answer = federation.ask("clinic", "predict", *files)
+    assert [row["image"] for row in answer["images"]] == files
+    for row in answer["images"]:
+        assert 0 <= row["probability"] <= 1
+        assert row["label"] in {"NORMAL", "PNEUMONIA"}
+    assert answer["latency_s"] > 0
+    (model,) = federation.ask("clinic", "model", "list")
+    assert answer["model_id"] == model["model_id"]
+    told = federation.command("clinic", "predict", files[0])
+    assert "Who saw what" in told
+    assert "no two of the three parties" in told
+
+
+def test_staff_withdraw_a_data_set_and_scientists_no_longer_find_it(
+    federation: Federation, study_id: str
+) -> None:
+    federation.command("staff-north", "dataset", "withdraw", "x-rays")
+    assert federation.ask("staff-north", "dataset", "list") == []
+    found = federation.ask("scientist", "dataset", "search", "--tag", "chest")
+    assert [dataset["hospital"] for dataset in found] == ["east"]
+
+
+def test_the_operators_view_names_parties_and_hospitals(federation: Federation) -> None:
+    status = federation.ask("scientist", "coordinator", "status")
+    assert [party["index"] for party in status["parties"]] == [0, 1, 2]
+    assert {node["name"] for node in status["nodes"] if node["online"]} == set(HOSPITALS)
+    assert federation.ask("staff-north", "hospital", "status")["attached_to_coordinator"]
