@@ -1,4 +1,4 @@
-"""One encrypted prediction from the clinic's side: asks the coordinator, then the parties, and keeps the time.
+"""One encrypted prediction from the clinic's side: asks the coordinator, then the parties; keeps the time.
 
 `libs/rpc/predict_client.py` has the exchange with the parties.
 """
