@@ -21,10 +21,10 @@ app = typer.Typer(help="List models; import one that was trained elsewhere.", no
 
 @app.command("list")
 def list_all(profile: ProfileOption, as_json: JsonOption = False) -> None:
-    """The models that can be asked, and what one question costs."""
+    """The models that can be asked."""
     from libs.cli.client.catalogue import list_models
     from libs.cli.client.session import open_session, run
-    from libs.cli.output import human_bytes, print_json, print_table
+    from libs.cli.output import print_json, print_table
 
     async def ask() -> list[coordinator_pb2.Model]:
         async with open_session(profile) as session:
@@ -35,15 +35,14 @@ def list_all(profile: ProfileOption, as_json: JsonOption = False) -> None:
         print_json(models)
         return
     print_table(
-        ["model", "name", "owner", "image", ">rounds", ">each way, one image"],
+        ["model", "name", "owner", "created", "plan"],
         [
             [
                 m["model_id"],
                 m["name"],
                 m["owner"],
-                m["image"],
-                m["rounds"],
-                human_bytes(m["online_bytes_each_way"]),
+                f"{m['created_at']:%Y-%m-%d %H:%M}",
+                f"{m['plan_hash'][:12]}…",
             ]
             for m in models
         ],
@@ -108,10 +107,6 @@ def _spread(images: torch.Tensor, *, most: int = 256) -> torch.Tensor:
 
 
 def _view(model: coordinator_pb2.Model) -> dict[str, Any]:
-    from libs.secure_nn.plan import Plan
-
-    plan = Plan.from_json(model.plan)
-    cost = plan.cost(1)
     return {
         "model_id": model.model_id,
         "name": model.name,
@@ -119,10 +114,4 @@ def _view(model: coordinator_pb2.Model) -> dict[str, Any]:
         "ready": model.ready,
         "created_at": model.created_at.ToDatetime(tzinfo=UTC),
         "plan_hash": model.plan_hash,
-        "image": "x".join(str(side) for side in plan.input_shape),
-        "parameters": plan.parameter_length,
-        "ring_bits": plan.ring.bits,
-        "rounds": cost.rounds,
-        "online_bytes_each_way": cost.online_bytes_each_way,
-        "dealt_bytes": cost.dealt_bytes,
     }

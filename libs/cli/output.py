@@ -15,11 +15,18 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+_PIPED_WIDTH = 160
+"""Columns when nobody watches: wide enough that ids are not cut, which somebody may want to copy or grep."""
+
+
 def results() -> Console:
     """Where results go (stdout)."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPED_WIDTH
+    return console
 
 
 def remarks() -> Console:

@@ -46,22 +46,23 @@ async def _ask(
     import numpy as np
 
     from libs.cli.client.models import choose_model
-    from libs.cli.client.predictions import predict as ask
+    from libs.cli.client.predictions import answer_prediction, open_prediction
     from libs.cli.client.session import open_session
     from libs.data.images import load_image
     from libs.data.transforms import to_model_input
-    from libs.secure_nn.plan import Plan
 
+    for path in paths:
+        load_image(_existing(path), size=64)  # every file is checked before the first question is opened
+    predictions = []
     async with open_session(profile) as session:
         model = await choose_model(session, wanted)
-        size = Plan.from_json(model.plan).input_shape[1]
-        # Every image is read before the first question, so that a bad file costs nothing.
-        pixels = to_model_input(np.stack([load_image(_existing(path), size=size) for path in paths])).numpy()
-        starts = range(0, len(paths), batch)
-        return model, [
-            await ask(session, model_id=model.model_id, images=pixels[start : start + batch])
-            for start in starts
-        ]
+        for start in range(0, len(paths), batch):
+            chunk = paths[start : start + batch]
+            opened = await open_prediction(session, model_id=model.model_id, batch=len(chunk))
+            side = opened.plan.input_shape[1]
+            images = to_model_input(np.stack([load_image(path, size=side) for path in chunk])).numpy()
+            predictions.append(await answer_prediction(session, opened, images=images))
+    return model, predictions
 
 
 def _existing(path: Path) -> Path:

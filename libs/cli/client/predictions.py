@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from libs.cli.client.session import CALL_TIMEOUT_S, plain_errors
-from libs.core.errors import InvalidInput
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from libs.secure_nn.plan import Plan
 
@@ -57,36 +56,53 @@ class Prediction:
         return self.opened_s + self.answered_s
 
 
-@plain_errors
-async def predict(session: Session, *, model_id: str, images: npt.NDArray[np.float32]) -> Prediction:
-    """Ask the model about `images` (B, C, H, W), scaled as in training.
+@dataclass(frozen=True)
+class OpenedPrediction:
+    """A question that the servers are ready for. It expires, by the deadline that they set."""
 
-    Raises what the servers raise: `Unavailable` when one of them is down (nothing was revealed, ask again),
-    `PeerViolation`, `NotFound`, `InvalidInput` for images of another shape.
-    """
+    wire: coordinator_pb2.OpenPredictionResponse
+    plan: Plan
+    opened_s: float
+
+
+@plain_errors
+async def open_prediction(session: Session, *, model_id: str, batch: int) -> OpenedPrediction:
+    """Announce a question about `batch` images; its plan says which shape they must have."""
     started = time.perf_counter()
     opened = await session.coordinator.OpenPrediction(
-        coordinator_pb2.OpenPredictionRequest(model_id=model_id, batch=len(images)), timeout=CALL_TIMEOUT_S
+        coordinator_pb2.OpenPredictionRequest(model_id=model_id, batch=batch), timeout=CALL_TIMEOUT_S
     )
-    plan = _parse_plan(opened.plan)
-    if tuple(images.shape[1:]) != tuple(plan.input_shape):
-        raise InvalidInput(
-            f"The model takes images of shape {tuple(plan.input_shape)}, not {tuple(images.shape[1:])}."
-        )
-    asked = time.perf_counter()
-    prediction = await session.predictions.predict(opened, plan, images)
-    answered = time.perf_counter()
+    return OpenedPrediction(opened, _parse_plan(opened.plan), time.perf_counter() - started)
+
+
+@plain_errors
+async def answer_prediction(
+    session: Session, opened: OpenedPrediction, *, images: npt.NDArray[np.float32]
+) -> Prediction:
+    """Bring the images (B, C, H, W), scaled as in training, and reveal the answer. Works once per question.
+
+    Raises what the servers raise: `Unavailable` when one of them is down (nothing was revealed, ask again),
+    `PeerViolation`, `InvalidInput` for images that do not fit the model.
+    """
+    started = time.perf_counter()
+    prediction = await session.predictions.predict(opened.wire, opened.plan, images)
     first, second = [_cost(report) for report in prediction.reports]
     return Prediction(
-        computation_id=opened.computation_id,
+        computation_id=opened.wire.computation_id,
         logits=prediction.logits,
-        dealer=opened.dealer,
+        dealer=opened.wire.dealer,
         evaluators=(first, second),
-        opened_s=asked - started,
-        answered_s=answered - asked,
+        opened_s=opened.opened_s,
+        answered_s=time.perf_counter() - started,
         bytes_sent=prediction.bytes_sent,
         bytes_received=prediction.bytes_received,
     )
+
+
+async def predict(session: Session, *, model_id: str, images: npt.NDArray[np.float32]) -> Prediction:
+    """Ask the model about `images`: both steps above, one after the other."""
+    opened = await open_prediction(session, model_id=model_id, batch=len(images))
+    return await answer_prediction(session, opened, images=images)
 
 
 def _cost(report: EvaluatorReport) -> EvaluatorCost:
