@@ -9,6 +9,7 @@ import argparse
 import importlib.resources
 import re
 import shutil
+import sys
 from pathlib import Path
 
 from grpc_tools import protoc
@@ -28,6 +29,9 @@ def generate(output: Path) -> None:
     arguments += [
         f"--{kind}={output}" for kind in ("python_out", "grpc_python_out", "mypy_out", "mypy_grpc_out")
     ]
+    # The plugins of this environment, whether or not it is activated.
+    scripts = Path(sys.executable).parent
+    arguments += [f"--plugin={name}={scripts / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
     if protoc.main([*arguments, *sources]) != 0:
         raise SystemExit("protoc failed; its messages are above")
     for path in [*output.rglob("*.py"), *output.rglob("*.pyi")]:
