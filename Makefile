@@ -48,11 +48,14 @@ lint: $(STAMP) ## ruff, mypy and the import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The end-to-end tests start seven processes each, so they have the machine to themselves.
 test: lint ## lint, then every test but the slow ones
-	$(TEST_ENV) $(BIN)/python -m pytest
+	$(TEST_ENV) $(BIN)/python -m pytest --ignore=tests/e2e -n 2 --dist loadfile
+	$(TEST_ENV) $(BIN)/python -m pytest tests/e2e
 
 test-full: lint ## lint, then all tests
-	$(TEST_ENV) $(BIN)/python -m pytest -m ''
+	$(TEST_ENV) $(BIN)/python -m pytest --ignore=tests/e2e -n 2 --dist loadfile -m ''
+	$(TEST_ENV) $(BIN)/python -m pytest tests/e2e -m ''
 
 format: $(STAMP) ## let ruff format the code
 	$(BIN)/ruff format .

@@ -24,6 +24,7 @@ from libs.runtime.logging import get_logger
 log = get_logger(__name__)
 
 GRACE_S = 5.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
@@ -50,6 +51,7 @@ class RpcServer:
         )
         self._health = health.aio.HealthServicer()
         self._services = [health.SERVICE_NAME]
+        self._stopped = asyncio.Event()
         self._on_stop: list[Callable[[], Awaitable[None]]] = []
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
@@ -90,17 +92,20 @@ class RpcServer:
             raise _cannot_listen(self._listen)
         return port
 
+    def stop_on_signals(self) -> None:
+        """From now on SIGTERM and SIGINT end `serve_until_stopped`; call it before `start`."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._stopped.set)
+
     async def serve_until_stopped(self, *, grace_s: float = GRACE_S) -> None:
         """Serve until SIGTERM or SIGINT, then stop gracefully."""
-        stopped = asyncio.Event()
+        self.stop_on_signals()
         loop = asyncio.get_running_loop()
-        signals = (signal.SIGTERM, signal.SIGINT)
-        for number in signals:
-            loop.add_signal_handler(number, stopped.set)
         try:
-            await stopped.wait()
+            await self._stopped.wait()
         finally:
-            for number in signals:
+            for number in _SIGNALS:
                 loop.remove_signal_handler(number)
             await self.stop(grace_s=grace_s)
 

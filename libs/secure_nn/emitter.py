@@ -137,7 +137,8 @@ class Emitter:
             math.gcd(*(scale.denominator for scale in scales)),
         )
         peak = max(self.bounds[node.name], *(self.values[value].bound for value in values))
-        excess = max(0, ceil_log2(common * power(peak)) - value_bits(self.ring))
+        # However small the values, the scale itself must stay below the ring's limit.
+        excess = max(0, ceil_log2(common * power(max(peak, 1))) - value_bits(self.ring))
         return tuple(
             self._scaled(value, name, factor=common / self.values[value].scale, shift=excess)
             for value, name in zip(values, node.inputs, strict=True)

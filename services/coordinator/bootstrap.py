@@ -163,6 +163,7 @@ def main(arguments: list[str]) -> int:
 
 async def _serve(settings: CoordinatorSettings) -> None:
     coordinator = build(settings)
+    coordinator.server.stop_on_signals()
     try:
         await coordinator.start()
         await coordinator.server.serve_until_stopped()

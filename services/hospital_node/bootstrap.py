@@ -91,6 +91,7 @@ async def run(settings: HospitalSettings) -> None:
     )
     server = settings.server(name=f"hospital-{settings.name}", recorder=recorder)
     server.add(add_HospitalServiceServicer_to_server, service, SERVICE)
+    server.stop_on_signals()
     try:
         await server.start()
         async with asyncio.TaskGroup() as group:

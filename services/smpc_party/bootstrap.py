@@ -124,6 +124,7 @@ async def serve(config: Path) -> None:
     # Before the port opens: the first prediction must not wait for a compiler.
     await asyncio.to_thread(warm_up)
     party = Party(settings)
+    party.server.stop_on_signals()
     await party.start()
     await party.server.serve_until_stopped()
 

@@ -258,3 +258,22 @@ def test_weights_of_another_architecture_or_range_are_not_encoded() -> None:
         module.weight.fill_(1e6)
     with pytest.raises(InvalidInput, match=r"'_0\.weight'"):
         encode_parameters(module, plan)
+
+
+def test_a_residual_of_tiny_values_keeps_its_scale_within_the_ring() -> None:
+    """Found by a property test: values far below 1 let the common scale of a sum grow past 2^30."""
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool, self.conv = nn.AdaptiveAvgPool2d(1), nn.Conv2d(2, 2, 3, padding=1)
+            self.head = nn.Linear(2, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.pool(x)
+            return self.head(torch.flatten(x + self.conv(x), 1))
+
+    torch.manual_seed(0)
+    module, images = Residual().eval(), (torch.rand(8, 2, 12, 12) - 0.5) / 8
+    plan = compile_module(module, input_shape=(2, 12, 12), bounds=calibrate(module, images))
+    assert max(value.scale for value in plan.values) < 2**30
