@@ -83,7 +83,11 @@ class Plan:
         return plan_cost(self.steps, self.values, ring=self.ring, batch=batch)
 
     def to_json(self) -> bytes:
-        """Canonical: equal plans have equal bytes, on every machine."""
+        """Canonical: equal plans have equal bytes, on every machine. Written once for a plan, which is frozen."""
+        return self._canonical_json
+
+    @cached_property
+    def _canonical_json(self) -> bytes:
         return codec.canonical(
             {
                 "format": FORMAT,

@@ -17,7 +17,7 @@ from libs.data.transforms import to_model_input
 
 BATCH = 32
 SINGLES = 15
-WARM_UP = 3  # the first of a kind load kernels and open connections; they are answered, not timed
+WARM_UP = 6  # the first of a kind load kernels and open connections; they are answered, not timed
 
 
 @dataclass(frozen=True)
