@@ -83,7 +83,7 @@ class Plan:
         return plan_cost(self.steps, self.values, ring=self.ring, batch=batch)
 
     def to_json(self) -> bytes:
-        """Canonical: equal plans have equal bytes, on every machine. Written once for a plan, which is frozen."""
+        """Canonical: equal plans have equal bytes, on every machine. Written once, as a plan is frozen."""
         return self._canonical_json
 
     @cached_property
