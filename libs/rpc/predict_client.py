@@ -36,9 +36,6 @@ from libs.secure_nn.plan import Plan
 MARGIN_S = 5.0
 """Our own deadline is this much later than the parties', so that their clearer error arrives first."""
 
-SMALL_INPUT = 1 << 14
-"""Pixels that are masked faster than a thread is woken."""
-
 GRACE_S = 0.5
 """After one evaluator's error, how long to wait for the other's, which may say more."""
 
@@ -129,10 +126,7 @@ class PredictClient:
         )
         try:
             seeds = await together(first.open(), second.open(), grace_s=GRACE_S)
-            if images.size <= SMALL_INPUT:
-                masked = mask_input(plan, images, *seeds)
-            else:
-                masked = await asyncio.to_thread(mask_input, plan, images, *seeds)
+            masked = await asyncio.to_thread(mask_input, plan, images, *seeds)
             shares = await together(first.ask(masked, plan), second.ask(masked, plan), grace_s=GRACE_S)
         finally:
             first.cancel()
