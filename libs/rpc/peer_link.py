@@ -41,12 +41,21 @@ class PeerLink:
     """This party's end of one stream. `outgoing` feeds the stream, `read` consumes it."""
 
     def __init__(
-        self, *, me: PartyId, peer: PartyId, on_established: Callable[[PeerLink], None] = lambda _link: None
+        self,
+        *,
+        me: PartyId,
+        peer: PartyId,
+        on_established: Callable[[PeerLink], None] = lambda _link: None,
+        on_proposal: Callable[[PeerLink, party_pb2.PeerProposal], None] | None = None,
     ) -> None:
-        """`on_established` is called once, when the peer has said hello and the key is agreed."""
+        """`on_established` is called once, when the peer has said hello and the key is agreed.
+
+        `on_proposal` is called for each computation that the peer proposes; without it all are refused.
+        """
         self.me, self.peer = me, peer
         self.closed = False
         self._on_established = on_established
+        self._on_proposal = on_proposal
         self._private = new_private_key()
         self._key: PairKey | None = None
         self._outbox = _Outbox()
@@ -110,6 +119,16 @@ class PeerLink:
         if abort_code is not None:
             self._abort(computation_id, abort_code)
 
+    async def propose(self, proposal: party_pb2.PeerProposal) -> None:
+        """Ask the peer to take part in a computation that no coordinator announces."""
+        await self.send(party_pb2.PeerFrame(proposal=proposal))
+
+    def refuse(self, computation_id: str, code: str) -> None:
+        """Tell the peer that its proposal is not followed here."""
+        self._remember(computation_id, None)
+        self._early.pop(computation_id, None)
+        self._abort(computation_id, code)
+
     async def send(self, frame: party_pb2.PeerFrame) -> None:
         """Queue one frame, waiting while too much is queued. Raises `Unavailable` once closed."""
         if not await self._outbox.put(frame):
@@ -144,6 +163,8 @@ class PeerLink:
             self._receive(frame.data)
         elif part == "abort":
             self._receive_abort(frame.abort)
+        elif part == "proposal":
+            self._receive_proposal(frame.proposal)
         else:
             raise self._violation(f"unexpected frame {part}")
 
@@ -185,6 +206,14 @@ class PeerLink:
             lane.fail(error)
         elif computation_id not in self._ended:
             self._remember(computation_id, error)
+
+    def _receive_proposal(self, proposal: party_pb2.PeerProposal) -> None:
+        if not 0 < len(proposal.computation_id) <= MAX_ID_LENGTH:
+            raise self._violation("a proposal without a proper id")
+        if self._on_proposal is None:
+            self.refuse(proposal.computation_id, FailedPrecondition.code)
+        else:
+            self._on_proposal(self, proposal)
 
     def _remember(self, computation_id: str, error: TrefoilError | None) -> None:
         self._ended[computation_id] = error

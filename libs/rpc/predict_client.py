@@ -50,6 +50,8 @@ class EvaluatorReport:
     online_s: float
     bytes_received_offline: int
     offline_s: float
+    dealt_ahead: bool
+    """Whether the material came from the pool."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,7 @@ class _Conversation:
             online_s=end.online_s,
             bytes_received_offline=end.bytes_received_offline,
             offline_s=end.offline_s,
+            dealt_ahead=end.dealt_ahead,
         )
 
     def cancel(self) -> None:

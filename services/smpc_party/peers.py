@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,8 @@ class PeerNetwork:
         self._links: dict[PartyId, PeerLink] = {}
         self._adopted = asyncio.Event()
         self._dialling: list[asyncio.Task[None]] = []
+        self.on_proposal: Callable[[PeerLink, party_pb2.PeerProposal], None] | None = None
+        """Who is asked when a peer proposes a computation. Set before `start`; unset: all are refused."""
 
     def start(self) -> None:
         """Dial every peer with a higher index, again and again until `stop`."""
@@ -73,9 +75,14 @@ class PeerNetwork:
         for link in self._links.values():
             link.close()
 
-    def is_connected(self) -> bool:
-        """Whether both links are up."""
-        return all(self._live(peer) is not None for peer in self._peers)
+    async def propose(self, computation_id: str, *, model_id: str, batch: int) -> None:
+        """Ask both peers to take part in dealing material. Raises `Unavailable` when a link is down."""
+        proposal = party_pb2.PeerProposal(computation_id=computation_id, model_id=model_id, batch=batch)
+        for peer in self._peers:
+            link = self._live(peer)
+            if link is None:
+                raise Unavailable(f"Party {self.me} has no link to party {peer} right now.")
+            await link.propose(proposal)
 
     async def session(self, computation_id: str, *, max_bytes: Mapping[PartyId, int]) -> Session:
         """A session over the links as they are now; `max_bytes` is what each peer may send.
@@ -95,7 +102,7 @@ class PeerNetwork:
 
     def new_link(self, peer: PartyId) -> PeerLink:
         """This party's end of a stream that has just begun."""
-        return PeerLink(me=self.me, peer=peer, on_established=self._adopt)
+        return PeerLink(me=self.me, peer=peer, on_established=self._adopt, on_proposal=self.on_proposal)
 
     def accepts(self, peer: PartyId) -> bool:
         """Whether `peer` is one that dials us."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from services.smpc_party.domain import (
     RoundState,
     StoredShare,
 )
+from services.smpc_party.material import Piece, Shelf
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,10 @@ class Rounds(Protocol):
         """A model."""
         ...
 
+    def evaluable_models(self) -> list[str]:
+        """Ids of the models that can be asked."""
+        ...
+
     def put_model_share(self, model_id: str, upload_id: str, share: StoredShare) -> bool:
         """Store a dealt model's share."""
         ...
@@ -148,4 +153,56 @@ class Peers(Protocol):
 
     async def session(self, computation_id: str, *, max_bytes: Mapping[PartyId, int]) -> Session:
         """A session over the links as they are now. Raises `Unavailable` when one is down."""
+        ...
+
+    async def propose(self, computation_id: str, *, model_id: str, batch: int) -> None:
+        """Ask both peers to take part in dealing material."""
+        ...
+
+
+class PieceIndex(Protocol):
+    """The list of pieces. Methods block; each is one transaction that is on the disk when it returns."""
+
+    def add(self, piece: Piece) -> None:
+        """Put a piece on its shelf."""
+        ...
+
+    def take(self, piece_id: str, shelf: Shelf) -> Piece | None:
+        """This piece, gone from now on."""
+        ...
+
+    def take_oldest(self, shelf: Shelf) -> Piece | None:
+        """The oldest piece, gone from now on."""
+        ...
+
+    def burn(self, piece_id: str) -> Piece | None:
+        """Take a piece out for nobody."""
+        ...
+
+    def ready(self) -> list[Piece]:
+        """Every piece that can still be taken."""
+        ...
+
+    def count(self, shelf: Shelf) -> int:
+        """Ready pieces of a shelf."""
+        ...
+
+
+class Blobs(Protocol):
+    """Encrypted blobs by name. Methods block."""
+
+    def save(self, name: str, content: Iterable[memoryview], *, size_bytes: int) -> int:
+        """Write one; its bytes on the disk."""
+        ...
+
+    def load(self, name: str) -> bytearray:
+        """Read one."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove one."""
+        ...
+
+    def clean(self, known: Iterable[str]) -> list[str]:
+        """Remove all others; those of the known that are missing."""
         ...

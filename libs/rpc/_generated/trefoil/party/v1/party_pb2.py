@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from libs.rpc._generated.trefoil.types.v1 import types_pb2 as trefoil_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctrefoil/party/v1/party.proto\x12\x10trefoil.party.v1\x1a\x1ctrefoil/types/v1/types.proto\"\xbe\x01\n\x14RegisterModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12$\n\x04ring\x18\x02 \x01(\x0e\x32\x16.trefoil.types.v1.Ring\x12\x0e\n\x06length\x18\x03 \x01(\x04\x12\x17\n\x0f\x64\x65\x61ler_identity\x18\x04 \x01(\t\x12\x19\n\x11reader_identities\x18\x05 \x03(\t\x12\x0c\n\x04plan\x18\x06 \x01(\x0c\x12\x1c\n\x14predictor_identities\x18\x07 \x03(\t\"\x17\n\x15RegisterModelResponse\"T\n\x0bParticipant\x12\x19\n\x11hospital_identity\x18\x01 \x01(\t\x12*\n\x06weight\x18\x02 \x01(\x0b\x32\x1a.trefoil.types.v1.Fraction\"\xd3\x02\n\x10OpenRoundRequest\x12)\n\x05round\x18\x01 \x01(\x0b\x32\x1a.trefoil.types.v1.RoundRef\x12$\n\x04ring\x18\x02 \x01(\x0e\x32\x16.trefoil.types.v1.Ring\x12\x15\n\rupdate_length\x18\x03 \x01(\x04\x12\x16\n\x0emetrics_length\x18\x04 \x01(\x04\x12\x33\n\x0cparticipants\x18\x05 \x03(\x0b\x32\x1d.trefoil.party.v1.Participant\x12\x0e\n\x06quorum\x18\x06 \x01(\r\x12\x15\n\rbase_model_id\x18\x07 \x01(\t\x12\x17\n\x0fresult_model_id\x18\x08 \x01(\t\x12\x19\n\x11reader_identities\x18\t \x03(\t\x12!\n\x19metrics_reader_identities\x18\n \x03(\t\x12\x0c\n\x04plan\x18\x0b \x01(\x0c\"\x13\n\x11OpenRoundResponse\"V\n\x11\x43loseRoundRequest\x12)\n\x05round\x18\x01 \x01(\x0b\x32\x1a.trefoil.types.v1.RoundRef\x12\x16\n\x0e\x63omputation_id\x18\x02 \x01(\t\"\xfc\x01\n\x12\x43loseRoundResponse\x12=\n\x07outcome\x18\x01 \x01(\x0e\x32,.trefoil.party.v1.CloseRoundResponse.Outcome\x12\x17\n\x0fresult_model_id\x18\x02 \x01(\t\x12\x1b\n\x13survivor_identities\x18\x03 \x03(\t\x12\x1b\n\x13\x62ytes_sent_to_peers\x18\x04 \x01(\x04\"T\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n\x12OUTCOME_AGGREGATED\x10\x01\x12\x18\n\x14OUTCOME_BELOW_QUORUM\x10\x02\"@\n\x13\x41\x62\x61ndonRoundRequest\x12)\n\x05round\x18\x01 \x01(\x0b\x32\x1a.trefoil.types.v1.RoundRef\"\x16\n\x14\x41\x62\x61ndonRoundResponse\"\xc0\x01\n\x15OpenPredictionRequest\x12\x16\n\x0e\x63omputation_id\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\r\n\x05\x62\x61tch\x18\x03 \x01(\r\x12\x0e\n\x06\x64\x65\x61ler\x18\x04 \x01(\r\x12\x17\n\x0f\x66irst_evaluator\x18\x05 \x01(\r\x12\x18\n\x10second_evaluator\x18\x06 \x01(\r\x12\x17\n\x0f\x63lient_identity\x18\x07 \x01(\t\x12\x12\n\ndeadline_s\x18\x08 \x01(\x01\"\x18\n\x16OpenPredictionResponse\"\\\n\x10PutSharesRequest\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.trefoil.types.v1.ShareHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"+\n\x11PutSharesResponse\x12\x16\n\x0e\x61lready_stored\x18\x01 \x01(\x08\"?\n\x10GetSharesRequest\x12+\n\x06vector\x18\x01 \x01(\x0b\x32\x1b.trefoil.types.v1.VectorRef\"g\n\x11GetSharesResponse\x12\x39\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\".trefoil.party.v1.ShareDescriptionH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"X\n\x10ShareDescription\x12$\n\x04ring\x18\x01 \x01(\x0e\x32\x16.trefoil.types.v1.Ring\x12\x0e\n\x06length\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"\x96\x01\n\x0ePredictRequest\x12-\n\x04open\x18\x01 \x01(\x0b\x32\x1d.trefoil.party.v1.PredictOpenH\x00\x12\x1c\n\x12masked_input_chunk\x18\x02 \x01(\x0cH\x00\x12/\n\tinput_end\x18\x03 \x01(\x0b\x32\x1a.trefoil.party.v1.InputEndH\x00\x42\x06\n\x04part\"%\n\x0bPredictOpen\x12\x16\n\x0e\x63omputation_id\x18\x01 \x01(\t\"\x1a\n\x08InputEnd\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\"\x91\x01\n\x0fPredictResponse\x12+\n\x04mask\x18\x01 \x01(\x0b\x32\x1b.trefoil.party.v1.InputMaskH\x00\x12\x1c\n\x12output_share_chunk\x18\x02 \x01(\x0cH\x00\x12+\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1c.trefoil.party.v1.PredictEndH\x00\x42\x06\n\x04part\"\x19\n\tInputMask\x12\x0c\n\x04seed\x18\x01 \x01(\x0c\"|\n\nPredictEnd\x12\x0e\n\x06rounds\x18\x01 \x01(\r\x12\x19\n\x11\x62ytes_sent_online\x18\x02 \x01(\x04\x12\x10\n\x08online_s\x18\x03 \x01(\x01\x12\x1e\n\x16\x62ytes_received_offline\x18\x04 \x01(\x04\x12\x11\n\toffline_s\x18\x05 \x01(\x01\"\x9b\x01\n\tPeerFrame\x12,\n\x05hello\x18\x01 \x01(\x0b\x32\x1b.trefoil.party.v1.PeerHelloH\x00\x12*\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x1a.trefoil.party.v1.PeerDataH\x00\x12,\n\x05\x61\x62ort\x18\x03 \x01(\x0b\x32\x1b.trefoil.party.v1.PeerAbortH\x00\x42\x06\n\x04part\".\n\tPeerHello\x12\r\n\x05party\x18\x01 \x01(\r\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"\xa0\x01\n\x08PeerData\x12\x16\n\x0e\x63omputation_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\r\x12\r\n\x05label\x18\x03 \x01(\t\x12-\n\x06\x61rrays\x18\x04 \x03(\x0b\x32\x1d.trefoil.party.v1.ArrayHeader\x12\x0f\n\x07payload\x18\x05 \x01(\x0c\x12\x0c\n\x04part\x18\x06 \x01(\r\x12\r\n\x05parts\x18\x07 \x01(\r\"\xc5\x01\n\x0b\x41rrayHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x05\x64type\x18\x02 \x01(\x0e\x32#.trefoil.party.v1.ArrayHeader.DType\x12\r\n\x05shape\x18\x03 \x03(\x04\"e\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x01\x12\x10\n\x0c\x44TYPE_UINT16\x10\x02\x12\x10\n\x0c\x44TYPE_UINT32\x10\x03\x12\x10\n\x0c\x44TYPE_UINT64\x10\x04\"1\n\tPeerAbort\x12\x16\n\x0e\x63omputation_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t2\xe7\x05\n\x0cPartyService\x12`\n\rRegisterModel\x12&.trefoil.party.v1.RegisterModelRequest\x1a\'.trefoil.party.v1.RegisterModelResponse\x12T\n\tOpenRound\x12\".trefoil.party.v1.OpenRoundRequest\x1a#.trefoil.party.v1.OpenRoundResponse\x12W\n\nCloseRound\x12#.trefoil.party.v1.CloseRoundRequest\x1a$.trefoil.party.v1.CloseRoundResponse\x12]\n\x0c\x41\x62\x61ndonRound\x12%.trefoil.party.v1.AbandonRoundRequest\x1a&.trefoil.party.v1.AbandonRoundResponse\x12\x63\n\x0eOpenPrediction\x12\'.trefoil.party.v1.OpenPredictionRequest\x1a(.trefoil.party.v1.OpenPredictionResponse\x12V\n\tPutShares\x12\".trefoil.party.v1.PutSharesRequest\x1a#.trefoil.party.v1.PutSharesResponse(\x01\x12V\n\tGetShares\x12\".trefoil.party.v1.GetSharesRequest\x1a#.trefoil.party.v1.GetSharesResponse0\x01\x12R\n\x07Predict\x12 .trefoil.party.v1.PredictRequest\x1a!.trefoil.party.v1.PredictResponse(\x01\x30\x01\x32W\n\x0bPeerService\x12H\n\x08\x45xchange\x12\x1b.trefoil.party.v1.PeerFrame\x1a\x1b.trefoil.party.v1.PeerFrame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctrefoil/party/v1/party.proto\x12\x10trefoil.party.v1\x1a\x1ctrefoil/types/v1/types.proto\"\xbe\x01\n\x14RegisterModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12$\n\x04ring\x18\x02 \x01(\x0e\x32\x16.trefoil.types.v1.Ring\x12\x0e\n\x06length\x18\x03 \x01(\x04\x12\x17\n\x0f\x64\x65\x61ler_identity\x18\x04 \x01(\t\x12\x19\n\x11reader_identities\x18\x05 \x03(\t\x12\x0c\n\x04plan\x18\x06 \x01(\x0c\x12\x1c\n\x14predictor_identities\x18\x07 \x03(\t\"\x17\n\x15RegisterModelResponse\"T\n\x0bParticipant\x12\x19\n\x11hospital_identity\x18\x01 \x01(\t\x12*\n\x06weight\x18\x02 \x01(\x0b\x32\x1a.trefoil.types.v1.Fraction\"\xd3\x02\n\x10OpenRoundRequest\x12)\n\x05round\x18\x01 \x01(\x0b\x32\x1a.trefoil.types.v1.RoundRef\x12$\n\x04ring\x18\x02 \x01(\x0e\x32\x16.trefoil.types.v1.Ring\x12\x15\n\rupdate_length\x18\x03 \x01(\x04\x12\x16\n\x0emetrics_length\x18\x04 \x01(\x04\x12\x33\n\x0cparticipants\x18\x05 \x03(\x0b\x32\x1d.trefoil.party.v1.Participant\x12\x0e\n\x06quorum\x18\x06 \x01(\r\x12\x15\n\rbase_model_id\x18\x07 \x01(\t\x12\x17\n\x0fresult_model_id\x18\x08 \x01(\t\x12\x19\n\x11reader_identities\x18\t \x03(\t\x12!\n\x19metrics_reader_identities\x18\n \x03(\t\x12\x0c\n\x04plan\x18\x0b \x01(\x0c\"\x13\n\x11OpenRoundResponse\"V\n\x11\x43loseRoundRequest\x12)\n\x05round\x18\x01 \x01(\x0b\x32\x1a.trefoil.types.v1.RoundRef\x12\x16\n\x0e\x63omputation_id\x18\x02 \x01(\t\"\xfc\x01\n\x12\x43loseRoundResponse\x12=\n\x07outcome\x18\x01 \x01(\x0e\x32,.trefoil.party.v1.CloseRoundResponse.Outcome\x12\x17\n\x0fresult_model_id\x18\x02 \x01(\t\x12\x1b\n\x13survivor_identities\x18\x03 \x03(\t\x12\x1b\n\x13\x62ytes_sent_to_peers\x18\x04 \x01(\x04\"T\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n\x12OUTCOME_AGGREGATED\x10\x01\x12\x18\n\x14OUTCOME_BELOW_QUORUM\x10\x02\"@\n\x13\x41\x62\x61ndonRoundRequest\x12)\n\x05round\x18\x01 \x01(\x0b\x32\x1a.trefoil.types.v1.RoundRef\"\x16\n\x14\x41\x62\x61ndonRoundResponse\"\xc0\x01\n\x15OpenPredictionRequest\x12\x16\n\x0e\x63omputation_id\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\r\n\x05\x62\x61tch\x18\x03 \x01(\r\x12\x0e\n\x06\x64\x65\x61ler\x18\x04 \x01(\r\x12\x17\n\x0f\x66irst_evaluator\x18\x05 \x01(\r\x12\x18\n\x10second_evaluator\x18\x06 \x01(\r\x12\x17\n\x0f\x63lient_identity\x18\x07 \x01(\t\x12\x12\n\ndeadline_s\x18\x08 \x01(\x01\"\x18\n\x16OpenPredictionResponse\"\'\n\x13\x44\x65scribePoolRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\"D\n\x14\x44\x65scribePoolResponse\x12,\n\x07shelves\x18\x01 \x03(\x0b\x32\x1b.trefoil.party.v1.PoolShelf\"\xeb\x01\n\tPoolShelf\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05\x62\x61tch\x18\x02 \x01(\r\x12\x0e\n\x06\x64\x65\x61ler\x18\x03 \x01(\r\x12\x17\n\x0f\x66irst_evaluator\x18\x04 \x01(\r\x12\x18\n\x10second_evaluator\x18\x05 \x01(\r\x12\r\n\x05ready\x18\x06 \x01(\r\x12\x0c\n\x04made\x18\x07 \x01(\x04\x12\r\n\x05taken\x18\x08 \x01(\x04\x12\x0e\n\x06\x62urned\x18\t \x01(\x04\x12\x14\n\x0coldest_age_s\x18\n \x01(\x01\x12\x12\n\nmade_per_s\x18\x0b \x01(\x01\x12\x14\n\x0cstored_bytes\x18\x0c \x01(\x04\"\\\n\x10PutSharesRequest\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.trefoil.types.v1.ShareHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"+\n\x11PutSharesResponse\x12\x16\n\x0e\x61lready_stored\x18\x01 \x01(\x08\"?\n\x10GetSharesRequest\x12+\n\x06vector\x18\x01 \x01(\x0b\x32\x1b.trefoil.types.v1.VectorRef\"g\n\x11GetSharesResponse\x12\x39\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\".trefoil.party.v1.ShareDescriptionH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"X\n\x10ShareDescription\x12$\n\x04ring\x18\x01 \x01(\x0e\x32\x16.trefoil.types.v1.Ring\x12\x0e\n\x06length\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"\x96\x01\n\x0ePredictRequest\x12-\n\x04open\x18\x01 \x01(\x0b\x32\x1d.trefoil.party.v1.PredictOpenH\x00\x12\x1c\n\x12masked_input_chunk\x18\x02 \x01(\x0cH\x00\x12/\n\tinput_end\x18\x03 \x01(\x0b\x32\x1a.trefoil.party.v1.InputEndH\x00\x42\x06\n\x04part\"%\n\x0bPredictOpen\x12\x16\n\x0e\x63omputation_id\x18\x01 \x01(\t\"\x1a\n\x08InputEnd\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\"\x91\x01\n\x0fPredictResponse\x12+\n\x04mask\x18\x01 \x01(\x0b\x32\x1b.trefoil.party.v1.InputMaskH\x00\x12\x1c\n\x12output_share_chunk\x18\x02 \x01(\x0cH\x00\x12+\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1c.trefoil.party.v1.PredictEndH\x00\x42\x06\n\x04part\"\x19\n\tInputMask\x12\x0c\n\x04seed\x18\x01 \x01(\x0c\"\x91\x01\n\nPredictEnd\x12\x0e\n\x06rounds\x18\x01 \x01(\r\x12\x19\n\x11\x62ytes_sent_online\x18\x02 \x01(\x04\x12\x10\n\x08online_s\x18\x03 \x01(\x01\x12\x1e\n\x16\x62ytes_received_offline\x18\x04 \x01(\x04\x12\x11\n\toffline_s\x18\x05 \x01(\x01\x12\x13\n\x0b\x64\x65\x61lt_ahead\x18\x06 \x01(\x08\"\xcf\x01\n\tPeerFrame\x12,\n\x05hello\x18\x01 \x01(\x0b\x32\x1b.trefoil.party.v1.PeerHelloH\x00\x12*\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x1a.trefoil.party.v1.PeerDataH\x00\x12,\n\x05\x61\x62ort\x18\x03 \x01(\x0b\x32\x1b.trefoil.party.v1.PeerAbortH\x00\x12\x32\n\x08proposal\x18\x04 \x01(\x0b\x32\x1e.trefoil.party.v1.PeerProposalH\x00\x42\x06\n\x04part\".\n\tPeerHello\x12\r\n\x05party\x18\x01 \x01(\r\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"\xa0\x01\n\x08PeerData\x12\x16\n\x0e\x63omputation_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\r\x12\r\n\x05label\x18\x03 \x01(\t\x12-\n\x06\x61rrays\x18\x04 \x03(\x0b\x32\x1d.trefoil.party.v1.ArrayHeader\x12\x0f\n\x07payload\x18\x05 \x01(\x0c\x12\x0c\n\x04part\x18\x06 \x01(\r\x12\r\n\x05parts\x18\x07 \x01(\r\"\xc5\x01\n\x0b\x41rrayHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x05\x64type\x18\x02 \x01(\x0e\x32#.trefoil.party.v1.ArrayHeader.DType\x12\r\n\x05shape\x18\x03 \x03(\x04\"e\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x01\x12\x10\n\x0c\x44TYPE_UINT16\x10\x02\x12\x10\n\x0c\x44TYPE_UINT32\x10\x03\x12\x10\n\x0c\x44TYPE_UINT64\x10\x04\"1\n\tPeerAbort\x12\x16\n\x0e\x63omputation_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\"G\n\x0cPeerProposal\x12\x16\n\x0e\x63omputation_id\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\r\n\x05\x62\x61tch\x18\x03 \x01(\r2\xc6\x06\n\x0cPartyService\x12`\n\rRegisterModel\x12&.trefoil.party.v1.RegisterModelRequest\x1a\'.trefoil.party.v1.RegisterModelResponse\x12T\n\tOpenRound\x12\".trefoil.party.v1.OpenRoundRequest\x1a#.trefoil.party.v1.OpenRoundResponse\x12W\n\nCloseRound\x12#.trefoil.party.v1.CloseRoundRequest\x1a$.trefoil.party.v1.CloseRoundResponse\x12]\n\x0c\x41\x62\x61ndonRound\x12%.trefoil.party.v1.AbandonRoundRequest\x1a&.trefoil.party.v1.AbandonRoundResponse\x12\x63\n\x0eOpenPrediction\x12\'.trefoil.party.v1.OpenPredictionRequest\x1a(.trefoil.party.v1.OpenPredictionResponse\x12]\n\x0c\x44\x65scribePool\x12%.trefoil.party.v1.DescribePoolRequest\x1a&.trefoil.party.v1.DescribePoolResponse\x12V\n\tPutShares\x12\".trefoil.party.v1.PutSharesRequest\x1a#.trefoil.party.v1.PutSharesResponse(\x01\x12V\n\tGetShares\x12\".trefoil.party.v1.GetSharesRequest\x1a#.trefoil.party.v1.GetSharesResponse0\x01\x12R\n\x07Predict\x12 .trefoil.party.v1.PredictRequest\x1a!.trefoil.party.v1.PredictResponse(\x01\x30\x01\x32W\n\x0bPeerService\x12H\n\x08\x45xchange\x12\x1b.trefoil.party.v1.PeerFrame\x1a\x1b.trefoil.party.v1.PeerFrame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,42 +56,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPENPREDICTIONREQUEST']._serialized_end=1373
   _globals['_OPENPREDICTIONRESPONSE']._serialized_start=1375
   _globals['_OPENPREDICTIONRESPONSE']._serialized_end=1399
-  _globals['_PUTSHARESREQUEST']._serialized_start=1401
-  _globals['_PUTSHARESREQUEST']._serialized_end=1493
-  _globals['_PUTSHARESRESPONSE']._serialized_start=1495
-  _globals['_PUTSHARESRESPONSE']._serialized_end=1538
-  _globals['_GETSHARESREQUEST']._serialized_start=1540
-  _globals['_GETSHARESREQUEST']._serialized_end=1603
-  _globals['_GETSHARESRESPONSE']._serialized_start=1605
-  _globals['_GETSHARESRESPONSE']._serialized_end=1708
-  _globals['_SHAREDESCRIPTION']._serialized_start=1710
-  _globals['_SHAREDESCRIPTION']._serialized_end=1798
-  _globals['_PREDICTREQUEST']._serialized_start=1801
-  _globals['_PREDICTREQUEST']._serialized_end=1951
-  _globals['_PREDICTOPEN']._serialized_start=1953
-  _globals['_PREDICTOPEN']._serialized_end=1990
-  _globals['_INPUTEND']._serialized_start=1992
-  _globals['_INPUTEND']._serialized_end=2018
-  _globals['_PREDICTRESPONSE']._serialized_start=2021
-  _globals['_PREDICTRESPONSE']._serialized_end=2166
-  _globals['_INPUTMASK']._serialized_start=2168
-  _globals['_INPUTMASK']._serialized_end=2193
-  _globals['_PREDICTEND']._serialized_start=2195
-  _globals['_PREDICTEND']._serialized_end=2319
-  _globals['_PEERFRAME']._serialized_start=2322
-  _globals['_PEERFRAME']._serialized_end=2477
-  _globals['_PEERHELLO']._serialized_start=2479
-  _globals['_PEERHELLO']._serialized_end=2525
-  _globals['_PEERDATA']._serialized_start=2528
-  _globals['_PEERDATA']._serialized_end=2688
-  _globals['_ARRAYHEADER']._serialized_start=2691
-  _globals['_ARRAYHEADER']._serialized_end=2888
-  _globals['_ARRAYHEADER_DTYPE']._serialized_start=2787
-  _globals['_ARRAYHEADER_DTYPE']._serialized_end=2888
-  _globals['_PEERABORT']._serialized_start=2890
-  _globals['_PEERABORT']._serialized_end=2939
-  _globals['_PARTYSERVICE']._serialized_start=2942
-  _globals['_PARTYSERVICE']._serialized_end=3685
-  _globals['_PEERSERVICE']._serialized_start=3687
-  _globals['_PEERSERVICE']._serialized_end=3774
+  _globals['_DESCRIBEPOOLREQUEST']._serialized_start=1401
+  _globals['_DESCRIBEPOOLREQUEST']._serialized_end=1440
+  _globals['_DESCRIBEPOOLRESPONSE']._serialized_start=1442
+  _globals['_DESCRIBEPOOLRESPONSE']._serialized_end=1510
+  _globals['_POOLSHELF']._serialized_start=1513
+  _globals['_POOLSHELF']._serialized_end=1748
+  _globals['_PUTSHARESREQUEST']._serialized_start=1750
+  _globals['_PUTSHARESREQUEST']._serialized_end=1842
+  _globals['_PUTSHARESRESPONSE']._serialized_start=1844
+  _globals['_PUTSHARESRESPONSE']._serialized_end=1887
+  _globals['_GETSHARESREQUEST']._serialized_start=1889
+  _globals['_GETSHARESREQUEST']._serialized_end=1952
+  _globals['_GETSHARESRESPONSE']._serialized_start=1954
+  _globals['_GETSHARESRESPONSE']._serialized_end=2057
+  _globals['_SHAREDESCRIPTION']._serialized_start=2059
+  _globals['_SHAREDESCRIPTION']._serialized_end=2147
+  _globals['_PREDICTREQUEST']._serialized_start=2150
+  _globals['_PREDICTREQUEST']._serialized_end=2300
+  _globals['_PREDICTOPEN']._serialized_start=2302
+  _globals['_PREDICTOPEN']._serialized_end=2339
+  _globals['_INPUTEND']._serialized_start=2341
+  _globals['_INPUTEND']._serialized_end=2367
+  _globals['_PREDICTRESPONSE']._serialized_start=2370
+  _globals['_PREDICTRESPONSE']._serialized_end=2515
+  _globals['_INPUTMASK']._serialized_start=2517
+  _globals['_INPUTMASK']._serialized_end=2542
+  _globals['_PREDICTEND']._serialized_start=2545
+  _globals['_PREDICTEND']._serialized_end=2690
+  _globals['_PEERFRAME']._serialized_start=2693
+  _globals['_PEERFRAME']._serialized_end=2900
+  _globals['_PEERHELLO']._serialized_start=2902
+  _globals['_PEERHELLO']._serialized_end=2948
+  _globals['_PEERDATA']._serialized_start=2951
+  _globals['_PEERDATA']._serialized_end=3111
+  _globals['_ARRAYHEADER']._serialized_start=3114
+  _globals['_ARRAYHEADER']._serialized_end=3311
+  _globals['_ARRAYHEADER_DTYPE']._serialized_start=3210
+  _globals['_ARRAYHEADER_DTYPE']._serialized_end=3311
+  _globals['_PEERABORT']._serialized_start=3313
+  _globals['_PEERABORT']._serialized_end=3362
+  _globals['_PEERPROPOSAL']._serialized_start=3364
+  _globals['_PEERPROPOSAL']._serialized_end=3435
+  _globals['_PARTYSERVICE']._serialized_start=3438
+  _globals['_PARTYSERVICE']._serialized_end=4276
+  _globals['_PEERSERVICE']._serialized_start=4278
+  _globals['_PEERSERVICE']._serialized_end=4365
 # @@protoc_insertion_point(module_scope)

@@ -342,6 +342,104 @@ class OpenPredictionResponse(_message.Message):
 Global___OpenPredictionResponse: _TypeAlias = OpenPredictionResponse  # noqa: Y015
 
 @_typing.final
+class DescribePoolRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    """Empty: all models."""
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribePoolRequest: _TypeAlias = DescribePoolRequest  # noqa: Y015
+
+@_typing.final
+class DescribePoolResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHELVES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def shelves(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolShelf]: ...
+    def __init__(
+        self,
+        *,
+        shelves: _abc.Iterable[Global___PoolShelf] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shelves", b"shelves"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribePoolResponse: _TypeAlias = DescribePoolResponse  # noqa: Y015
+
+@_typing.final
+class PoolShelf(_message.Message):
+    """The pieces of material for one model, batch and choice of roles, as this party counts them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    DEALER_FIELD_NUMBER: _builtins.int
+    FIRST_EVALUATOR_FIELD_NUMBER: _builtins.int
+    SECOND_EVALUATOR_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    MADE_FIELD_NUMBER: _builtins.int
+    TAKEN_FIELD_NUMBER: _builtins.int
+    BURNED_FIELD_NUMBER: _builtins.int
+    OLDEST_AGE_S_FIELD_NUMBER: _builtins.int
+    MADE_PER_S_FIELD_NUMBER: _builtins.int
+    STORED_BYTES_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    batch: _builtins.int
+    dealer: _builtins.int
+    first_evaluator: _builtins.int
+    second_evaluator: _builtins.int
+    ready: _builtins.int
+    """Pieces that a prediction can take now."""
+    made: _builtins.int
+    """Since this party started."""
+    taken: _builtins.int
+    burned: _builtins.int
+    oldest_age_s: _builtins.float
+    made_per_s: _builtins.float
+    """Pieces a second while this party was dealing or preparing them; 0 before the first."""
+    stored_bytes: _builtins.int
+    """On this party's disk, encrypted."""
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        batch: _builtins.int = ...,
+        dealer: _builtins.int = ...,
+        first_evaluator: _builtins.int = ...,
+        second_evaluator: _builtins.int = ...,
+        ready: _builtins.int = ...,
+        made: _builtins.int = ...,
+        taken: _builtins.int = ...,
+        burned: _builtins.int = ...,
+        oldest_age_s: _builtins.float = ...,
+        made_per_s: _builtins.float = ...,
+        stored_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "burned", b"burned", "dealer", b"dealer", "first_evaluator", b"first_evaluator", "made", b"made", "made_per_s", b"made_per_s", "model_id", b"model_id", "oldest_age_s", b"oldest_age_s", "ready", b"ready", "second_evaluator", b"second_evaluator", "stored_bytes", b"stored_bytes", "taken", b"taken"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PoolShelf: _TypeAlias = PoolShelf  # noqa: Y015
+
+@_typing.final
 class PutSharesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -587,6 +685,7 @@ class PredictEnd(_message.Message):
     ONLINE_S_FIELD_NUMBER: _builtins.int
     BYTES_RECEIVED_OFFLINE_FIELD_NUMBER: _builtins.int
     OFFLINE_S_FIELD_NUMBER: _builtins.int
+    DEALT_AHEAD_FIELD_NUMBER: _builtins.int
     rounds: _builtins.int
     """What the prediction cost this evaluator."""
     bytes_sent_online: _builtins.int
@@ -594,6 +693,8 @@ class PredictEnd(_message.Message):
     bytes_received_offline: _builtins.int
     """What the dealer sent ahead of the input, as seen by the second evaluator (else 0)."""
     offline_s: _builtins.float
+    dealt_ahead: _builtins.bool
+    """Whether the material was taken from the pool; else it was dealt while the client waited."""
     def __init__(
         self,
         *,
@@ -602,10 +703,11 @@ class PredictEnd(_message.Message):
         online_s: _builtins.float = ...,
         bytes_received_offline: _builtins.int = ...,
         offline_s: _builtins.float = ...,
+        dealt_ahead: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_received_offline", b"bytes_received_offline", "bytes_sent_online", b"bytes_sent_online", "offline_s", b"offline_s", "online_s", b"online_s", "rounds", b"rounds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_received_offline", b"bytes_received_offline", "bytes_sent_online", b"bytes_sent_online", "dealt_ahead", b"dealt_ahead", "offline_s", b"offline_s", "online_s", b"online_s", "rounds", b"rounds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -618,24 +720,28 @@ class PeerFrame(_message.Message):
     HELLO_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     ABORT_FIELD_NUMBER: _builtins.int
+    PROPOSAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___PeerHello: ...
     @_builtins.property
     def data(self) -> Global___PeerData: ...
     @_builtins.property
     def abort(self) -> Global___PeerAbort: ...
+    @_builtins.property
+    def proposal(self) -> Global___PeerProposal: ...
     def __init__(
         self,
         *,
         hello: Global___PeerHello | None = ...,
         data: Global___PeerData | None = ...,
         abort: Global___PeerAbort | None = ...,
+        proposal: Global___PeerProposal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "data", b"data", "hello", b"hello", "part", b"part"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "data", b"data", "hello", b"hello", "part", b"part", "proposal", b"proposal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "data", b"data", "hello", b"hello", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "data", b"data", "hello", b"hello", "part", b"part", "proposal", b"proposal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["hello", "data", "abort"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["hello", "data", "abort", "proposal"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -776,3 +882,32 @@ class PeerAbort(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PeerAbort: _TypeAlias = PeerAbort  # noqa: Y015
+
+@_typing.final
+class PeerProposal(_message.Message):
+    """The sender, as dealer, is about to deal one piece of material for the pool and asks the peer to take part.
+    Roles follow from the sender: the evaluators are the parties after it, in order.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPUTATION_ID_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    computation_id: _builtins.str
+    model_id: _builtins.str
+    batch: _builtins.int
+    def __init__(
+        self,
+        *,
+        computation_id: _builtins.str = ...,
+        model_id: _builtins.str = ...,
+        batch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "computation_id", b"computation_id", "model_id", b"model_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerProposal: _TypeAlias = PeerProposal  # noqa: Y015

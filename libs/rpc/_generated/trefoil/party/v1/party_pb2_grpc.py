@@ -60,6 +60,11 @@ class PartyServiceStub:
                 request_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.OpenPredictionRequest.SerializeToString,
                 response_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.OpenPredictionResponse.FromString,
                 _registered_method=True)
+        self.DescribePool = channel.unary_unary(
+                '/trefoil.party.v1.PartyService/DescribePool',
+                request_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.DescribePoolRequest.SerializeToString,
+                response_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.DescribePoolResponse.FromString,
+                _registered_method=True)
         self.PutShares = channel.stream_unary(
                 '/trefoil.party.v1.PartyService/PutShares',
                 request_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.PutSharesRequest.SerializeToString,
@@ -117,6 +122,13 @@ class PartyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DescribePool(self, request, context):
+        """How much material this party has ready. Counts and times, nothing else.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PutShares(self, request_iterator, context):
         """--- from data owners and clients: shares, directly ---
 
@@ -165,6 +177,11 @@ def add_PartyServiceServicer_to_server(servicer, server):
                     servicer.OpenPrediction,
                     request_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.OpenPredictionRequest.FromString,
                     response_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.OpenPredictionResponse.SerializeToString,
+            ),
+            'DescribePool': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribePool,
+                    request_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.DescribePoolRequest.FromString,
+                    response_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.DescribePoolResponse.SerializeToString,
             ),
             'PutShares': grpc.stream_unary_rpc_method_handler(
                     servicer.PutShares,
@@ -318,6 +335,33 @@ class PartyService:
             '/trefoil.party.v1.PartyService/OpenPrediction',
             trefoil_dot_party_dot_v1_dot_party__pb2.OpenPredictionRequest.SerializeToString,
             trefoil_dot_party_dot_v1_dot_party__pb2.OpenPredictionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribePool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trefoil.party.v1.PartyService/DescribePool',
+            trefoil_dot_party_dot_v1_dot_party__pb2.DescribePoolRequest.SerializeToString,
+            trefoil_dot_party_dot_v1_dot_party__pb2.DescribePoolResponse.FromString,
             options,
             channel_credentials,
             insecure,

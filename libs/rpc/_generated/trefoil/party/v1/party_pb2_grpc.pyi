@@ -45,6 +45,8 @@ class PartyServiceStub:
     """Forgets a round and every contribution to it."""
     OpenPrediction: _grpc.UnaryUnaryMultiCallable[_party_pb2.OpenPredictionRequest, _party_pb2.OpenPredictionResponse]
     """Assigns this party its role in one prediction. The dealer begins at once."""
+    DescribePool: _grpc.UnaryUnaryMultiCallable[_party_pb2.DescribePoolRequest, _party_pb2.DescribePoolResponse]
+    """How much material this party has ready. Counts and times, nothing else."""
     PutShares: _grpc.StreamUnaryMultiCallable[_party_pb2.PutSharesRequest, _party_pb2.PutSharesResponse]
     """--- from data owners and clients: shares, directly ---"""
     GetShares: _grpc.UnaryStreamMultiCallable[_party_pb2.GetSharesRequest, _party_pb2.GetSharesResponse]
@@ -68,6 +70,8 @@ class PartyServiceAsyncStub(PartyServiceStub):
     """Forgets a round and every contribution to it."""
     OpenPrediction: _aio.UnaryUnaryMultiCallable[_party_pb2.OpenPredictionRequest, _party_pb2.OpenPredictionResponse]  # type: ignore[assignment]
     """Assigns this party its role in one prediction. The dealer begins at once."""
+    DescribePool: _aio.UnaryUnaryMultiCallable[_party_pb2.DescribePoolRequest, _party_pb2.DescribePoolResponse]  # type: ignore[assignment]
+    """How much material this party has ready. Counts and times, nothing else."""
     PutShares: _aio.StreamUnaryMultiCallable[_party_pb2.PutSharesRequest, _party_pb2.PutSharesResponse]  # type: ignore[assignment]
     """--- from data owners and clients: shares, directly ---"""
     GetShares: _aio.UnaryStreamMultiCallable[_party_pb2.GetSharesRequest, _party_pb2.GetSharesResponse]  # type: ignore[assignment]
@@ -118,6 +122,14 @@ class PartyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_party_pb2.OpenPredictionResponse, _abc.Awaitable[_party_pb2.OpenPredictionResponse]]:
         """Assigns this party its role in one prediction. The dealer begins at once."""
+
+    @_abc_1.abstractmethod
+    def DescribePool(
+        self,
+        request: _party_pb2.DescribePoolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_party_pb2.DescribePoolResponse, _abc.Awaitable[_party_pb2.DescribePoolResponse]]:
+        """How much material this party has ready. Counts and times, nothing else."""
 
     @_abc_1.abstractmethod
     def PutShares(
