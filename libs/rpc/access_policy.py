@@ -70,6 +70,7 @@ ACCESS_POLICY: Mapping[str, Rule] = MappingProxyType(
         "/trefoil.party.v1.PartyService/GetShares": _SHARES,
         "/trefoil.party.v1.PartyService/Predict": _PREDICTION,
         "/trefoil.party.v1.PeerService/Exchange": _PARTY,
+        "/trefoil.party.v1.PeerService/FetchModel": _PARTY,
         "/trefoil.hospital.v1.HospitalService/DescribeNode": _OWNER,
         "/trefoil.hospital.v1.HospitalService/PublishDataset": _OWNER,
         "/trefoil.hospital.v1.HospitalService/ListDatasets": _OWNER,

@@ -45,6 +45,7 @@ class PeerLink:
         *,
         me: PartyId,
         peer: PartyId,
+        cell: int = 0,
         on_established: Callable[[PeerLink], None] = lambda _link: None,
         on_proposal: Callable[[PeerLink, party_pb2.PeerProposal], None] | None = None,
     ) -> None:
@@ -52,7 +53,7 @@ class PeerLink:
 
         `on_proposal` is called for each computation that the peer proposes; without it all are refused.
         """
-        self.me, self.peer = me, peer
+        self.me, self.peer, self.cell = me, peer, cell
         self.closed = False
         self._on_established = on_established
         self._on_proposal = on_proposal
@@ -73,7 +74,7 @@ class PeerLink:
     async def outgoing(self) -> AsyncIterator[party_pb2.PeerFrame]:
         """The frames to write, the hello first, until the link closes."""
         public = self._private.public_key().public_bytes_raw()
-        yield party_pb2.PeerFrame(hello=party_pb2.PeerHello(party=self.me, public_key=public))
+        yield party_pb2.PeerFrame(hello=party_pb2.PeerHello(party=self.me, public_key=public, cell=self.cell))
         async for frame in self._outbox:
             yield frame
 
@@ -146,6 +147,10 @@ class PeerLink:
     def _greet(self, frame: party_pb2.PeerFrame) -> None:
         if frame.WhichOneof("part") != "hello" or frame.hello.party != self.peer:
             raise self._violation("its first frame was not its own hello")
+        if frame.hello.cell != self.cell:
+            raise self._violation(
+                f"it belongs to cell {frame.hello.cell}, not {self.cell}; check the addresses"
+            )
         try:
             self._key = agree_pair_key(
                 self._private,

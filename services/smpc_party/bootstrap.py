@@ -21,6 +21,7 @@ from libs.rpc.identity import Identity
 from libs.rpc.server import RpcServer
 from libs.runtime.logging import configure_logging, get_logger
 from libs.runtime.settings import load_settings
+from services.smpc_party.adapters.home import GrpcHome
 from services.smpc_party.adapters.index import Index
 from services.smpc_party.adapters.pool_index import PoolIndex
 from services.smpc_party.adapters.sealed_folder import SealedFolder
@@ -59,6 +60,7 @@ class Party:
         blobs = SealedFolder(settings.store / "material", key, max_bytes=settings.pool.max_bytes)
         self.network = PeerNetwork(
             me=me,
+            cell=settings.cell,
             peers={
                 PartyId(p.index): PeerAddress(p.address, Identity.parse(p.identity)) for p in settings.peers
             },
@@ -79,7 +81,10 @@ class Party:
         self._masked_models = MaskedModels(
             me=me, shares=self._shares, peers=self.network, blobs=blobs, executor=self._offline
         )
-        models = EvaluableModels(self._index, max_batch=settings.max_batch)
+        self._home = None
+        if settings.home is not None:
+            self._home = GrpcHome(settings.home, me=me, tls=settings.tls.files, recorder=recorder)
+        models = EvaluableModels(self._index, self._shares, home=self._home, max_batch=settings.max_batch)
         dealing = Dealing(me=me, masked_models=self._masked_models)
         self._pool = Pool(
             me=me,
@@ -127,7 +132,7 @@ class Party:
         )
         self.server.add(
             party_pb2_grpc.add_PeerServiceServicer_to_server,
-            PeerService(self.network),
+            PeerService(self.network, models=models, shares=self._shares),
             names["PeerService"].full_name,
         )
         self.server.on_stop(self._close)
@@ -146,6 +151,8 @@ class Party:
         await self._aggregator.stop()
         await self._masked_models.stop()
         await self.network.stop()
+        if self._home is not None:
+            await self._home.close()
         self._online.shutdown(wait=False, cancel_futures=True)
         self._offline.shutdown(wait=False, cancel_futures=True)
         self._ahead.shutdown(wait=False, cancel_futures=True)

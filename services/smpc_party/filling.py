@@ -150,7 +150,7 @@ class Filler:
         return Shelf.of_dealer(self._me, model_id=wanted.model_id, batch=wanted.batch)
 
     async def _make(self, wanted: _Wanted) -> None:
-        model = await asyncio.to_thread(self._models.get, wanted.model_id)
+        _, model = await self._models.get(wanted.model_id)
         piece_id = new_id("deal")
         await self._peers.propose(piece_id, model_id=wanted.model_id, batch=wanted.batch)
         await self._piece(piece_id, self._shelf(wanted), model)
@@ -184,7 +184,7 @@ class Filler:
 
     async def _help(self, link: PeerLink, piece_id: str, shelf: Shelf) -> None:
         try:
-            model = await asyncio.to_thread(self._models.get, shelf.model_id)
+            _, model = await self._models.get(shelf.model_id)
         except TrefoilError as error:
             link.refuse(piece_id, error.code)
             return

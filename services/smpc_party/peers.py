@@ -17,6 +17,7 @@ import grpc
 from libs.core.errors import PermissionDenied, TrefoilError, Unavailable
 from libs.core.ids import PARTIES, PartyId
 from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
+from libs.rpc.arrays import chunks_of, sha256_of
 from libs.rpc.caller import current_caller
 from libs.rpc.channel import open_channel, translate
 from libs.rpc.computation import Session
@@ -24,6 +25,8 @@ from libs.rpc.identity import Identity, TlsFiles, party_identity
 from libs.rpc.peer_link import PeerLink
 from libs.rpc.recorder import Recorder
 from libs.runtime.logging import get_logger
+from services.smpc_party.models import EvaluableModels
+from services.smpc_party.ports import Shares
 
 log = get_logger(__name__)
 
@@ -49,11 +52,12 @@ class PeerNetwork:
         self,
         *,
         me: PartyId,
+        cell: int,
         peers: Mapping[PartyId, PeerAddress],
         tls: TlsFiles,
         recorder: Recorder | None,
     ) -> None:
-        self.me = me
+        self.me, self._cell = me, cell
         self._peers, self._tls, self._recorder = peers, tls, recorder
         self._links: dict[PartyId, PeerLink] = {}
         self._adopted = asyncio.Event()
@@ -102,7 +106,9 @@ class PeerNetwork:
 
     def new_link(self, peer: PartyId) -> PeerLink:
         """This party's end of a stream that has just begun."""
-        return PeerLink(me=self.me, peer=peer, on_established=self._adopt, on_proposal=self.on_proposal)
+        return PeerLink(
+            me=self.me, peer=peer, cell=self._cell, on_established=self._adopt, on_proposal=self.on_proposal
+        )
 
     def accepts(self, peer: PartyId) -> bool:
         """Whether `peer` is one that dials us."""
@@ -162,8 +168,8 @@ class PeerNetwork:
 class PeerService(party_pb2_grpc.PeerServiceServicer):
     """The answering end of the peer links."""
 
-    def __init__(self, network: PeerNetwork) -> None:
-        self._network = network
+    def __init__(self, network: PeerNetwork, *, models: EvaluableModels, shares: Shares) -> None:
+        self._network, self._models, self._shares = network, models, shares
 
     async def Exchange(  # noqa: N802 - the proto's name
         self, request_iterator: AsyncIterator[party_pb2.PeerFrame], context: Any
@@ -180,6 +186,26 @@ class PeerService(party_pb2_grpc.PeerServiceServicer):
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
             log.info("peer_link_ended", peer=int(link.peer))
+
+    async def FetchModel(  # noqa: N802 - the proto's name
+        self, request: party_pb2.FetchModelRequest, context: Any
+    ) -> AsyncIterator[party_pb2.FetchModelResponse]:
+        """A model's share, for another replica of this very party and for nobody else."""
+        identity = current_caller().identity
+        if identity != party_identity(self._network.me):
+            raise PermissionDenied(f"{identity} is another party; a share is for its own party only.")
+        record = await asyncio.to_thread(self._models.record, request.model_id)
+        model = self._models.share_of(record)
+        share = await asyncio.to_thread(self._shares.load, model.share)
+        ring = model.plan.ring
+        header = party_pb2.ModelHeader(
+            spec=record.spec.to_json().encode(),
+            upload_id=record.upload_id or "",
+            sha256=await asyncio.to_thread(sha256_of, share, ring),
+        )
+        yield party_pb2.FetchModelResponse(header=header)
+        for chunk in chunks_of(share, ring):
+            yield party_pb2.FetchModelResponse(chunk=chunk)
 
     def _dialler(self) -> PartyId:
         identity = current_caller().identity

@@ -160,6 +160,23 @@ class Peers(Protocol):
         ...
 
 
+@dataclass(frozen=True, repr=False)
+class FetchedModel:
+    """A model as another replica of this party stores it."""
+
+    spec: ModelSpec
+    upload_id: str
+    share: RingArray
+
+
+class Home(Protocol):
+    """This party's replica in cell 0."""
+
+    async def fetch(self, model_id: str) -> FetchedModel:
+        """A model that it stores. Raises `NotFound`, `FailedPrecondition`, `Unavailable`."""
+        ...
+
+
 class PieceIndex(Protocol):
     """The list of pieces. Methods block; each is one transaction that is on the disk when it returns."""
 

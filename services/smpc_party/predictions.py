@@ -155,7 +155,11 @@ class Predictions:
         cannot be evaluated, `TooLarge`, `InvalidInput`, `PermissionDenied`, `NotFound`, `Unavailable`.
         """
         self._check_new(spec)
-        model = await asyncio.to_thread(self._model, spec)
+        record, model = await self._models.get(spec.model_id)
+        if record.spec.predictors and spec.client not in record.spec.predictors:
+            raise PermissionDenied(
+                f"{spec.client} may not ask model {spec.model_id}. Ask its owner for access."
+            )
         known = self._open.get(spec.computation_id)
         if known is not None and known.spec == spec:
             return
@@ -202,15 +206,6 @@ class Predictions:
             raise TooLarge(f"Party {self._me} takes 1 to {self._max_batch} images at a time. Send fewer.")
         if not 0 < spec.deadline_s <= self._deadline_s:
             raise InvalidInput(f"The deadline of a prediction is at most {self._deadline_s:g} s.")
-
-    def _model(self, spec: PredictionSpec) -> ModelShare:
-        record = self._models.record(spec.model_id)
-        model = self._models.share_of(record)
-        if record.spec.predictors and spec.client not in record.spec.predictors:
-            raise PermissionDenied(
-                f"{spec.client} may not ask model {spec.model_id}. Ask its owner for access."
-            )
-        return model
 
     # ---------------------------------------------------------------- the task of one prediction
 

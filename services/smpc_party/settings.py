@@ -48,6 +48,11 @@ class PartySettings(RpcSettings):
 
     index: int = Field(ge=0, le=2)
     peers: tuple[PeerSettings, ...]
+    # Replica i of each party makes up cell i. Cell 0 stores what owners send and takes part in training;
+    # the others only predict, with model shares that they fetch from their party's replica in cell 0.
+    cell: int = Field(default=0, ge=0, le=1023)
+    # Where that replica listens; for every cell but 0.
+    home: str | None = None
     # Folder of the encrypted shares and their index.
     store: Path
     # 32 bytes in hexadecimal; without it the store is unreadable.
@@ -59,6 +64,12 @@ class PartySettings(RpcSettings):
     close_deadline_s: float = Field(default=120.0, gt=0)
     max_batch: int = Field(default=64, ge=1, le=4096)
     pool: PoolSettings = PoolSettings()
+
+    @model_validator(mode="after")
+    def _has_a_home(self) -> Self:
+        if (self.cell == 0) != (self.home is None):
+            raise ValueError("home is the address of this party's replica in cell 0, for every other cell")
+        return self
 
     @model_validator(mode="after")
     def _names_both_peers(self) -> Self:

@@ -84,7 +84,7 @@ def test_the_policy_is_the_one_that_was_agreed() -> None:
     shares = of("Party", {"PutShares", "GetShares"})
     predicting = of("Party", {"Predict"}) | of("Coordinator", {"OpenPrediction"})
     assert callers(Kind.COORDINATOR, None) == of("Party", coordinator)
-    assert callers(Kind.PARTY, None) == of("Peer", {"Exchange"})
+    assert callers(Kind.PARTY, None) == of("Peer", {"Exchange", "FetchModel"})
     assert callers(Kind.HOSPITAL, Role.WORKER) == of("Coordinator", {"Attach"}) | shares
     pool = of("Party", {"DescribePool"})
     assert (

@@ -44,13 +44,15 @@ class LocalCluster:
         root: Path,
         *,
         hospitals: Sequence[str] = ("north", "east", "south"),
+        cells: int = 1,
         record_received: bool = False,
         overrides: Mapping[str, Settings] | None = None,
         threads: int = 1,
     ) -> None:
         self.root = layout.private_folder(root.resolve())
         self.hospitals = tuple(hospitals)
-        self.services = layout.services_of(self.hospitals)
+        self.cells = cells
+        self.services = layout.services_of(self.hospitals, cells)
         self._record_received = record_received
         self._overrides = dict(overrides or {})
         self._ports = PortReservation()
@@ -75,7 +77,7 @@ class LocalCluster:
 
         A port that a stranger took in the meantime costs one more attempt with other ports.
         """
-        layout.make_identities(self.root, self.hospitals)
+        layout.make_identities(self.root, self.hospitals, self.cells)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 self._start_once()
@@ -94,6 +96,7 @@ class LocalCluster:
             self.root,
             self.hospitals,
             self.addresses,
+            cells=self.cells,
             record_received=self._record_received,
             overrides=self._overrides,
         )

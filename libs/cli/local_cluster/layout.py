@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from shutil import copytree
 
 from libs.cli.settings_files import (
     Settings,
@@ -45,11 +46,18 @@ def hospital_names(count: int) -> tuple[str, ...]:
     return (HOSPITAL_NAMES + extra)[:count]
 
 
-def services_of(hospitals: Sequence[str]) -> tuple[Service, ...]:
+def replica_name(party: int, cell: int) -> str:
+    """`party-1` in cell 0, else `party-1-cell-2`."""
+    return PARTY_NAMES[party] + (f"-cell-{cell}" if cell else "")
+
+
+def services_of(hospitals: Sequence[str], cells: int = 1) -> tuple[Service, ...]:
     """Coordinator and parties first, for hospitals dial out to them."""
     coordinator = Service(COORDINATOR, "services.coordinator", COORDINATOR_IDENTITY)
     parties = [
-        Service(name, "services.smpc_party", party_identity(index)) for index, name in enumerate(PARTY_NAMES)
+        Service(replica_name(index, cell), "services.smpc_party", party_identity(index))
+        for cell in range(cells)
+        for index in range(len(PARTY_NAMES))
     ]
     nodes = [
         Service(f"hospital-{name}", "services.hospital_node", Identity(Kind.HOSPITAL, name))
@@ -63,16 +71,22 @@ def write_settings(
     hospitals: Sequence[str],
     addresses: Mapping[str, str],
     *,
+    cells: int = 1,
     record_received: bool,
     overrides: Mapping[str, Settings],
 ) -> None:
     """Write every service's settings.toml. `overrides`: service name -> keys to set on top (tests use it)."""
-    parties = [addresses[name] for name in PARTY_NAMES]
+    groups = [
+        [addresses[replica_name(index, cell)] for index in range(len(PARTY_NAMES))] for cell in range(cells)
+    ]
     settings: dict[str, Settings] = {
-        COORDINATOR: coordinator_settings(listen=addresses[COORDINATOR], parties=parties)
+        COORDINATOR: coordinator_settings(listen=addresses[COORDINATOR], parties=groups[0], cells=groups[1:])
     }
-    for index, name in enumerate(PARTY_NAMES):
-        settings[name] = party_settings(index=index, listen=addresses[name], parties=parties)
+    for cell, group in enumerate(groups):
+        for index, listen in enumerate(group):
+            settings[replica_name(index, cell)] = party_settings(
+                index=index, listen=listen, parties=group, cell=cell, home=groups[0][index] if cell else ""
+            )
     for hospital in hospitals:
         name = f"hospital-{hospital}"
         settings[name] = hospital_settings(
@@ -85,11 +99,11 @@ def write_settings(
         (root / name / "settings.toml").write_text(to_toml(values | overrides.get(name, {})))
 
 
-def make_identities(root: Path, hospitals: Sequence[str]) -> None:
+def make_identities(root: Path, hospitals: Sequence[str], cells: int = 1) -> None:
     """Keys, certificates and tokens for all services, the scientist, the clinic and each hospital's staff.
 
     They are made in one place, as `trefoil keys init` does, and then moved: each folder gets its own and
-    keeps nobody else's.
+    keeps nobody else's. A party's replicas share the party's identity, so they get copies.
     """
     keys = root / "keys"
     clients = ["scientist", "clinic", *[f"staff-{name}" for name in hospitals]]
@@ -103,6 +117,9 @@ def make_identities(root: Path, hospitals: Sequence[str]) -> None:
     owners = [service.name for service in services_of(hospitals)] + [f"client-{client}" for client in clients]
     for owner in owners:
         (keys / owner).rename(private_folder(root / owner) / "keys")
+    for cell in range(1, cells):
+        for index, name in enumerate(PARTY_NAMES):
+            copytree(root / name / "keys", private_folder(root / replica_name(index, cell)) / "keys")
 
 
 def _write_token(keys: Path, issuer: str, path: Path, subject: str, role: Role) -> None:

@@ -469,6 +469,11 @@ class PeerServiceStub:
                 request_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.PeerFrame.SerializeToString,
                 response_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.PeerFrame.FromString,
                 _registered_method=True)
+        self.FetchModel = channel.unary_stream(
+                '/trefoil.party.v1.PeerService/FetchModel',
+                request_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.FetchModelRequest.SerializeToString,
+                response_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.FetchModelResponse.FromString,
+                _registered_method=True)
 
 
 class PeerServiceServicer:
@@ -481,6 +486,13 @@ class PeerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FetchModel(self, request, context):
+        """A replica of the same party fetches a model's share from the replica that stores it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -488,6 +500,11 @@ def add_PeerServiceServicer_to_server(servicer, server):
                     servicer.Exchange,
                     request_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.PeerFrame.FromString,
                     response_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.PeerFrame.SerializeToString,
+            ),
+            'FetchModel': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchModel,
+                    request_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.FetchModelRequest.FromString,
+                    response_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.FetchModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -518,6 +535,33 @@ class PeerService:
             '/trefoil.party.v1.PeerService/Exchange',
             trefoil_dot_party_dot_v1_dot_party__pb2.PeerFrame.SerializeToString,
             trefoil_dot_party_dot_v1_dot_party__pb2.PeerFrame.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/trefoil.party.v1.PeerService/FetchModel',
+            trefoil_dot_party_dot_v1_dot_party__pb2.FetchModelRequest.SerializeToString,
+            trefoil_dot_party_dot_v1_dot_party__pb2.FetchModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

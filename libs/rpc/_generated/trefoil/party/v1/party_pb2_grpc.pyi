@@ -164,6 +164,8 @@ class PeerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PeerServiceAsyncStub: ...
     Exchange: _grpc.StreamStreamMultiCallable[_party_pb2.PeerFrame, _party_pb2.PeerFrame]
+    FetchModel: _grpc.UnaryStreamMultiCallable[_party_pb2.FetchModelRequest, _party_pb2.FetchModelResponse]
+    """A replica of the same party fetches a model's share from the replica that stores it."""
 
 @_typing.type_check_only
 class PeerServiceAsyncStub(PeerServiceStub):
@@ -171,6 +173,8 @@ class PeerServiceAsyncStub(PeerServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Exchange: _aio.StreamStreamMultiCallable[_party_pb2.PeerFrame, _party_pb2.PeerFrame]  # type: ignore[assignment]
+    FetchModel: _aio.UnaryStreamMultiCallable[_party_pb2.FetchModelRequest, _party_pb2.FetchModelResponse]  # type: ignore[assignment]
+    """A replica of the same party fetches a model's share from the replica that stores it."""
 
 class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
     """The long-lived stream between two parties; the one with the lower index dials."""
@@ -181,5 +185,13 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_party_pb2.PeerFrame],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_party_pb2.PeerFrame], _abc.AsyncIterator[_party_pb2.PeerFrame]]: ...
+
+    @_abc_1.abstractmethod
+    def FetchModel(
+        self,
+        request: _party_pb2.FetchModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_party_pb2.FetchModelResponse], _abc.AsyncIterator[_party_pb2.FetchModelResponse]]:
+        """A replica of the same party fetches a model's share from the replica that stores it."""
 
 def add_PeerServiceServicer_to_server(servicer: PeerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
