@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from libs.rpc.caller import current_caller
 from libs.rpc.channel import open_channel, translate
 from libs.rpc.computation import Session
 from libs.rpc.identity import Identity, TlsFiles, party_identity
+from libs.rpc.link_gauge import LinkGauge, LinkQuality
 from libs.rpc.peer_link import PeerLink
 from libs.rpc.recorder import Recorder
 from libs.runtime.logging import get_logger
@@ -33,6 +35,7 @@ log = get_logger(__name__)
 LINK_WAIT_S = 5.0
 """How long a computation waits for a link that is down: about as long as a peer takes to restart."""
 
+GAUGE_INTERVAL_S = 30.0
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 3.0
 
@@ -62,6 +65,8 @@ class PeerNetwork:
         self._links: dict[PartyId, PeerLink] = {}
         self._adopted = asyncio.Event()
         self._dialling: list[asyncio.Task[None]] = []
+        self._qualities: dict[PartyId, LinkQuality] = {}
+        self._gauging: dict[PartyId, asyncio.Task[None]] = {}
         self.on_proposal: Callable[[PeerLink, party_pb2.PeerProposal], None] | None = None
         """Who is asked when a peer proposes a computation. Set before `start`; unset: all are refused."""
 
@@ -73,11 +78,16 @@ class PeerNetwork:
 
     async def stop(self) -> None:
         """Close every link; computations in progress are aborted."""
-        for task in self._dialling:
+        tasks = [*self._dialling, *self._gauging.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._dialling, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for link in self._links.values():
             link.close()
+
+    def quality(self, peer: PartyId) -> LinkQuality | None:
+        """What was measured of the link to this peer; None before the first time."""
+        return self._qualities.get(peer)
 
     async def propose(self, computation_id: str, *, model_id: str, batch: int) -> None:
         """Ask both peers to take part in dealing material. Raises `Unavailable` when a link is down."""
@@ -120,7 +130,18 @@ class PeerNetwork:
         if old is not None:
             old.close()
         self._adopted.set()
+        if (task := self._gauging.get(link.peer)) is not None:
+            task.cancel()
+        self._gauging[link.peer] = asyncio.create_task(self._gauge(link))
         log.info("peer_link_established", peer=int(link.peer))
+
+    async def _gauge(self, link: PeerLink) -> None:
+        """Measure the link now and then, for as long as it lasts."""
+        gauge = LinkGauge(link.ping)
+        with suppress(Unavailable):
+            while True:
+                self._qualities[link.peer] = await gauge.measure()
+                await asyncio.sleep(GAUGE_INTERVAL_S)
 
     def _live(self, peer: PartyId) -> PeerLink | None:
         link = self._links.get(peer)

@@ -10,6 +10,7 @@ from libs.core.ids import PartyId
 from libs.mpc.ring import Ring, RingArray
 from libs.rpc.computation import Session
 from libs.rpc.identity import Identity
+from libs.rpc.link_gauge import LinkQuality
 from services.smpc_party.domain import (
     Form,
     ModelSpec,
@@ -150,6 +151,10 @@ class Rounds(Protocol):
 
 class Peers(Protocol):
     """The links to the two other parties."""
+
+    def quality(self, peer: PartyId) -> LinkQuality | None:
+        """What was measured of a link."""
+        ...
 
     async def session(self, computation_id: str, *, max_bytes: Mapping[PartyId, int]) -> Session:
         """A session over the links as they are now. Raises `Unavailable` when one is down."""

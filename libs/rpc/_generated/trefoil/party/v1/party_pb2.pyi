@@ -686,6 +686,7 @@ class PredictEnd(_message.Message):
     BYTES_RECEIVED_OFFLINE_FIELD_NUMBER: _builtins.int
     OFFLINE_S_FIELD_NUMBER: _builtins.int
     DEALT_AHEAD_FIELD_NUMBER: _builtins.int
+    COMPARISON_FIELD_NUMBER: _builtins.int
     rounds: _builtins.int
     """What the prediction cost this evaluator."""
     bytes_sent_online: _builtins.int
@@ -695,6 +696,8 @@ class PredictEnd(_message.Message):
     offline_s: _builtins.float
     dealt_ahead: _builtins.bool
     """Whether the material was taken from the pool; else it was dealt while the client waited."""
+    comparison: _builtins.str
+    """How signs were found, by the plan's two declared costs: "narrow" or "wide"."""
     def __init__(
         self,
         *,
@@ -704,10 +707,11 @@ class PredictEnd(_message.Message):
         bytes_received_offline: _builtins.int = ...,
         offline_s: _builtins.float = ...,
         dealt_ahead: _builtins.bool = ...,
+        comparison: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_received_offline", b"bytes_received_offline", "bytes_sent_online", b"bytes_sent_online", "dealt_ahead", b"dealt_ahead", "offline_s", b"offline_s", "online_s", b"online_s", "rounds", b"rounds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_received_offline", b"bytes_received_offline", "bytes_sent_online", b"bytes_sent_online", "comparison", b"comparison", "dealt_ahead", b"dealt_ahead", "offline_s", b"offline_s", "online_s", b"online_s", "rounds", b"rounds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -721,6 +725,8 @@ class PeerFrame(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     ABORT_FIELD_NUMBER: _builtins.int
     PROPOSAL_FIELD_NUMBER: _builtins.int
+    PING_FIELD_NUMBER: _builtins.int
+    PONG_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___PeerHello: ...
     @_builtins.property
@@ -729,6 +735,10 @@ class PeerFrame(_message.Message):
     def abort(self) -> Global___PeerAbort: ...
     @_builtins.property
     def proposal(self) -> Global___PeerProposal: ...
+    @_builtins.property
+    def ping(self) -> Global___PeerPing: ...
+    @_builtins.property
+    def pong(self) -> Global___PeerPong: ...
     def __init__(
         self,
         *,
@@ -736,12 +746,14 @@ class PeerFrame(_message.Message):
         data: Global___PeerData | None = ...,
         abort: Global___PeerAbort | None = ...,
         proposal: Global___PeerProposal | None = ...,
+        ping: Global___PeerPing | None = ...,
+        pong: Global___PeerPong | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "data", b"data", "hello", b"hello", "part", b"part", "proposal", b"proposal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "data", b"data", "hello", b"hello", "part", b"part", "ping", b"ping", "pong", b"pong", "proposal", b"proposal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "data", b"data", "hello", b"hello", "part", b"part", "proposal", b"proposal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "data", b"data", "hello", b"hello", "part", b"part", "ping", b"ping", "pong", b"pong", "proposal", b"proposal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["hello", "data", "abort", "proposal"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["hello", "data", "abort", "proposal", "ping", "pong"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -863,6 +875,50 @@ class ArrayHeader(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ArrayHeader: _TypeAlias = ArrayHeader  # noqa: Y015
+
+@_typing.final
+class PeerPing(_message.Message):
+    """Measures the link; answered at once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PADDING_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    padding: _builtins.bytes
+    """Zeros, to see how long so many bytes take."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        padding: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "padding", b"padding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerPing: _TypeAlias = PeerPing  # noqa: Y015
+
+@_typing.final
+class PeerPong(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerPong: _TypeAlias = PeerPong  # noqa: Y015
 
 @_typing.final
 class PeerAbort(_message.Message):
