@@ -13,7 +13,7 @@ from libs.cli.bench.machine import describe_machine
 from libs.cli.bench.measuring import Conditions, Measured
 from libs.cli.bench.workload import Workload
 from libs.cli.client.predictions import EvaluatorCost, Prediction
-from libs.cli.output import human_bytes, human_seconds
+from libs.cli.output import human_bytes
 from libs.core.ids import PARTIES
 
 Report = dict[str, Any]
@@ -28,8 +28,8 @@ def build_report(
     result; else it is the client's wait. `labels` come first.
     """
     predictions = measured.predictions
-    online = [slowest(p, "online_s") if shares_only else p.online_s for p in predictions]
-    offline = [slowest(p, "offline_s") for p in predictions]
+    online = [evaluators_s(p) if shares_only else p.online_s for p in predictions]
+    offline = list(map(offline_s, predictions))
     error = max(float(np.abs(p.logits - workload.expected).max()) for p in predictions)
     last = predictions[-1]
     sent, declared = sent_by_party(last), declared_by_party(workload, last)
@@ -46,7 +46,7 @@ def build_report(
         **with_median("opened_s", (p.opened_s for p in predictions)),
         **with_median("prepared_s", (p.prepared_s for p in predictions)),
         **with_median("client_online_s", (p.online_s for p in predictions)),
-        **with_median("evaluators_s", (slowest(p, "online_s") for p in predictions)),
+        **with_median("evaluators_s", map(evaluators_s, predictions)),
         **with_median("total_cold_s", (p.latency_s for p in predictions)),
         "rounds": max(cost.rounds for p in predictions for cost in p.evaluators),
         "declared_rounds": workload.plan.cost(workload.batch).rounds,
@@ -70,9 +70,14 @@ def with_median(name: str, seconds: Iterable[float]) -> dict[str, Any]:
     return {name: values, f"{name.removesuffix('_s')}_median_s": round(median(values), 6)}
 
 
-def slowest(prediction: Prediction, field: str) -> float:
-    """The larger of what the two evaluators report."""
-    return max(getattr(cost, field) for cost in prediction.evaluators)
+def evaluators_s(prediction: Prediction) -> float:
+    """From the masked input to its share of the result, at the slower evaluator."""
+    return max(cost.online_s for cost in prediction.evaluators)
+
+
+def offline_s(prediction: Prediction) -> float:
+    """Dealing and preparing, until the slower evaluator had its material."""
+    return max(cost.offline_s for cost in prediction.evaluators)
 
 
 def roles_of(prediction: Prediction) -> dict[str, int]:
@@ -124,7 +129,7 @@ def report_rows(report: Report) -> list[tuple[str, str]]:
     agree = "as declared" if report["costs_as_declared"] else f"DECLARED {report['declared_rounds']}"
     return [
         *((text, human_times(report[f"{key}_s"])) for text, key in times),
-        ("in clear, with torch on 2 threads", f"{human_seconds(report['plaintext_s'])}"),
+        ("in clear, with torch on 2 threads", precise_seconds(report["plaintext_s"])),
         ("online, compared to that", f"{report['ratio_to_plaintext']:.1f} times"),
         ("rounds and bytes", f"{report['rounds']} rounds, {agree}"),
         ("an evaluator sends online", human_bytes(max(sent["online"].values()))),
@@ -138,6 +143,11 @@ def report_rows(report: Report) -> list[tuple[str, str]]:
 def human_times(seconds: list[float]) -> str:
     """Median and range."""
     if len(seconds) == 1:
-        return human_seconds(seconds[0])
-    low, high = human_seconds(min(seconds)), human_seconds(max(seconds))
-    return f"{human_seconds(median(seconds))}  ({low} to {high})"
+        return precise_seconds(seconds[0])
+    low, high = precise_seconds(min(seconds)), precise_seconds(max(seconds))
+    return f"{precise_seconds(median(seconds))}  ({low} to {high})"
+
+
+def precise_seconds(seconds: float) -> str:
+    """0.01234 -> '12.3 ms', 0.000123 -> '0.123 ms', 2.345 -> '2.35 s'."""
+    return f"{seconds:#.3g} s" if seconds >= 1 else f"{seconds * 1000:#.3g} ms"

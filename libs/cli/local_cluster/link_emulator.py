@@ -189,17 +189,19 @@ async def emulate(settings: EmulatorSettings) -> None:
         await stopped.wait()
 
 
+def _exact_loop() -> asyncio.AbstractEventLoop:
+    """select() waits to the microsecond, where epoll rounds every delay up to the millisecond."""
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+
 def main(arguments: Sequence[str]) -> int:
     """`--config FILE`; the exit status."""
     parser = argparse.ArgumentParser(prog="link_emulator", description="Slow links between local processes.")
     parser.add_argument("--config", type=Path, required=True, help="settings file (TOML)")
     try:
         settings = load_settings(EmulatorSettings, parser.parse_args(arguments).config)
-        # select() waits to the microsecond where epoll rounds up to the millisecond, at every hop.
-        with asyncio.Runner(
-            loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())
-        ) as run:
-            run.run(emulate(settings))
+        with asyncio.Runner(loop_factory=_exact_loop) as runner:
+            runner.run(emulate(settings))
     except (TrefoilError, OSError) as error:
         sys.stderr.write(f"link_emulator: {error}\n")
         return 1
