@@ -26,7 +26,7 @@ def inference(
     ] = None,
     channels: Annotated[int, typer.Option(min=1, max=16, help="Channels of an image.")] = 1,
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Images per question.")] = 1,
-    repeat: RepeatOption = 20,
+    repeat: RepeatOption = 5,
     warm_up: WarmUpOption = 3,
     threads: ThreadsOption = 1,
     latency_ms: LatencyOption = 0.0,
