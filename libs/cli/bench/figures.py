@@ -150,4 +150,4 @@ def human_times(seconds: list[float]) -> str:
 
 def precise_seconds(seconds: float) -> str:
     """0.01234 -> '12.3 ms', 0.000123 -> '0.123 ms', 2.345 -> '2.35 s'."""
-    return f"{seconds:#.3g} s" if seconds >= 1 else f"{seconds * 1000:#.3g} ms"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"

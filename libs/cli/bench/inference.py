@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +15,13 @@ from libs.cli.bench.options import (
     WarmUpOption,
 )
 from libs.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from libs.cli.bench.figures import Report
+    from libs.cli.bench.workload import Workload
+
+_LISTED = 12
+"""Layers in the terminal's table; the page has them all."""
 
 
 def inference(
@@ -31,6 +39,10 @@ def inference(
     threads: ThreadsOption = 1,
     latency_ms: LatencyOption = 0.0,
     bandwidth_mbps: BandwidthOption = None,
+    report: Annotated[bool, typer.Option("--report", help="Draw where time and bytes go, by layer.")] = False,
+    report_to: Annotated[
+        Path | None, typer.Option(help="Folder of the report.", show_default="runs/bench")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Encrypted predictions of made-up images: a client, a coordinator and three parties over mTLS.
@@ -51,6 +63,25 @@ def inference(
     workload = network_workload(model, size=pixels, channels=channels, batch=batch)
     measured = measure(workload, conditions, remarks())
     labels = {"model": model, "size": pixels, "channels": channels, "batch": batch}
-    report = build_report(workload, measured, conditions, shares_only=False, **labels)
+    figures = build_report(workload, measured, conditions, shares_only=False, **labels)
     title = f"{model}, {batch} x {channels} x {pixels} x {pixels}"
-    show(report, title=title, as_json=as_json)
+    show(figures, title=title, as_json=as_json)
+    if report or report_to is not None:
+        _report(workload, figures, folder=report_to or Path("runs/bench"), title=title, threads=threads)
+
+
+def _report(workload: Workload, figures: Report, *, folder: Path, title: str, threads: int) -> None:
+    """Profile the same work in this process, print the layers that take longest, and write the page."""
+    from libs.cli.bench.layers import COLUMNS, by_layer, costliest, in_all, layer_rows
+    from libs.cli.bench.page import write_report
+    from libs.cli.bench.profile import profile
+    from libs.cli.output import make_table, remarks
+
+    console = remarks()
+    console.print("Profiling the three programs, step by step", style="dim")
+    steps = profile(workload, threads=threads)
+    layers = by_layer(steps)
+    rows = layer_rows([*costliest(layers, count=_LISTED), in_all(layers, name="in all")])
+    console.print(make_table(COLUMNS, rows, title="What each party computes, by layer"))
+    page = write_report(folder, figures, steps, title=title)
+    console.print(f"The report is in {page}")
