@@ -50,4 +50,6 @@ def _bars(axes: Axes, parts: dict[str, list[float]], colours: Sequence[str], lab
     for (name, widths), colour in zip(parts.items(), colours, strict=False):
         axes.barh(range(len(widths)), widths, left=left, color=colour, label=name or None, height=0.7)
         left = [a + b for a, b in zip(left, widths, strict=True)]
+    axes.set_xlim(0, max(left) * 1.05 or 1)
+    axes.margins(y=0.01)
     axes.set_xlabel(label)

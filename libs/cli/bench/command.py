@@ -6,6 +6,7 @@ import typer
 
 from libs.cli.bench.inference import inference
 from libs.cli.bench.matmul import matmul
+from libs.cli.bench.primitives import primitives
 from libs.cli.bench.relu import relu
 
 app = typer.Typer(
@@ -16,3 +17,4 @@ app = typer.Typer(
 app.command()(inference)
 app.command()(relu)
 app.command()(matmul)
+app.command()(primitives)

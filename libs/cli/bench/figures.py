@@ -49,7 +49,7 @@ def build_report(
         **with_median("evaluators_s", map(evaluators_s, predictions)),
         **with_median("total_cold_s", (p.latency_s for p in predictions)),
         "rounds": max(cost.rounds for p in predictions for cost in p.evaluators),
-        "declared_rounds": workload.plan.cost(workload.batch).rounds,
+        "declared_rounds": workload.declared.rounds,
         "roles": roles_of(last),
         "bytes_sent_by_party": sent,
         "declared_bytes": declared,
@@ -94,13 +94,13 @@ def sent_by_party(prediction: Prediction) -> dict[str, dict[str, int]]:
 
 def declared_by_party(workload: Workload, prediction: Prediction) -> dict[str, dict[str, int]]:
     """The same as the plan declares it."""
-    cost = workload.plan.cost(workload.batch)
+    cost = workload.declared
     return _by_party(prediction, dealt=cost.dealt_bytes, online=lambda _: cost.online_bytes_each_way)
 
 
 def costs_as_declared(workload: Workload, prediction: Prediction) -> bool:
     """Whether rounds and bytes of one question are exactly what the plan declares."""
-    rounds = workload.plan.cost(workload.batch).rounds
+    rounds = workload.declared.rounds
     return sent_by_party(prediction) == declared_by_party(workload, prediction) and all(
         cost.rounds == rounds for cost in prediction.evaluators
     )

@@ -136,6 +136,26 @@ def matmul_workload(m: int, n: int, k: int, *, ring: Ring) -> Workload:
     )
 
 
+def rounds_workload(rounds: int) -> Workload:
+    """One value, turned into shares and opened `rounds` times over: messages, and next to no work."""
+    ring = Ring.RING_32
+    steps = _Steps(ring, (ParameterSpec("weight", (1, 1), WEIGHT, 0),))
+    value = steps.add(s.Input(name="x", inputs=(), output=0, shape=(1, 1, 1), scale=ACTIVATION))
+    for number in range(rounds):
+        value = steps.opened(value, f"round{number}")
+    flat = steps.add(s.Flatten(name="flat", inputs=(value,), output=steps.next))
+    steps.add(s.Linear(name="once", inputs=(flat,), output=steps.next, weight=0, bias=None))
+    inputs = np.full((1, 1, 1, 1), 0.5, np.float32)
+    return Workload(
+        name="rounds",
+        plan=steps.plan(),
+        parameters=FixedPoint(ring, WEIGHT).encode([1.0]),
+        inputs=inputs,
+        expected=inputs.reshape(1, 1).astype(np.float64),
+        plaintext=inputs.copy,
+    )
+
+
 def _image_shape(elements: int) -> tuple[int, int, int]:
     """(C, H, W) with that many elements and sides that a plan allows."""
     width = _largest_divisor(elements)

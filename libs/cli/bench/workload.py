@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from libs.mpc.ring import RingArray
+from libs.secure_nn.cost import PlanCost
 from libs.secure_nn.plan import Plan
 
 
@@ -31,3 +32,8 @@ class Workload:
     def batch(self) -> int:
         """Images, or rows, of one question."""
         return len(self.inputs)
+
+    @property
+    def declared(self) -> PlanCost:
+        """What the plan says that one question costs."""
+        return self.plan.cost(self.batch)
