@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from html import escape
 from importlib import resources
 from typing import Any
 
@@ -41,7 +42,7 @@ def to_svg(figure: Figure, description: str) -> str:
     svg = svg[svg.index("<svg") :]
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
-    opening = f'<svg role="img" aria-label="{description}" '
+    opening = f'<svg role="img" aria-label="{escape(description)}" '
     return svg.replace("<svg ", opening, 1)
 
 
