@@ -3,6 +3,7 @@
 ROOT/keys/                    the development CA and what issues tokens; nobody else's folder has these
 ROOT/<service>/settings.toml  keys/ log.jsonl and what the service stores
 ROOT/client-<name>/           profile.toml keys/ with tokens
+ROOT/links/                   settings and log of the link emulator, if there is one
 """
 
 from __future__ import annotations
@@ -71,26 +72,32 @@ def write_settings(
     hospitals: Sequence[str],
     addresses: Mapping[str, str],
     *,
+    reached_at: Mapping[str, str],
     cells: int = 1,
     record_received: bool,
     overrides: Mapping[str, Settings],
 ) -> None:
-    """Write every service's settings.toml. `overrides`: service name -> keys to set on top (tests use it)."""
-    groups = [
-        [addresses[replica_name(index, cell)] for index in range(len(PARTY_NAMES))] for cell in range(cells)
-    ]
+    """Write every service's settings.toml. `addresses`: where each listens; `reached_at`: where the others
+    find it. `overrides`: service name -> keys to set on top (bench and tests use it).
+    """
+    groups = [[replica_name(index, cell) for index in range(len(PARTY_NAMES))] for cell in range(cells)]
+    found = [[reached_at[name] for name in group] for group in groups]
     settings: dict[str, Settings] = {
-        COORDINATOR: coordinator_settings(listen=addresses[COORDINATOR], parties=groups[0], cells=groups[1:])
+        COORDINATOR: coordinator_settings(listen=addresses[COORDINATOR], parties=found[0], cells=found[1:])
     }
     for cell, group in enumerate(groups):
-        for index, listen in enumerate(group):
-            settings[replica_name(index, cell)] = party_settings(
-                index=index, listen=listen, parties=group, cell=cell, home=groups[0][index] if cell else ""
+        for index, name in enumerate(group):
+            settings[name] = party_settings(
+                index=index,
+                listen=addresses[name],
+                parties=found[cell],
+                cell=cell,
+                home=found[0][index] if cell else "",
             )
     for hospital in hospitals:
         name = f"hospital-{hospital}"
         settings[name] = hospital_settings(
-            name=hospital, listen=addresses[name], coordinator=addresses[COORDINATOR]
+            name=hospital, listen=addresses[name], coordinator=reached_at[COORDINATOR]
         )
         (root / name / "data").mkdir(exist_ok=True)
     for name, values in settings.items():
@@ -130,15 +137,15 @@ def _write_token(keys: Path, issuer: str, path: Path, subject: str, role: Role) 
     path.write_text(token)
 
 
-def write_profiles(root: Path, hospitals: Sequence[str], addresses: Mapping[str, str]) -> None:
+def write_profiles(root: Path, hospitals: Sequence[str], reached_at: Mapping[str, str]) -> None:
     """The profile of every client."""
     tls = {"certificate": "keys/tls.crt", "key": "keys/tls.key", "ca": "keys/ca.crt"}
     for client in ("scientist", "clinic"):
-        coordinator = {"address": addresses[COORDINATOR], "token": "keys/federation.token"}
+        coordinator = {"address": reached_at[COORDINATOR], "token": "keys/federation.token"}
         profile = {"tls": tls, "coordinator": coordinator}
         (root / f"client-{client}" / "profile.toml").write_text(to_toml(profile))
     for name in hospitals:
-        node = {"name": name, "address": addresses[f"hospital-{name}"], "token": "keys/hospital.token"}
+        node = {"name": name, "address": reached_at[f"hospital-{name}"], "token": "keys/hospital.token"}
         (root / f"client-staff-{name}" / "profile.toml").write_text(to_toml({"tls": tls, "hospital": node}))
 
 
