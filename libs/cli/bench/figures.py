@@ -59,6 +59,8 @@ def build_report(
         "bytes_sent_by_client": last.bytes_sent,
         "costs_as_declared": all(costs_as_declared(workload, p) for p in predictions),
         "peak_memory_bytes_by_party": {str(i): peak for i, peak in measured.peak_memory_bytes.items()},
+        "memory_growth_bytes_by_party": {str(i): n for i, n in measured.memory_growth_bytes.items()},
+        "drift": drift(online),
         "max_abs_error": error,
         "max_abs_logit": float(np.abs(workload.expected).max()),
         "plaintext_s": median(measured.plaintext_s),
@@ -72,6 +74,12 @@ def with_median(name: str, seconds: Iterable[float]) -> dict[str, Any]:
     values = [round(value, 6) for value in seconds]
     middle = round(median(values), 6) if values else None
     return {name: values, f"{name.removesuffix('_s')}_median_s": middle}
+
+
+def drift(seconds: list[float]) -> float | None:
+    """The last tenth's median over the first tenth's; None for fewer than twenty questions."""
+    tenth = len(seconds) // 10
+    return round(median(seconds[-tenth:]) / median(seconds[:tenth]), 3) if tenth >= 2 else None
 
 
 def evaluators_s(prediction: Prediction) -> float:

@@ -49,6 +49,8 @@ class Measured:
     cold_s: list[float]
     """Whole questions that were dealt while the client waited."""
     peak_memory_bytes: dict[int, int | None]
+    memory_growth_bytes: dict[int, int | None]
+    """What each party holds after the last question beyond what it held before the first timed one."""
     plaintext_s: list[float]
 
 
@@ -75,17 +77,21 @@ async def _measure(
             scientist, name=f"bench {workload.name}", plan=workload.plan, parameters=workload.parameters
         )
         console.print(f"Asking {conditions.warm_up} + {conditions.repeat} times", style="dim")
-        asked = []
+        asked: list[Prediction] = []
+        before: dict[int, int | None] = {}
         for number in range(conditions.warm_up + conditions.repeat):
             if conditions.pool and number >= conditions.warm_up:
                 await _wait_for_material(scientist, model.model_id, workload, conditions)
+            if number == conditions.warm_up:
+                before = _resident(cluster)
             asked.append(await predict(scientist, model_id=model.model_id, images=workload.inputs))
     timed = asked[conditions.warm_up :]
-    peaks = {index: peak_memory_bytes(cluster.process(name).pid) for index, name in enumerate(PARTY_NAMES)}
+    after = _resident(cluster)
     return Measured(
         predictions=timed,
         cold_s=[p.latency_s for p in (asked if conditions.pool else timed) if not p.dealt_ahead],
-        peak_memory_bytes=peaks,
+        peak_memory_bytes=_memory(cluster, "VmHWM"),
+        memory_growth_bytes={party: _growth(before[party], now) for party, now in after.items()},
         plaintext_s=await asyncio.to_thread(time_plaintext, workload.plaintext),
     )
 
@@ -135,11 +141,24 @@ def time_plaintext(work: Callable[[], Any]) -> list[float]:
     return times[_PLAINTEXT_WARM_UP:]
 
 
-def peak_memory_bytes(pid: int) -> int | None:
-    """The most that a process ever had resident (VmHWM). None where the kernel does not tell."""
+def _growth(before: int | None, after: int | None) -> int | None:
+    return None if before is None or after is None else after - before
+
+
+def _resident(cluster: LocalCluster) -> dict[int, int | None]:
+    return _memory(cluster, "VmRSS")
+
+
+def _memory(cluster: LocalCluster, field: str) -> dict[int, int | None]:
+    pids = {index: cluster.process(name).pid for index, name in enumerate(PARTY_NAMES)}
+    return {index: memory_bytes(pid, field) for index, pid in pids.items()}
+
+
+def memory_bytes(pid: int, field: str) -> int | None:
+    """What a process has resident (VmRSS), or had at most (VmHWM). None where the kernel does not tell."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return None
-    peak = next((line.split() for line in status.splitlines() if line.startswith("VmHWM:")), None)
-    return None if peak is None else int(peak[1]) * 1024
+    line = next((line.split() for line in status.splitlines() if line.startswith(f"{field}:")), None)
+    return None if line is None else int(line[1]) * 1024

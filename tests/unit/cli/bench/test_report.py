@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from libs.cli.bench.figures import build_report, human_times, precise_seconds, report_rows, with_median
+from libs.cli.bench.figures import build_report, drift, human_times, precise_seconds, report_rows, with_median
 from libs.cli.bench.layers import COLUMNS, by_layer, costliest, in_all, layer_rows, profile_json
 from libs.cli.bench.measuring import Conditions, Measured
 from libs.cli.bench.operations import relu_workload
@@ -59,6 +59,7 @@ def _prediction(workload: Workload, *, dealer: int, online_s: float) -> Predicti
             online_s=online_s / 2 + place / 1000,
             offline_bytes=cost.dealt_bytes if place == 2 else 0,
             offline_s=0.01 * place,
+            dealt_ahead=False,
         )
         for place in (1, 2)
     )
@@ -78,12 +79,24 @@ def _prediction(workload: Workload, *, dealer: int, online_s: float) -> Predicti
 
 def _measured(workload: Workload) -> Measured:
     predictions = [_prediction(workload, dealer=turn, online_s=0.5 + turn / 10) for turn in (1, 2)]
-    return Measured(predictions, {0: 5, 1: 7, 2: None}, [0.1, 0.3, 0.2])
+    return Measured(
+        predictions=predictions,
+        cold_s=[p.latency_s for p in predictions],
+        peak_memory_bytes={0: 5, 1: 7, 2: None},
+        memory_growth_bytes={0: 0, 1: 1, 2: None},
+        plaintext_s=[0.1, 0.3, 0.2],
+    )
 
 
 def _report(workload: Workload, **changes: Any) -> dict[str, Any]:
     measured = replace(_measured(workload), **changes)
     return build_report(workload, measured, CONDITIONS, shares_only=False, elements=24)
+
+
+def test_drift_compares_the_last_tenth_with_the_first() -> None:
+    assert drift([1.0] * 19) is None
+    assert drift([1.0] * 90 + [1.5] * 10) == 1.5
+    assert drift([2.0] * 10 + [1.0] * 90) == 0.5
 
 
 def test_the_report_has_its_keys_and_is_json(workload: Workload) -> None:
