@@ -11,7 +11,7 @@ from pathlib import Path
 
 from libs.core.errors import TrefoilError
 from libs.core.ids import PartyId
-from libs.mpc.kernels.fused import warm_up
+from libs.mpc.kernels.warm_up import warm_up
 from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
 from libs.rpc.identity import Identity
 from libs.rpc.server import RpcServer

@@ -55,7 +55,7 @@ def _lower_block(m, low, hot, plane, bits):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _transpose_bits(groups):  # type: ignore[no-untyped-def]
+def transpose_bits(groups):  # type: ignore[no-untyped-def]
     """Each word as an 8 x 8 matrix of bits, transposed in place: 8 values' bytes <-> 8 bit planes' bytes."""
     for i in range(groups.size):
         x = groups[i]
@@ -113,7 +113,7 @@ def compare_blocks(m: RingArray, onehot: U16, masks: U16, *, low: int, blocks: i
     bits[:n] ^= masks.astype(np.uint8)
     # The bottom block's "equal" and the masks' other bits lie in planes that are not sent.
     groups = bits.view(np.uint64)
-    _transpose_bits(groups)
+    transpose_bits(groups)
     return np.ascontiguousarray(bits.reshape(-1, 8).T[: 2 * top]), negative
 
 
@@ -126,7 +126,7 @@ def join_blocks(
     groups = np.zeros((opened.shape[1], 8), dtype=np.uint8)
     groups[:, : tables.opened] = opened.T
     pattern = groups.reshape(-1)
-    _transpose_bits(pattern.view(np.uint64))
+    transpose_bits(pattern.view(np.uint64))
     out = np.empty(len(top), dtype=np.uint8)
     coefficients, constant = tables.coefficients.astype(np.uint32), tables.constant.astype(np.uint32) ^ 1
     width = np.uint32(tables.opened)
@@ -156,7 +156,7 @@ def select(
 
 
 def warm_up() -> None:
-    """Compile every kernel for every type it meets. Seconds the first time, milliseconds after."""
+    """Compile every kernel for every type it meets."""
     for ring in Ring:
         values = ring.zeros((9,))
         masks = np.zeros(9, dtype=np.uint16)
