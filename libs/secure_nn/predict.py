@@ -149,7 +149,9 @@ def _deal_step(
         masks.store(step, l1 + l2)
     elif isinstance(step, s.WeightedStep):
         (x,) = masks.inputs(step)
-        masked_linear.deal_linear(tape, step.name, x, model.masks[step.weight], product_of(step), ring)
+        masked_linear.deal_linear(
+            tape, step.name, x, model.masks[step.weight], product_of(step, model.device), ring
+        )
     elif isinstance(step, s.Open):
         masks.store(step, masked_open.deal_open(tape, step.name, (batch, *output.shape), ring))
     elif isinstance(step, s.Relu):
@@ -216,7 +218,13 @@ def _prepare_step(
     if isinstance(step, s.WeightedStep):
         bias = None if step.bias is None else broadcast_bias(step, model.shares[step.bias])
         material.of_step[step.name] = masked_linear.prepare_linear(
-            tape, step.name, masks.inputs(step)[0], model.masked[step.weight], bias, product_of(step), ring
+            tape,
+            step.name,
+            masks.inputs(step)[0],
+            model.masked[step.weight],
+            bias,
+            product_of(step, model.device),
+            ring,
         )
     elif isinstance(step, s.Open):
         mask = masked_open.prepare_open(tape, step.name, (batch, *output.shape), ring)
@@ -287,7 +295,9 @@ def _evaluate_step(
     inputs = values.inputs(step)
     ready = material.of_step.pop(step.name, None)
     if isinstance(step, s.WeightedStep):
-        return masked_linear.linear(inputs[0], model.shares[step.weight], ready, product_of(step))
+        return masked_linear.linear(
+            inputs[0], model.shares[step.weight], ready, product_of(step, model.device)
+        )
     if isinstance(step, s.Open):
         return (yield from masked_open.open_masked(evaluator, step.name, inputs[0], ready))
     if isinstance(step, s.Relu):

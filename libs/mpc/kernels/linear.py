@@ -1,27 +1,25 @@
-"""Matrix products and convolutions modulo 2^k, in torch's wrapping integer arithmetic.
+"""Matrix products and convolutions modulo 2^k: picks the fastest exact way for a size and a device.
 
-int32 and int64 overflow in torch exactly as the ring does: two's complement addition and
-multiplication are those of Z_2^k. Arrays cross from and to numpy without a copy.
+`conv2d_plain` and `linear_plain` are torch's wrapping integer arithmetic, two's complement like Z_2^k: the
+oracle of all others, and the fastest for small products. Measurements are in libs/mpc/README.md.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
+from libs.mpc.kernels import byte_product, columns, limbs
+from libs.mpc.kernels.device import Device
+from libs.mpc.kernels.shapes import ConvolutionShape
 from libs.mpc.ring import RingArray
 
-
-@dataclass(frozen=True)
-class ConvolutionShape:
-    """Stride, padding and dilation as (rows, columns), and the number of groups."""
-
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
+SMALL_PRODUCTS = 1 << 19
+"""Multiplications below which preparing digits costs more than it saves."""
+SMALL_GROUP = 8
+"""Channels a group of a convolution needs before unfolding it pays."""
+SMALL_BATCH = 8
+"""Rows below which a matrix product is bound by reading its weights."""
 
 
 def _tensor(array: RingArray) -> torch.Tensor:
@@ -33,8 +31,32 @@ def _array(tensor: torch.Tensor, like: RingArray) -> RingArray:
     return tensor.contiguous().numpy().view(like.dtype)
 
 
-def conv2d(x: RingArray, weight: RingArray, shape: ConvolutionShape) -> RingArray:
+def conv2d(
+    x: RingArray, weight: RingArray, shape: ConvolutionShape, *, device: Device = Device.CPU
+) -> RingArray:
     """x (N, C, H, W) * weight (O, C/groups, kh, kw) -> (N, O, H', W'), modulo 2^k."""
+    if device is Device.CUDA:
+        return limbs.conv2d(x, weight, shape, device="cuda")
+    size = shape.output(weight.shape[2:], x.shape[2:])
+    small = len(x) * weight.size * size[0] * size[1] < SMALL_PRODUCTS
+    wide = weight.itemsize == 8
+    if (shape.groups > 1 and weight.shape[1] < SMALL_GROUP) or (small and wide):
+        return columns.convolve_directly(
+            x,
+            weight,
+            stride=shape.stride,
+            padding=shape.padding,
+            dilation=shape.dilation,
+            groups=shape.groups,
+            size=size,
+        )
+    if not small and byte_product.is_exact():
+        return byte_product.conv2d(x, weight, shape)
+    return limbs.conv2d(x, weight, shape, device="cpu") if wide else conv2d_plain(x, weight, shape)
+
+
+def conv2d_plain(x: RingArray, weight: RingArray, shape: ConvolutionShape) -> RingArray:
+    """`conv2d` in torch's integers."""
     product = torch.nn.functional.conv2d(
         _tensor(x),
         _tensor(_spread(weight, shape.dilation)),
@@ -49,13 +71,23 @@ def _spread(weight: RingArray, dilation: tuple[int, int]) -> RingArray:
     """The kernel with zeros between its taps: torch has no dilated convolution of integers."""
     if dilation == (1, 1):
         return weight
-    (down, right), (rows, columns) = dilation, weight.shape[2:]
-    size = (*weight.shape[:2], down * (rows - 1) + 1, right * (columns - 1) + 1)
+    (down, right), (rows, columns_) = dilation, weight.shape[2:]
+    size = (*weight.shape[:2], down * (rows - 1) + 1, right * (columns_ - 1) + 1)
     spread = np.zeros(size, dtype=weight.dtype)
     spread[:, :, ::down, ::right] = weight
     return spread
 
 
-def linear(x: RingArray, weight: RingArray) -> RingArray:
+def linear(x: RingArray, weight: RingArray, *, device: Device = Device.CPU) -> RingArray:
     """x (N, F) * weight (O, F) -> (N, O), modulo 2^k."""
+    if device is Device.CUDA:
+        return limbs.matmul(x, weight, device="cuda")
+    small = len(x) * weight.size < SMALL_PRODUCTS or len(x) < SMALL_BATCH
+    if not small and weight.itemsize == 4 and byte_product.is_exact():
+        return byte_product.matmul(x, weight)
+    return linear_plain(x, weight)
+
+
+def linear_plain(x: RingArray, weight: RingArray) -> RingArray:
+    """`linear` in torch's integers."""
     return _array(_tensor(x) @ _tensor(weight).T, x)

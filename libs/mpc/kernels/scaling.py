@@ -38,7 +38,7 @@ def _rescale(m, dealt, offset, top, multiplier, shift, minus, lead, out):  # typ
         out[v] = lead * public - dealt[0, v] + wraps * dealt[1, v]
 
 
-def _offsets(ring: Ring, *, multiplier: int, shift: int) -> tuple[np.generic, np.generic, np.generic]:
+def offsets(ring: Ring, *, multiplier: int, shift: int) -> tuple[np.generic, np.generic, np.generic]:
     """2^(k-2), the same scaled, and k-1, as ring elements."""
     quarter = 1 << (ring.bits - 2)
     return (
@@ -51,7 +51,7 @@ def _offsets(ring: Ring, *, multiplier: int, shift: int) -> tuple[np.generic, np
 def rescale_public(m: RingArray, *, multiplier: int, shift: int) -> RingArray:
     """floor(m' q) - floor(2^(k-2) q), the first of `reference.rescale_public`."""
     ring, out = Ring.of(m), np.empty_like(m)
-    offset, minus, _ = _offsets(ring, multiplier=multiplier, shift=shift)
+    offset, minus, _ = offsets(ring, multiplier=multiplier, shift=shift)
     _scale_down(m, offset, np.uint64(multiplier), np.uint64(shift), minus, out)
     return out
 
@@ -68,7 +68,7 @@ def rescale_secret(r: RingArray, *, multiplier: int, shift: int) -> tuple[RingAr
 def rescale(m: RingArray, dealt: RingArray, *, multiplier: int, shift: int, lead: bool) -> RingArray:
     """This evaluator's share of z * multiplier / 2^shift, z = m - r. `dealt` (2, n)."""
     ring, out = Ring.of(m), np.empty_like(m)
-    offset, minus, top = _offsets(ring, multiplier=multiplier, shift=shift)
+    offset, minus, top = offsets(ring, multiplier=multiplier, shift=shift)
     scale = (np.uint64(multiplier), np.uint64(shift))
     _rescale(m, dealt, offset, top, *scale, minus, ring.constant(int(lead)), out)
     return out

@@ -13,8 +13,9 @@ import pytest
 from libs.core.errors import MaskReuse
 from libs.core.ids import PARTIES, PartyId
 from libs.mpc.cost import Cost, declared_cost
-from libs.mpc.kernels.linear import ConvolutionShape, conv2d
+from libs.mpc.kernels.linear import conv2d
 from libs.mpc.kernels.linear import linear as dense
+from libs.mpc.kernels.shapes import ConvolutionShape
 from libs.mpc.lockstep import Transcript, run_lockstep
 from libs.mpc.prg import MaskSource, PairKey, random_ring
 from libs.mpc.program import Program, Round
