@@ -150,7 +150,7 @@ def _deal_step(
     elif isinstance(step, s.WeightedStep):
         (x,) = masks.inputs(step)
         masked_linear.deal_linear(
-            tape, step.name, x, model.masks[step.weight], product_of(step, model.device), ring
+            tape, step.name, x, model.masks[step.weight], product_of(step, model.device, model.prepared), ring
         )
     elif isinstance(step, s.Open):
         masks.store(step, masked_open.deal_open(tape, step.name, (batch, *output.shape), ring))
@@ -223,7 +223,7 @@ def _prepare_step(
             masks.inputs(step)[0],
             model.masked[step.weight],
             bias,
-            product_of(step, model.device),
+            product_of(step, model.device, model.prepared),
             ring,
         )
     elif isinstance(step, s.Open):
@@ -296,7 +296,7 @@ def _evaluate_step(
     ready = material.of_step.pop(step.name, None)
     if isinstance(step, s.WeightedStep):
         return masked_linear.linear(
-            inputs[0], model.shares[step.weight], ready, product_of(step, model.device)
+            inputs[0], model.shares[step.weight], ready, product_of(step, model.device, model.prepared)
         )
     if isinstance(step, s.Open):
         return (yield from masked_open.open_masked(evaluator, step.name, inputs[0], ready))

@@ -9,10 +9,11 @@ other masks from those keys.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from libs.core.errors import InvalidInput
 from libs.core.ids import PartyId
+from libs.mpc.kernels.byte_product import PreparedWeights
 from libs.mpc.kernels.device import Device
 from libs.mpc.prg import MaskSource
 from libs.mpc.program import Program
@@ -31,6 +32,8 @@ class DealerModel:
     masks: tuple[RingArray, ...]
     device: Device = Device.CPU
     """Where this party multiplies."""
+    prepared: PreparedWeights = field(default_factory=PreparedWeights, compare=False)
+    """Of these very arrays."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,6 +44,8 @@ class EvaluatorModel:
     shares: tuple[RingArray, ...]
     device: Device = Device.CPU
     """Where this party multiplies."""
+    prepared: PreparedWeights = field(default_factory=PreparedWeights, compare=False)
+    """Of these very arrays."""
 
 
 def _cut(plan: Plan, vector: RingArray) -> tuple[RingArray, ...]:

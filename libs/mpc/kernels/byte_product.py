@@ -24,6 +24,28 @@ _TILE_BYTES = 1 << 20
 """Unfolded columns at a time: they stay in a core's second-level cache."""
 
 
+class PreparedWeights:
+    """The digits of weights that are multiplied again and again, made at their first use.
+
+    Belongs to whoever owns the weights: they are known by their place in memory, and must outlive this.
+    """
+
+    __slots__ = ("_rows",)
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[int, tuple[int, ...], tuple[int, ...]], I8] = {}
+
+    def rows(self, weight: RingArray) -> I8:
+        """(O, L*K) for a weight (O, ...)."""
+        key = (weight.ctypes.data, weight.shape, weight.strides)
+        if key not in self._rows:
+            self._rows[key] = columns.split_rows(np.ascontiguousarray(weight).reshape(len(weight), -1))
+        return self._rows[key]
+
+    def __repr__(self) -> str:
+        return "PreparedWeights(<redacted>)"
+
+
 def _largest_inner(ring: Ring) -> int:
     return ((1 << 31) - 1) // (ring.element_bytes << 14)
 
@@ -39,36 +61,42 @@ def _parts(weights: I8, unfolded: I8, digits: int) -> I32:
     return array
 
 
-def matmul(x: RingArray, weight: RingArray) -> RingArray:
+def matmul(x: RingArray, weight: RingArray, prepared: PreparedWeights | None = None) -> RingArray:
     """x (N, F) times weight (O, F) transposed: (N, O)."""
+    prepared = prepared or PreparedWeights()
     ring, inner = Ring.of(x), weight.shape[1]
     out = ring.zeros((1, len(weight), 1, len(x)))
     step = _largest_inner(ring)
     for start in range(0, inner, step):
-        rows = columns.split_rows(np.ascontiguousarray(weight[:, start : start + step]))
+        rows = prepared.rows(weight[:, start : start + step])
         planes = columns.split_images(np.ascontiguousarray(x[:, start : start + step].T)[None, None], (0, 0))
         parts = _parts(rows, planes.reshape(-1, len(x)), ring.element_bytes)
         columns.gather(parts, out, image=0, row=0, rows=1, add=True)
     return np.ascontiguousarray(out[0, :, 0].T)
 
 
-def conv2d(x: RingArray, weight: RingArray, shape: ConvolutionShape) -> RingArray:
+def conv2d(
+    x: RingArray, weight: RingArray, shape: ConvolutionShape, prepared: PreparedWeights | None = None
+) -> RingArray:
     """x (N, C, H, W) * weight (O, C/groups, kh, kw) -> (N, O, H', W')."""
+    prepared = prepared or PreparedWeights()
     size = shape.output(weight.shape[2:], x.shape[2:])
     out = np.empty((len(x), len(weight), *size), dtype=x.dtype)
     inputs, outputs = weight.shape[1], len(weight) // shape.groups
     for g in range(shape.groups):
         mine = slice(g * outputs, (g + 1) * outputs)
-        _convolve(x[:, g * inputs : (g + 1) * inputs], weight[mine], shape, out[:, mine])
+        _convolve(x[:, g * inputs : (g + 1) * inputs], weight[mine], shape, prepared, out[:, mine])
     return out
 
 
-def _convolve(x: RingArray, weight: RingArray, shape: ConvolutionShape, out: RingArray) -> None:
+def _convolve(
+    x: RingArray, weight: RingArray, shape: ConvolutionShape, prepared: PreparedWeights, out: RingArray
+) -> None:
     ring, taps = Ring.of(x), weight.shape[2] * weight.shape[3]
     step = _largest_inner(ring) // taps
     for first in range(0, x.shape[1], step):
         cut = slice(first, first + step)
-        rows = columns.split_rows(np.ascontiguousarray(weight[:, cut]).reshape(len(weight), -1))
+        rows = prepared.rows(weight[:, cut])
         planes = columns.split_images(np.ascontiguousarray(x[:, cut]), shape.padding)
         for image, row, height, unfolded in _tiles(planes, shape, weight.shape[2:], out):
             parts = _parts(rows, unfolded, ring.element_bytes)

@@ -121,7 +121,7 @@ def windows(
     shape = (planes.shape[0], planes.shape[2], *kernel, planes.shape[1], *size)
     taps = (row * dilation[0], column * dilation[1])
     strides = (digit, c, *taps, n, row * stride[0], column * stride[1])
-    return np.lib.stride_tricks.as_strided(planes, shape, strides, writeable=False)
+    return np.lib.stride_tricks.as_strided(planes, shape, strides)
 
 
 def gather(parts: I32, out: RingArray, *, image: int, row: int, rows: int, add: bool) -> None:

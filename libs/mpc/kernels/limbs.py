@@ -3,8 +3,8 @@
 A ring element is a sum of signed digits, x = sum x_i 2^(bi) with |x_i| <= 2^(b-1). Modulo 2^k only x_i w_j
 with i + j < L = ceil(k/b) count, and those of one i + j = s are one matrix product, its inner dimension
 (s+1) K: the weights' digits side by side in rising order times the columns' digits stacked in falling order,
-a prefix of the one and a suffix of the other. float64 adds integers exactly, in any order, while every partial
-sum stays below 2^53, and |sum| <= (s+1) K 4^(b-1): b follows from K, and a larger K is cut.
+a prefix of the one and a suffix of the other. float64 adds integers exactly, in any order, while every
+partial sum stays below 2^53, and |sum| <= (s+1) K 4^(b-1): b follows from K, and a larger K is cut.
 
 A convolution is such a product of unfolded columns. cuDNN's own float64 convolution is not used: it may
 choose Winograd or Fourier algorithms, whose intermediate fractions are rounded.

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from libs.mpc.kernels import byte_product, columns, limbs
+from libs.mpc.kernels.byte_product import PreparedWeights
 from libs.mpc.kernels.device import Device
 from libs.mpc.kernels.shapes import ConvolutionShape
 from libs.mpc.ring import RingArray
@@ -32,7 +33,12 @@ def _array(tensor: torch.Tensor, like: RingArray) -> RingArray:
 
 
 def conv2d(
-    x: RingArray, weight: RingArray, shape: ConvolutionShape, *, device: Device = Device.CPU
+    x: RingArray,
+    weight: RingArray,
+    shape: ConvolutionShape,
+    *,
+    device: Device = Device.CPU,
+    prepared: PreparedWeights | None = None,
 ) -> RingArray:
     """x (N, C, H, W) * weight (O, C/groups, kh, kw) -> (N, O, H', W'), modulo 2^k."""
     if device is Device.CUDA:
@@ -51,7 +57,7 @@ def conv2d(
             size=size,
         )
     if not small and byte_product.is_exact():
-        return byte_product.conv2d(x, weight, shape)
+        return byte_product.conv2d(x, weight, shape, prepared)
     return limbs.conv2d(x, weight, shape, device="cpu") if wide else conv2d_plain(x, weight, shape)
 
 
@@ -78,13 +84,19 @@ def _spread(weight: RingArray, dilation: tuple[int, int]) -> RingArray:
     return spread
 
 
-def linear(x: RingArray, weight: RingArray, *, device: Device = Device.CPU) -> RingArray:
+def linear(
+    x: RingArray,
+    weight: RingArray,
+    *,
+    device: Device = Device.CPU,
+    prepared: PreparedWeights | None = None,
+) -> RingArray:
     """x (N, F) * weight (O, F) -> (N, O), modulo 2^k."""
     if device is Device.CUDA:
         return limbs.matmul(x, weight, device="cuda")
     small = len(x) * weight.size < SMALL_PRODUCTS or len(x) < SMALL_BATCH
     if not small and weight.itemsize == 4 and byte_product.is_exact():
-        return byte_product.matmul(x, weight)
+        return byte_product.matmul(x, weight, prepared)
     return linear_plain(x, weight)
 
 

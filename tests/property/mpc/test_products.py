@@ -107,6 +107,18 @@ def test_matrix_products_agree(seed: int, dtype: Any, n: int, inner: int, output
         assert (got == want).all(), name
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_prepared_weights_are_told_apart_and_used_again(dtype: Any) -> None:
+    rng, prepared = np.random.default_rng(3), byte_product.PreparedWeights()
+    weights = draw(rng, (4, 6, 6, 3, 3), dtype)
+    x, shape = draw(rng, (1, 12, 9, 9), dtype), ConvolutionShape(groups=2)
+    for weight in (weights[0], weights[1], weights[0], weights[1, :4]):
+        want = linear.conv2d_plain(x, weight, shape)
+        if byte_product.is_exact():
+            assert (byte_product.conv2d(x, weight, shape, prepared) == want).all()
+    assert str(int(weights[0, 0, 0, 0, 0])) not in repr(prepared)
+
+
 @pytest.mark.parametrize("ring_bits", [32, 64])
 @pytest.mark.parametrize("inner", [1, 9, 576, 4608, 25_088, 1 << 20, 1 << 30])
 def test_no_sum_of_digits_can_be_rounded(ring_bits: int, inner: int) -> None:
