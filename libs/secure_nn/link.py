@@ -22,8 +22,8 @@ class _Compute:
 
 
 _COMPUTE = {
-    Comparison.NARROW: _Compute(online_s=12e-9, offline_s=30e-9),
-    Comparison.WIDE: _Compute(online_s=12e-9, offline_s=60e-9),
+    Comparison.NARROW: _Compute(online_s=10e-9, offline_s=25e-9),
+    Comparison.WIDE: _Compute(online_s=16e-9, offline_s=95e-9),
 }
 
 

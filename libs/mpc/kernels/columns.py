@@ -91,6 +91,17 @@ def _direct(x, weight, stride, dilation, groups, out):  # type: ignore[no-untype
                                     target[v] += factor * source[v * stride[1]]
 
 
+@_compiled
+def _dots(weight, rows, out):  # type: ignore[no-untyped-def]
+    for o in range(weight.shape[0]):
+        line = weight[o]
+        for p in range(rows.shape[0]):
+            other, total = rows[p], line.dtype.type(0)
+            for k in range(line.size):
+                total += line.dtype.type(line[k] * other[k])
+            out[o, p] = total
+
+
 def _bias(ring: Ring) -> Any:
     return ring.constant(int.from_bytes(b"\x80" * ring.element_bytes, "little"))
 
@@ -113,10 +124,29 @@ def split_images(x: RingArray, padding: Pair) -> I8:
     return out
 
 
+def multiply_rows(weight: RingArray, rows: RingArray) -> RingArray:
+    """weight (O, K) times rows (P, K) transposed: (O, P). For a few rows: each weight is read once."""
+    out = np.empty((len(weight), len(rows)), dtype=weight.dtype)
+    _dots(np.ascontiguousarray(weight), np.ascontiguousarray(rows), out)
+    return out
+
+
+def convolve_by_rows(
+    x: RingArray, weight: RingArray, *, stride: Pair, padding: Pair, dilation: Pair, size: Pair
+) -> RingArray:
+    """A convolution without groups as dot products: for outputs of a few pixels."""
+    (top, left) = padding
+    planes = np.pad(x, ((0, 0), (0, 0), (top, top), (left, left)))[None]
+    view = windows(planes, kernel=weight.shape[2:], stride=stride, dilation=dilation, size=size)
+    rows = view[0].transpose(3, 4, 5, 0, 1, 2).reshape(len(x) * size[0] * size[1], -1)
+    product = multiply_rows(weight.reshape(len(weight), -1), rows)
+    return np.ascontiguousarray(product.reshape(len(weight), len(x), *size).swapaxes(0, 1))
+
+
 def windows(
-    planes: I8, *, kernel: Sequence[int], stride: Pair, dilation: Pair, size: Pair
-) -> npt.NDArray[np.int8]:
-    """A view (L, C, kh, kw, N, H', W') of the digits: a tile of it, copied, is a tile of columns."""
+    planes: npt.NDArray[Any], *, kernel: Sequence[int], stride: Pair, dilation: Pair, size: Pair
+) -> npt.NDArray[Any]:
+    """A view (L, C, kh, kw, N, H', W') of digits or elements: a tile of it, copied, is a tile of columns."""
     digit, n, c, row, column = planes.strides
     shape = (planes.shape[0], planes.shape[2], *kernel, planes.shape[1], *size)
     taps = (row * dilation[0], column * dilation[1])
@@ -149,4 +179,5 @@ def warm_up() -> None:
         split_rows(x[0, 0])
         split_images(x, one)
         gather(np.zeros((1, 1, 9), np.int32), x, image=0, row=0, rows=3, add=True)
+        multiply_rows(x[0, 0], x[0, 0])
         convolve_directly(x, x, stride=one, padding=one, dilation=one, groups=1, size=(3, 3))

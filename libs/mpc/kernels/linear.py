@@ -15,12 +15,18 @@ from libs.mpc.kernels.device import Device
 from libs.mpc.kernels.shapes import ConvolutionShape
 from libs.mpc.ring import RingArray
 
-SMALL_PRODUCTS = 1 << 19
+SMALL_PRODUCTS = 1 << 20
 """Multiplications below which preparing digits costs more than it saves."""
 SMALL_GROUP = 8
 """Channels a group of a convolution needs before unfolding it pays."""
-SMALL_BATCH = 8
-"""Rows below which a matrix product is bound by reading its weights."""
+FEW_COLUMNS = 16
+"""Output pixels, or rows of a matrix, up to which a product is bound by reading its weights."""
+
+
+def _by_bytes(weight: RingArray, columns_: int) -> bool:
+    """32 bits only: 36 products of bytes are no faster than torch's 64-bit integers."""
+    enough = weight.size * columns_ >= SMALL_PRODUCTS
+    return weight.itemsize == 4 and enough and byte_product.is_exact()
 
 
 def _tensor(array: RingArray) -> torch.Tensor:
@@ -44,21 +50,15 @@ def conv2d(
     if device is Device.CUDA:
         return limbs.conv2d(x, weight, shape, device="cuda")
     size = shape.output(weight.shape[2:], x.shape[2:])
-    small = len(x) * weight.size * size[0] * size[1] < SMALL_PRODUCTS
-    wide = weight.itemsize == 8
-    if (shape.groups > 1 and weight.shape[1] < SMALL_GROUP) or (small and wide):
-        return columns.convolve_directly(
-            x,
-            weight,
-            stride=shape.stride,
-            padding=shape.padding,
-            dilation=shape.dilation,
-            groups=shape.groups,
-            size=size,
-        )
-    if not small and byte_product.is_exact():
+    window = {"stride": shape.stride, "padding": shape.padding, "dilation": shape.dilation, "size": size}
+    if shape.groups > 1 and weight.shape[1] < SMALL_GROUP:
+        return columns.convolve_directly(x, weight, groups=shape.groups, **window)
+    pixels = len(x) * size[0] * size[1]
+    if pixels <= FEW_COLUMNS and shape.groups == 1:
+        return columns.convolve_by_rows(x, weight, **window)
+    if _by_bytes(weight, pixels):
         return byte_product.conv2d(x, weight, shape, prepared)
-    return limbs.conv2d(x, weight, shape, device="cpu") if wide else conv2d_plain(x, weight, shape)
+    return conv2d_plain(x, weight, shape)
 
 
 def conv2d_plain(x: RingArray, weight: RingArray, shape: ConvolutionShape) -> RingArray:
@@ -94,8 +94,9 @@ def linear(
     """x (N, F) * weight (O, F) -> (N, O), modulo 2^k."""
     if device is Device.CUDA:
         return limbs.matmul(x, weight, device="cuda")
-    small = len(x) * weight.size < SMALL_PRODUCTS or len(x) < SMALL_BATCH
-    if not small and weight.itemsize == 4 and byte_product.is_exact():
+    if len(x) <= FEW_COLUMNS:
+        return np.ascontiguousarray(columns.multiply_rows(weight, x).T)
+    if _by_bytes(weight, len(x)):
         return byte_product.matmul(x, weight, prepared)
     return linear_plain(x, weight)
 

@@ -46,10 +46,14 @@ def every_convolution(x: np.ndarray, w: np.ndarray, shape: ConvolutionShape) -> 
     options = {"stride": shape.stride, "padding": shape.padding, "dilation": shape.dilation}
     # Where bytes are not exact the product is never chosen, and has nothing to show.
     by_bytes = byte_product.conv2d if byte_product.is_exact() else linear.conv2d
+    by_rows = columns.convolve_by_rows if shape.groups == 1 else columns.convolve_directly
+    if shape.groups > 1:
+        options["groups"] = shape.groups
     return {
+        "rows": by_rows(x, w, size=size, **options),
         "bytes": by_bytes(x, w, shape),
         "limbs": limbs.conv2d(x, w, shape, device="cpu"),
-        "direct": columns.convolve_directly(x, w, groups=shape.groups, size=size, **options),
+        "direct": columns.convolve_directly(x, w, size=size, **{"groups": 1, **options}),
         "chosen": linear.conv2d(x, w, shape),
     }
 
@@ -102,6 +106,7 @@ def test_matrix_products_agree(seed: int, dtype: Any, n: int, inner: int, output
         "plain": linear.linear_plain(x, w),
         "bytes": (byte_product.matmul if byte_product.is_exact() else linear.linear)(x, w),
         "limbs": limbs.matmul(x, w, device="cpu"),
+        "rows": columns.multiply_rows(w, x).T,
         "chosen": linear.linear(x, w),
     }.items():
         assert (got == want).all(), name
