@@ -18,6 +18,11 @@ class Ring(enum.Enum):
     RING_32 = 32
     RING_64 = 64
 
+    @classmethod
+    def of(cls, elements: RingArray) -> Ring:
+        """The ring of an array of elements."""
+        return cls(elements.dtype.itemsize * 8)
+
     @property
     def bits(self) -> int:
         """k, the number of bits of an element."""

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from libs.core.errors import InvalidInput
 from libs.core.ids import PARTIES, PartyId
 from libs.mpc.ring import RingArray
+from libs.mpc.schemes.masked.comparison import Comparison
 from libs.mpc.schemes.masked.roles import Roles
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
@@ -54,6 +55,8 @@ class EvaluatorReport:
     offline_s: float
     dealt_ahead: bool
     """Whether the material came from the pool."""
+    comparison: Comparison
+    """How signs were found, which decides what the plan declares."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +235,7 @@ class _Conversation:
             bytes_received_offline=end.bytes_received_offline,
             offline_s=end.offline_s,
             dealt_ahead=end.dealt_ahead,
+            comparison=_comparison(end.comparison),
         )
 
     def cancel(self) -> None:
@@ -245,6 +249,13 @@ class _Conversation:
         for request in await self._input:
             self.bytes_sent += request.ByteSize()
             yield request
+
+
+def _comparison(name: str) -> Comparison:
+    try:
+        return Comparison(name)
+    except ValueError:
+        raise InvalidInput("An evaluator reports a comparison that this client does not know.") from None
 
 
 def _addresses(parties: Iterable[types_pb2.Party]) -> dict[PartyId, str]:

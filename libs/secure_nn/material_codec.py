@@ -15,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from libs.core.errors import Bug, FailedPrecondition
+from libs.mpc.schemes.masked.comparison import Comparison
 from libs.mpc.schemes.masked.relu import ReluMaterial
+from libs.mpc.schemes.masked.relu_wide import WideReluMaterial
 from libs.secure_nn.predict import Material
 
 FORMAT = "trefoil-material-1"
 _ALIGNMENT = 16
 _LENGTH_BYTES = 8
-_RECORDS = {cls.__name__: cls for cls in (Material, ReluMaterial)}
+_RECORDS = {cls.__name__: cls for cls in (Material, ReluMaterial, WideReluMaterial)}
 _DTYPES = frozenset({"|u1", "<u2", "<u4", "<u8"})
 
 
@@ -74,6 +76,8 @@ def _cut(content: bytearray, described: list[Any], start: int) -> Iterator[npt.N
 def _describe(node: object, arrays: list[npt.NDArray[Any]]) -> object:
     if node is None or isinstance(node, (int, str)):
         return node
+    if isinstance(node, Comparison):
+        return {"comparison": node.value}
     if isinstance(node, np.ndarray):
         arrays.append(node)
         return {"array": len(arrays) - 1}
@@ -93,6 +97,8 @@ def _build(node: Any, arrays: list[npt.NDArray[Any]]) -> Any:
     match node:
         case {"array": index}:
             return arrays[index]
+        case {"comparison": text}:
+            return Comparison(text)
         case {"bytes": text}:
             return bytes.fromhex(text)
         case {"map": entries}:

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from libs.core.errors import InvalidInput
 from libs.mpc.ring import Ring
+from libs.mpc.schemes.masked.comparison import Comparison
 from libs.secure_nn import codec
 from libs.secure_nn.cost import PlanCost, plan_cost
 from libs.secure_nn.steps import STEP_KINDS, Input, Relu, Step, WeightedStep
@@ -78,9 +79,9 @@ class Plan:
         """SHA-256 of the canonical JSON, in hexadecimal."""
         return hashlib.sha256(self.to_json()).hexdigest()
 
-    def cost(self, batch: int) -> PlanCost:
+    def cost(self, batch: int, *, comparison: Comparison = Comparison.NARROW) -> PlanCost:
         """Rounds and bytes of one prediction of `batch` images."""
-        return plan_cost(self.steps, self.values, ring=self.ring, batch=batch)
+        return plan_cost(self.steps, self.values, ring=self.ring, batch=batch, comparison=comparison)
 
     def to_json(self) -> bytes:
         """Canonical: equal plans have equal bytes, on every machine. Written once, as a plan is frozen."""

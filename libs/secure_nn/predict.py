@@ -19,8 +19,8 @@ from libs.mpc.program import ArraySpec, Program, Round, swap
 from libs.mpc.ring import RingArray
 from libs.mpc.schemes.masked import linear as masked_linear
 from libs.mpc.schemes.masked import open as masked_open
-from libs.mpc.schemes.masked import relu as masked_relu
 from libs.mpc.schemes.masked import rescale as masked_rescale
+from libs.mpc.schemes.masked.comparison import RELU_OPERATIONS, Comparison
 from libs.mpc.schemes.masked.roles import Dealer, Evaluator, Roles
 from libs.mpc.schemes.masked.tape import DealerTape, EvaluatorTape
 from libs.secure_nn import steps as s
@@ -48,6 +48,8 @@ class Material:
     """One evaluator's part of one prediction, made before the input exists. Used once."""
 
     batch: int
+    comparison: Comparison
+    """What the ReLUs' material is for; all three parties use the same."""
     input_seed: bytes
     """For the client: PRG(seed) is this evaluator's half of the input's mask."""
     of_step: dict[str, Any] = field(default_factory=dict)
@@ -76,15 +78,22 @@ class _Values:
         return self._held[index]
 
 
-def _segments(plan: Plan, batch: int) -> Iterator[tuple[frozenset[str], int]]:
+def _dealt_bytes(step: s.Step, plan: Plan, batch: int, comparison: Comparison) -> int:
+    return step.cost(
+        inputs=step.specs(plan.values),
+        output=plan.values[step.output],
+        ring=plan.ring,
+        batch=batch,
+        comparison=comparison,
+    ).dealt_bytes
+
+
+def _segments(plan: Plan, batch: int, comparison: Comparison) -> Iterator[tuple[frozenset[str], int]]:
     """The steps whose corrections travel in one message, and its bytes; both sides cut alike."""
     names: set[str] = set()
     size = 0
     for step in plan.steps:
-        inputs = step.specs(plan.values)
-        dealt = step.cost(
-            inputs=inputs, output=plan.values[step.output], ring=plan.ring, batch=batch
-        ).dealt_bytes
+        dealt = _dealt_bytes(step, plan, batch, comparison)
         if dealt:
             names.add(step.name)
             size += dealt
@@ -110,18 +119,19 @@ def deal_program(
     roles: Roles,
     *,
     batch: int,
+    comparison: Comparison = Comparison.NARROW,
     on_step: OnStep = _nobody_watches,
 ) -> Program[None]:
     """Deal everything for `batch` images; only the second evaluator is sent anything."""
     _check_batch(batch)
     tape, masks = DealerTape(dealer.first, dealer.second), _Values(plan)
     waiting: set[str] = set()
-    segments = _segments(plan, batch)
+    segments = _segments(plan, batch, comparison)
     names, size = next(segments, (frozenset[str](), 0))
     number = 0
     for position, step in enumerate(plan.steps):
         on_step(step)
-        _deal_step(step, plan, model, tape, masks, batch)
+        _deal_step(step, plan, model, tape, masks, batch, comparison)
         masks.drop_unused(position, step)
         waiting.add(step.name)
         if names and names <= waiting:
@@ -133,7 +143,13 @@ def deal_program(
 
 
 def _deal_step(
-    step: s.Step, plan: Plan, model: DealerModel, tape: DealerTape, masks: _Values, batch: int
+    step: s.Step,
+    plan: Plan,
+    model: DealerModel,
+    tape: DealerTape,
+    masks: _Values,
+    batch: int,
+    comparison: Comparison,
 ) -> None:
     ring, output = plan.ring, plan.values[step.output]
     masked_inputs = all(spec.form is Form.MASKED for spec in step.specs(plan.values))
@@ -142,11 +158,14 @@ def _deal_step(
         masks.store(step, l1 + l2)
     elif isinstance(step, s.WeightedStep):
         (x,) = masks.inputs(step)
-        masked_linear.deal_linear(tape, step.name, x, model.masks[step.weight], product_of(step), ring)
+        masked_linear.deal_linear(
+            tape, step.name, x, model.masks[step.weight], product_of(step, model.device, model.prepared), ring
+        )
     elif isinstance(step, s.Open):
         masks.store(step, masked_open.deal_open(tape, step.name, (batch, *output.shape), ring))
     elif isinstance(step, s.Relu):
-        masked_relu.deal_relu(tape, step.name, masks.inputs(step)[0], step.shape_in(plan.ring))
+        deal_relu = RELU_OPERATIONS[comparison].deal
+        deal_relu(tape, step.name, masks.inputs(step)[0], step.shape_in(plan.ring))
     elif isinstance(step, s.Rescale):
         masked_rescale.deal_rescale(
             tape, step.name, masks.inputs(step)[0], multiplier=step.multiplier, shift=step.shift, ring=ring
@@ -169,19 +188,20 @@ def prepare_program(
     evaluator: Evaluator,
     *,
     batch: int,
+    comparison: Comparison = Comparison.NARROW,
     on_step: OnStep = _nobody_watches,
 ) -> Program[Material]:
     """Gather this evaluator's material. The first evaluator waits for nobody, the second for the dealer."""
     _check_batch(batch)
     tape, masks = EvaluatorTape(evaluator.masks, lead=evaluator.lead), _Values(plan)
     seed_stream = evaluator.masks.stream(INPUT_LABEL)
-    material = Material(batch, seed_stream.seed())
-    ends = iter(_segments(plan, batch))
+    material = Material(batch, comparison, seed_stream.seed())
+    ends = iter(_segments(plan, batch, comparison))
     names: frozenset[str] = frozenset()
     number = 0
     for position, step in enumerate(plan.steps):
         on_step(step)
-        needs_corrections = not evaluator.lead and _dealt_bytes(step, plan, batch) > 0
+        needs_corrections = not evaluator.lead and _dealt_bytes(step, plan, batch, comparison) > 0
         if needs_corrections and step.name not in names:
             names, size = next(ends)
             spec = {"corrections": ArraySpec(np.dtype(np.uint8), (size,))}
@@ -197,12 +217,6 @@ def prepare_program(
     return material
 
 
-def _dealt_bytes(step: s.Step, plan: Plan, batch: int) -> int:
-    return step.cost(
-        inputs=step.specs(plan.values), output=plan.values[step.output], ring=plan.ring, batch=batch
-    ).dealt_bytes
-
-
 def _prepare_step(
     step: s.Step,
     plan: Plan,
@@ -215,14 +229,21 @@ def _prepare_step(
     if isinstance(step, s.WeightedStep):
         bias = None if step.bias is None else broadcast_bias(step, model.shares[step.bias])
         material.of_step[step.name] = masked_linear.prepare_linear(
-            tape, step.name, masks.inputs(step)[0], model.masked[step.weight], bias, product_of(step), ring
+            tape,
+            step.name,
+            masks.inputs(step)[0],
+            model.masked[step.weight],
+            bias,
+            product_of(step, model.device, model.prepared),
+            ring,
         )
     elif isinstance(step, s.Open):
         mask = masked_open.prepare_open(tape, step.name, (batch, *output.shape), ring)
         masks.store(step, mask)
         material.of_step[step.name] = mask
     elif isinstance(step, s.Relu):
-        material.of_step[step.name] = masked_relu.prepare_relu(
+        prepare_relu = RELU_OPERATIONS[material.comparison].prepare
+        material.of_step[step.name] = prepare_relu(
             tape, step.name, masks.inputs(step)[0], step.shape_in(plan.ring)
         )
     elif isinstance(step, s.Rescale):
@@ -287,12 +308,14 @@ def _evaluate_step(
     inputs = values.inputs(step)
     ready = material.of_step.pop(step.name, None)
     if isinstance(step, s.WeightedStep):
-        return masked_linear.linear(inputs[0], model.shares[step.weight], ready, product_of(step))
+        return masked_linear.linear(
+            inputs[0], model.shares[step.weight], ready, product_of(step, model.device, model.prepared)
+        )
     if isinstance(step, s.Open):
         return (yield from masked_open.open_masked(evaluator, step.name, inputs[0], ready))
     if isinstance(step, s.Relu):
-        shape = step.shape_in(plan.ring)
-        return (yield from masked_relu.relu(evaluator, step.name, inputs[0], ready, shape))
+        relu = RELU_OPERATIONS[material.comparison].evaluate
+        return (yield from relu(evaluator, step.name, inputs[0], ready, step.shape_in(plan.ring)))
     if isinstance(step, s.Rescale):
         return masked_rescale.rescale(
             inputs[0], ready, multiplier=step.multiplier, shift=step.shift, lead=evaluator.lead

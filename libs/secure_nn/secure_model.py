@@ -9,10 +9,12 @@ other masks from those keys.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from libs.core.errors import InvalidInput
 from libs.core.ids import PartyId
+from libs.mpc.kernels.byte_product import PreparedWeights
+from libs.mpc.kernels.device import Device
 from libs.mpc.prg import MaskSource
 from libs.mpc.program import Program
 from libs.mpc.ring import RingArray
@@ -28,6 +30,10 @@ class DealerModel:
     """l_w of every parameter, in the plan's order and shapes."""
 
     masks: tuple[RingArray, ...]
+    device: Device = Device.CPU
+    """Where this party multiplies."""
+    prepared: PreparedWeights = field(default_factory=PreparedWeights, compare=False)
+    """Of these very arrays."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,6 +45,10 @@ class EvaluatorModel:
 
     masked: tuple[RingArray, ...]
     shares: tuple[RingArray, ...]
+    device: Device = Device.CPU
+    """Where this party multiplies."""
+    prepared: PreparedWeights = field(default_factory=PreparedWeights, compare=False)
+    """Of these very arrays."""
 
 
 def cut_parameters(plan: Plan, vector: RingArray) -> tuple[RingArray, ...]:
@@ -47,20 +57,26 @@ def cut_parameters(plan: Plan, vector: RingArray) -> tuple[RingArray, ...]:
 
 
 def mask_model_program(
-    me: PartyId, roles: Roles, sources: Mapping[PartyId, MaskSource], plan: Plan, share: RingArray
+    me: PartyId,
+    roles: Roles,
+    sources: Mapping[PartyId, MaskSource],
+    plan: Plan,
+    share: RingArray,
+    *,
+    device: Device = Device.CPU,
 ) -> Program[DealerModel | EvaluatorModel]:
     """What party `me` keeps, from its additive share (parameter_length,) of the encoded parameters.
 
     `sources` holds the masks of this computation shared with each peer. Rounds: the dealer's message,
-    then one exchange between the evaluators.
+    then one exchange between the evaluators. `device` is where its products will be computed.
     """
     if share.shape != (plan.parameter_length,) or share.dtype != plan.ring.dtype:
         raise InvalidInput("The stored share does not fit the model's plan; deal or release the model again.")
     if me == roles.dealer:
         dealer = Dealer(sources[roles.first], sources[roles.second])
         masks = yield from convert_as_dealer(dealer, roles, _LABEL, share, plan.ring)
-        return DealerModel(cut_parameters(plan, masks))
+        return DealerModel(cut_parameters(plan, masks), device)
     evaluator = Evaluator.of(me, roles, sources[roles.dealer])
     masked, mask = yield from convert_as_evaluator(evaluator, roles.dealer, _LABEL, share, plan.ring)
     mine = masked - mask if evaluator.lead else plan.ring.constant(0) - mask
-    return EvaluatorModel(cut_parameters(plan, masked), cut_parameters(plan, mine))
+    return EvaluatorModel(cut_parameters(plan, masked), cut_parameters(plan, mine), device)

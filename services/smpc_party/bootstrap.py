@@ -15,7 +15,7 @@ from libs.core.clock import SystemClock
 from libs.core.errors import TrefoilError
 from libs.core.ids import PartyId
 from libs.core.secret import Secret
-from libs.mpc.kernels.fused import warm_up
+from libs.mpc.kernels.warm_up import warm_up
 from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
 from libs.rpc.identity import Identity
 from libs.rpc.server import RpcServer
@@ -79,13 +79,18 @@ class Party:
             close_deadline_s=settings.close_deadline_s,
         )
         self._masked_models = MaskedModels(
-            me=me, shares=self._shares, peers=self.network, blobs=blobs, executor=self._offline
+            me=me,
+            shares=self._shares,
+            peers=self.network,
+            blobs=blobs,
+            executor=self._offline,
+            device=settings.device,
         )
         self._home = None
         if settings.home is not None:
             self._home = GrpcHome(settings.home, me=me, tls=settings.tls.files, recorder=recorder)
         models = EvaluableModels(self._index, self._shares, home=self._home, max_batch=settings.max_batch)
-        dealing = Dealing(me=me, masked_models=self._masked_models)
+        dealing = Dealing(me=me, masked_models=self._masked_models, comparison=settings.fixed_comparison)
         self._pool = Pool(
             me=me,
             index=self._piece_index,
@@ -177,6 +182,7 @@ def _open_store(settings: PartySettings, key: Secret[bytes]) -> tuple[Index, Sha
 async def serve(config: Path) -> None:
     """Run one party until it is told to stop."""
     settings = load_settings(PartySettings, config)
+    settings.device.check()
     configure_logging(service=f"party-{settings.index}", level=settings.log_level)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     # Before the port opens: the first prediction must not wait for a compiler.

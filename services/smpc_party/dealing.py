@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from libs.core.errors import Bug
 from libs.core.ids import PartyId
 from libs.mpc.prg import MaskSource
+from libs.mpc.schemes.masked.comparison import Comparison
 from libs.mpc.schemes.masked.roles import Dealer, Evaluator
 from libs.rpc.computation import Session
+from libs.rpc.link_gauge import LinkQuality
 from libs.rpc.run_party import run_party
+from libs.secure_nn.link import OFFLINE_WEIGHT, choose_comparison
 from libs.secure_nn.predict import Material, deal_program, prepare_program
 from libs.secure_nn.secure_model import EvaluatorModel
 from services.smpc_party.masked_models import MaskedModels, ModelShare, dealer_part, evaluator_part
@@ -48,8 +51,11 @@ class Dealt:
 class Dealing:
     """Makes pieces. Both roads to a prediction use it, so they cannot drift apart."""
 
-    def __init__(self, *, me: PartyId, masked_models: MaskedModels) -> None:
-        self._me, self._masked_models = me, masked_models
+    def __init__(
+        self, *, me: PartyId, masked_models: MaskedModels, comparison: Comparison | None = None
+    ) -> None:
+        """`comparison`: the only one that this party chooses as a dealer; None: the one for the link."""
+        self._me, self._masked_models, self._comparison = me, masked_models, comparison
 
     async def make(
         self,
@@ -58,22 +64,38 @@ class Dealing:
         shelf: Shelf,
         model: ModelShare,
         executor: Executor,
+        *,
+        waited_for: bool,
     ) -> Dealt:
         """This party's part, from a session that all three have joined, with the session's masks.
 
-        Raises what a peer caused.
+        `waited_for`: a client waits until it is made. Raises what a peer caused.
         """
         roles, plan = shelf.roles, model.plan
         started_s = time.monotonic()
-        name, masked = await self._masked_models.agree(session, model, roles)
+
+        def choose(link: LinkQuality | None) -> Comparison:
+            if self._comparison is not None or link is None:
+                return self._comparison or Comparison.NARROW
+            return choose_comparison(
+                plan,
+                shelf.batch,
+                rtt_s=link.rtt_s,
+                bytes_per_s=link.bytes_per_s,
+                offline_weight=1.0 if waited_for else OFFLINE_WEIGHT,
+            )
+
+        terms, masked = await self._masked_models.agree(session, model, roles, choose)
         if self._me == roles.dealer:
             dealer = Dealer(masks[roles.first], masks[roles.second])
-            dealing = deal_program(plan, dealer_part(masked), dealer, roles, batch=shelf.batch)
+            dealing = deal_program(
+                plan, dealer_part(masked), dealer, roles, batch=shelf.batch, comparison=terms.comparison
+            )
             await run_party(dealing, session, executor=executor)
-            return Dealt(name, time.monotonic() - started_s, None)
+            return Dealt(terms.masking, time.monotonic() - started_s, None)
         weights = evaluator_part(masked)
         evaluator = Evaluator.of(self._me, roles, masks[roles.dealer])
-        preparing = prepare_program(plan, weights, evaluator, batch=shelf.batch)
+        preparing = prepare_program(plan, weights, evaluator, batch=shelf.batch, comparison=terms.comparison)
         material = await run_party(preparing, session, executor=executor)
         seconds = time.monotonic() - started_s
-        return Dealt(name, seconds, Ready(material, weights, seconds, material.bytes_received))
+        return Dealt(terms.masking, seconds, Ready(material, weights, seconds, material.bytes_received))

@@ -203,7 +203,9 @@ class Filler:
             ):
                 await session.join(shelf.terms(model.plan.hash), timeout_s=JOIN_TIMEOUT_S)
                 await self._pool.synchronise(session, shelf)
-                dealt = await self._dealing.make(session, session.masks(), shelf, model, self._executor)
+                dealt = await self._dealing.make(
+                    session, session.masks(), shelf, model, self._executor, waited_for=False
+                )
                 if shelf.roles.dealer != self._me:
                     await self._pool.keep(piece_id, shelf, dealt)
                 await self._pool.confirm(session, shelf)

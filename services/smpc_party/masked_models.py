@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -18,12 +19,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from libs.core.errors import Bug, DeadlineExceeded
+from libs.core.errors import Bug, DeadlineExceeded, PeerViolation
 from libs.core.ids import PARTIES, PartyId
-from libs.mpc.program import ArraySpec, Program, Round
+from libs.mpc.kernels.device import Device
+from libs.mpc.program import ArraySpec, Message, Program, Round
+from libs.mpc.schemes.masked.comparison import Comparison
 from libs.mpc.schemes.masked.roles import Roles
 from libs.rpc.computation import Session
+from libs.rpc.link_gauge import LinkQuality
 from libs.rpc.run_party import run_party
 from libs.secure_nn.plan import Plan
 from libs.secure_nn.secure_model import DealerModel, EvaluatorModel, cut_parameters, mask_model_program
@@ -37,10 +42,14 @@ MASKING_DEADLINE_S = 60.0
 JOIN_TIMEOUT_S = 10.0
 _SLACK_BYTES = 4096
 _U8: np.dtype[Any] = np.dtype(np.uint8)
-_NAME = {"masking": ArraySpec(_U8, (32,))}
-_KNOWN = {"known": ArraySpec(_U8, (1,))}
+_OFFER = {"masking": ArraySpec(_U8, (32,))}
+_KNOWN = {"known": ArraySpec(_U8, (1,)), "link": ArraySpec(np.dtype("<u4"), (2,))}
+_CHOICE = {"masking": ArraySpec(_U8, (32,)), "comparison": ArraySpec(_U8, (1,))}
+_BEGUN = {"begun": ArraySpec(_U8, (1,))}
+_COMPARISONS = tuple(Comparison)
 
 Masked = DealerModel | EvaluatorModel
+Choose = Callable[[LinkQuality | None], Comparison]
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,14 @@ class ModelShare:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What the dealer chose for one computation."""
+
+    masking: bytes
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
 class _Key:
     model_id: str
     roles: Roles
@@ -62,10 +79,18 @@ class MaskedModels:
     """This party's part of every masking it takes part in."""
 
     def __init__(
-        self, *, me: PartyId, shares: Shares, peers: Peers, blobs: Blobs, executor: Executor
+        self,
+        *,
+        me: PartyId,
+        shares: Shares,
+        peers: Peers,
+        blobs: Blobs,
+        executor: Executor,
+        device: Device = Device.CPU,
     ) -> None:
+        """`device`: where this party's ring products are computed."""
         self._me, self._shares, self._peers, self._executor = me, shares, peers, executor
-        self._blobs = blobs
+        self._blobs, self._device = blobs, device
         # Read from the disk, for material only: nothing new is prepared with them.
         self._loaded: OrderedDict[bytes, asyncio.Task[Masked]] = OrderedDict()
         self._stored: set[bytes] = set()
@@ -73,24 +98,30 @@ class MaskedModels:
         self._kept: OrderedDict[tuple[_Key, bytes], asyncio.Task[Masked]] = OrderedDict()
         self._turns: dict[_Key, asyncio.Lock] = {}
 
-    async def agree(self, session: Session, model: ModelShare, roles: Roles) -> tuple[bytes, Masked]:
-        """The masking that this computation uses and this party's part of it, made now if need be."""
+    async def agree(
+        self, session: Session, model: ModelShare, roles: Roles, choose: Choose
+    ) -> tuple[Terms, Masked]:
+        """What this computation uses and this party's part of the masking, made now if need be.
+
+        `choose` is the dealer's: the comparison for the link that the evaluators have measured.
+        """
         key = _Key(model.model_id, roles)
         if self._me != roles.dealer:
-            program = _follow(roles, lambda name: (key, name) in self._kept)
-            name = await run_party(program, session, executor=self._executor)
-            task = self._get(key, name, model)
-            await run_party(_say(roles.dealer, "masking/begun", 1), session, executor=self._executor)
-            return name, await asyncio.shield(task)
+            peer = roles.second if self._me == roles.first else roles.first
+            following = _follow(roles, lambda name: (key, name) in self._kept, self._peers.quality(peer))
+            terms = await run_party(following, session, executor=self._executor)
+            task = self._get(key, terms.masking, model)
+            await run_party(_begun(roles.dealer), session, executor=self._executor)
+            return terms, await asyncio.shield(task)
         # One prediction at a time names a masking, and the next one waits until both evaluators have
         # begun it, so that predictions opened together share it.
         async with self._turns.setdefault(key, asyncio.Lock()):
             fresh = hashlib.sha256(b"masking\0" + session.computation_id.encode()).digest()
             mine = next((name for k, name in reversed(self._kept) if k == key), fresh)
-            naming = _lead(roles, mine, fresh)
-            name = await run_party(naming, session, executor=self._executor)
-            task = self._get(key, name, model)
-        return name, await asyncio.shield(task)
+            naming = _lead(roles, mine, fresh, choose)
+            terms = await run_party(naming, session, executor=self._executor)
+            task = self._get(key, terms.masking, model)
+        return terms, await asyncio.shield(task)
 
     async def weights(self, model: ModelShare, roles: Roles, name: bytes) -> EvaluatorModel:
         """An evaluator's part of a masking that it had stored, for material that was made with it.
@@ -131,7 +162,7 @@ class MaskedModels:
         vector = np.frombuffer(self._blobs.load(blob_name(name)), dtype=plan.ring.dtype)
         if len(vector) != plan.parameter_length:
             raise Bug("A stored masking does not have the length of its model.")
-        return EvaluatorModel((), cut_parameters(plan, vector))
+        return EvaluatorModel((), cut_parameters(plan, vector), self._device)
 
     async def stop(self) -> None:
         """Abort what is being masked."""
@@ -168,7 +199,9 @@ class MaskedModels:
                 async with session:
                     await session.join(_terms(key, plan), timeout_s=JOIN_TIMEOUT_S)
                     share = await asyncio.to_thread(self._shares.load, model.share)
-                    program = mask_model_program(self._me, key.roles, session.masks(), plan, share)
+                    program = mask_model_program(
+                        self._me, key.roles, session.masks(), plan, share, device=self._device
+                    )
                     return await run_party(program, session, executor=self._executor)
         except TimeoutError:
             raise DeadlineExceeded(
@@ -181,34 +214,64 @@ def _terms(key: _Key, plan: Plan) -> bytes:
     return f"mask {key.model_id} {plan.hash} {roles}".encode()
 
 
-def _lead(roles: Roles, mine: bytes, fresh: bytes) -> Program[bytes]:
-    """The dealer's side: offer a masking, and make a fresh one unless both evaluators know it."""
+def _lead(roles: Roles, mine: bytes, fresh: bytes, choose: Choose) -> Program[Terms]:
+    """The dealer's side: offer a masking, make a fresh one unless both know it, and choose the comparison."""
     evaluators = (roles.first, roles.second)
     offer = {"masking": np.frombuffer(mine, np.uint8)}
     yield Round("masking/offer", sends=dict.fromkeys(evaluators, offer))
     inbox = yield Round("masking/known", awaits=dict.fromkeys(evaluators, _KNOWN))
     known = all(bool(message["known"][0]) for message in inbox.values())
-    name = mine if known else fresh
-    choice = {"masking": np.frombuffer(name, np.uint8)}
+    comparison = choose(_worse([_quality(message["link"]) for message in inbox.values()]))
+    terms = Terms(mine if known else fresh, comparison)
+    choice = {
+        "masking": np.frombuffer(terms.masking, np.uint8),
+        "comparison": np.array([_COMPARISONS.index(comparison)], dtype=np.uint8),
+    }
     yield Round("masking/choice", sends=dict.fromkeys(evaluators, choice))
-    yield Round("masking/begun", awaits=dict.fromkeys(evaluators, _KNOWN))
-    return name
+    yield Round("masking/begun", awaits=dict.fromkeys(evaluators, _BEGUN))
+    return terms
 
 
-def _follow(roles: Roles, is_kept: Callable[[bytes], bool]) -> Program[bytes]:
-    """An evaluator's side: say whether the offer is known, and take the dealer's choice."""
-    offered = yield from _hear(roles.dealer, "masking/offer")
-    yield from _say(roles.dealer, "masking/known", is_kept(offered))
-    return (yield from _hear(roles.dealer, "masking/choice"))
+def _follow(roles: Roles, is_kept: Callable[[bytes], bool], link: LinkQuality | None) -> Program[Terms]:
+    """An evaluator's side: say whether the offer is known and how the link is, and take the choice."""
+    inbox = yield Round("masking/offer", awaits={roles.dealer: _OFFER})
+    known = is_kept(inbox[roles.dealer]["masking"].tobytes())
+    answer: Message = {"known": np.array([known], dtype=np.uint8), "link": _link_array(link)}
+    yield Round("masking/known", sends={roles.dealer: answer})
+    inbox = yield Round("masking/choice", awaits={roles.dealer: _CHOICE})
+    choice = inbox[roles.dealer]
+    number = int(choice["comparison"][0])
+    if number >= len(_COMPARISONS):
+        raise PeerViolation(
+            computation="masking", sender=int(roles.dealer), rule="chose a comparison that does not exist"
+        )
+    return Terms(choice["masking"].tobytes(), _COMPARISONS[number])
 
 
-def _say(dealer: PartyId, label: str, known: int) -> Program[None]:
-    yield Round(label, sends={dealer: {"known": np.array([known], dtype=np.uint8)}})
+def _begun(dealer: PartyId) -> Program[None]:
+    yield Round("masking/begun", sends={dealer: {"begun": np.ones(1, dtype=np.uint8)}})
 
 
-def _hear(dealer: PartyId, label: str) -> Program[bytes]:
-    inbox = yield Round(label, awaits={dealer: _NAME})
-    return inbox[dealer]["masking"].tobytes()
+def _link_array(link: LinkQuality | None) -> npt.NDArray[np.uint32]:
+    """Microseconds there and back, kilobytes a second; zeros for not measured."""
+    if link is None:
+        return np.zeros(2, dtype=np.uint32)
+    values = (link.rtt_s * 1e6, link.bytes_per_s / 1e3)
+    return np.array([min(max(math.ceil(value), 1), 2**32 - 1) for value in values], dtype=np.uint32)
+
+
+def _quality(values: npt.NDArray[np.uint32]) -> LinkQuality | None:
+    return LinkQuality(int(values[0]) / 1e6, int(values[1]) * 1e3) if values.all() else None
+
+
+def _worse(links: list[LinkQuality | None]) -> LinkQuality | None:
+    """Both ends measured the same link; what both could do counts."""
+    measured = [link for link in links if link is not None]
+    if not measured:
+        return None
+    return LinkQuality(
+        rtt_s=max(link.rtt_s for link in measured), bytes_per_s=min(link.bytes_per_s for link in measured)
+    )
 
 
 def blob_name(masking: bytes) -> str:

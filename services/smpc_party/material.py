@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from libs.core.ids import PARTIES, PartyId
+from libs.mpc.schemes.masked.comparison import Comparison
 from libs.mpc.schemes.masked.roles import Roles
 from libs.secure_nn.plan import Plan
 
@@ -63,13 +64,14 @@ class Piece:
 def session_budget(
     me: PartyId, roles: Roles, plan: Plan, *, batch: int, online: bool
 ) -> Mapping[PartyId, int]:
-    """How much each peer may send in a session that deals, evaluates, or both: what the plan declares."""
-    cost = plan.cost(batch)
-    between = cost.online_bytes_each_way if online else 0
+    """How much each peer may send in a session that deals, evaluates, or both: at most what is declared."""
+    costs = [plan.cost(batch, comparison=comparison) for comparison in Comparison]
+    between = max(cost.online_bytes_each_way for cost in costs) if online else 0
+    dealt = max(cost.dealt_bytes for cost in costs)
     if me == roles.dealer:
         budget = {roles.first: 0, roles.second: 0}
     elif me == roles.first:
         budget = {roles.dealer: 0, roles.second: between}
     else:
-        budget = {roles.dealer: cost.dealt_bytes, roles.first: between}
+        budget = {roles.dealer: dealt, roles.first: between}
     return {peer: size + SESSION_SLACK_BYTES for peer, size in budget.items()}

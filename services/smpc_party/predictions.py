@@ -29,6 +29,7 @@ from libs.core.errors import (
 )
 from libs.core.ids import PartyId
 from libs.mpc.ring import RingArray
+from libs.mpc.schemes.masked.comparison import Comparison
 from libs.mpc.schemes.masked.roles import Evaluator
 from libs.rpc.computation import Session
 from libs.rpc.identity import Identity
@@ -80,6 +81,7 @@ class Answer:
     received_bytes_offline: int
     offline_s: float
     dealt_ahead: bool
+    comparison: Comparison
 
 
 class Prediction:
@@ -261,11 +263,11 @@ class Predictions:
         piece = await self._pool.reserve(session, shelf)
         if spec.is_dealer(self._me):
             if piece is None:
-                await self._dealing.make(session, masks, shelf, model, self._offline)
+                await self._dealing.make(session, masks, shelf, model, self._offline, waited_for=True)
             prediction.move(PredictionEvent.DEAL)
             return None
         if piece is None:
-            dealt = await self._dealing.make(session, masks, shelf, model, self._offline)
+            dealt = await self._dealing.make(session, masks, shelf, model, self._offline, waited_for=True)
             ready = dealt.of_evaluator
         else:
             ready = await self._pool.fetch(piece, model)
@@ -303,4 +305,5 @@ class _Meter:
             received_bytes_offline=self._ready.received_bytes,
             offline_s=self._ready.seconds,
             dealt_ahead=self._dealt_ahead,
+            comparison=self._ready.material.comparison,
         )

@@ -193,6 +193,7 @@ def _responses(answer: Answer, ring: Ring) -> list[party_pb2.PredictResponse]:
         bytes_received_offline=answer.received_bytes_offline,
         offline_s=answer.offline_s,
         dealt_ahead=answer.dealt_ahead,
+        comparison=answer.comparison.value,
     )
     return [
         *(party_pb2.PredictResponse(output_share_chunk=chunk) for chunk in chunks_of(answer.share, ring)),

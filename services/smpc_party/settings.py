@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from libs.core.ids import PARTIES
+from libs.mpc.kernels.device import Device
+from libs.mpc.schemes.masked.comparison import Comparison
 from libs.rpc.identity import Identity, party_identity
 from libs.rpc.settings import RpcSettings
 from libs.runtime.settings import ServiceSettings
@@ -64,6 +66,16 @@ class PartySettings(RpcSettings):
     close_deadline_s: float = Field(default=120.0, gt=0)
     max_batch: int = Field(default=64, ge=1, le=4096)
     pool: PoolSettings = PoolSettings()
+    # How signs are found where this party deals: "auto" measures the links, "narrow" takes two rounds and
+    # few dealt bytes, "wide" one round and more of them.
+    comparison: Literal["auto", "narrow", "wide"] = "auto"
+    # Where this party computes its ring products.
+    device: Device = Device.CPU
+
+    @property
+    def fixed_comparison(self) -> Comparison | None:
+        """The comparison that is always chosen; None: by the link."""
+        return None if self.comparison == "auto" else Comparison(self.comparison)
 
     @model_validator(mode="after")
     def _has_a_home(self) -> Self:

@@ -46,6 +46,13 @@ def test_protocol_code_imports_no_network(package: str) -> None:
         assert not imported(path) & NO_NETWORK, path
 
 
+def test_torch_and_numba_stay_within_the_ring_kernels() -> None:
+    kernels = ROOT / "libs" / "mpc" / "kernels"
+    for path in (ROOT / "libs" / "mpc").rglob("*.py"):
+        if kernels not in path.parents:
+            assert not imported(path) & {"torch", "numba"}, path
+
+
 def test_nothing_unpickles() -> None:
     unsafe = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
     for top in ("libs", "services"):

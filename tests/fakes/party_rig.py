@@ -111,7 +111,7 @@ class PartyRig:
             ),
             store=self.folder / f"party-{party}",
             storage_key=self.keys / f"party-{party}" / "storage.key",
-            **{"pool": NO_POOL, **self.overrides},
+            **{"pool": NO_POOL, "comparison": "narrow", **self.overrides},
         )
 
     def address(self, party: PartyId) -> str:

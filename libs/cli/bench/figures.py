@@ -52,7 +52,8 @@ def build_report(
         "pool": conditions.pool,
         "dealt_ahead": sum(p.dealt_ahead for p in predictions),
         "rounds": max(cost.rounds for p in predictions for cost in p.evaluators),
-        "declared_rounds": workload.declared.rounds,
+        "declared_rounds": workload.declared(last.comparison).rounds,
+        "comparisons": sorted({p.comparison.value for p in predictions}),
         "roles": roles_of(last),
         "bytes_sent_by_party": sent,
         "declared_bytes": declared,
@@ -106,13 +107,13 @@ def sent_by_party(prediction: Prediction) -> dict[str, dict[str, int]]:
 
 def declared_by_party(workload: Workload, prediction: Prediction) -> dict[str, dict[str, int]]:
     """The same as the plan declares it."""
-    cost = workload.declared
+    cost = workload.declared(prediction.comparison)
     return _by_party(prediction, dealt=cost.dealt_bytes, online=lambda _: cost.online_bytes_each_way)
 
 
 def costs_as_declared(workload: Workload, prediction: Prediction) -> bool:
     """Whether rounds and bytes of one question are exactly what the plan declares."""
-    rounds = workload.declared.rounds
+    rounds = workload.declared(prediction.comparison).rounds
     return sent_by_party(prediction) == declared_by_party(workload, prediction) and all(
         cost.rounds == rounds for cost in prediction.evaluators
     )
@@ -145,6 +146,7 @@ def report_rows(report: Report) -> list[tuple[str, str]]:
         ("in clear, with torch on 2 threads", precise_seconds(report["plaintext_s"])),
         ("online, compared to that", f"{report['ratio_to_plaintext']:.1f} times"),
         ("rounds and bytes", f"{report['rounds']} rounds, {agree}"),
+        ("comparison", " and ".join(report["comparisons"])),
         ("an evaluator sends online", human_bytes(max(sent["online"].values()))),
         ("the dealer sends ahead", human_bytes(max(sent["offline"].values()))),
         ("the client sends", human_bytes(report["bytes_sent_by_client"])),

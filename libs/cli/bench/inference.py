@@ -9,6 +9,8 @@ import typer
 
 from libs.cli.bench.options import (
     BandwidthOption,
+    ComparisonChoice,
+    ComparisonOption,
     LatencyOption,
     PoolOption,
     RepeatOption,
@@ -39,6 +41,7 @@ def inference(
     warm_up: WarmUpOption = 3,
     threads: ThreadsOption = 1,
     pool: PoolOption = 0,
+    comparison: ComparisonOption = ComparisonChoice.AUTO,
     latency_ms: LatencyOption = 0.0,
     bandwidth_mbps: BandwidthOption = None,
     report: Annotated[bool, typer.Option("--report", help="Draw where time and bytes go, by layer.")] = False,
@@ -61,7 +64,9 @@ def inference(
 
     pixels = size or usual_size(model)
     link = LinkEmulation.wanted(latency_ms=latency_ms, bandwidth_mbps=bandwidth_mbps)
-    conditions = Conditions(repeat=repeat, warm_up=warm_up, threads=threads, link=link, pool=pool)
+    conditions = Conditions(
+        repeat=repeat, warm_up=warm_up, threads=threads, link=link, pool=pool, comparison=comparison.value
+    )
     workload = network_workload(model, size=pixels, channels=channels, batch=batch)
     measured = measure(workload, conditions, remarks())
     labels = {"model": model, "size": pixels, "channels": channels, "batch": batch}
@@ -78,10 +83,11 @@ def _report(workload: Workload, figures: Report, *, folder: Path, title: str, th
     from libs.cli.bench.page import write_report
     from libs.cli.bench.profile import profile
     from libs.cli.output import make_table, remarks
+    from libs.mpc.schemes.masked.comparison import Comparison
 
     console = remarks()
     console.print("Profiling the three programs, step by step", style="dim")
-    steps = profile(workload, threads=threads)
+    steps = profile(workload, threads=threads, comparison=Comparison(figures["comparisons"][0]))
     layers = by_layer(steps)
     rows = layer_rows([*costliest(layers, count=_LISTED), in_all(layers, name="in all")])
     console.print(make_table(COLUMNS, rows, title="What each party computes, by layer"))

@@ -15,7 +15,8 @@ import torch
 from libs.cli.bench.profile import ROLES, StepClock, timed
 from libs.core.ids import PartyId
 from libs.mpc.kernels import fused
-from libs.mpc.kernels.linear import ConvolutionShape, conv2d, linear
+from libs.mpc.kernels.linear import conv2d, linear
+from libs.mpc.kernels.shapes import ConvolutionShape
 from libs.mpc.kernels.tables import join_tables
 from libs.mpc.lockstep import run_lockstep
 from libs.mpc.prg import PairKey, Prg, random_ring

@@ -39,6 +39,8 @@ class Conditions:
     link: LinkEmulation | None = None
     pool: int = 0
     """Pieces of material that the parties make ahead; 0: each question is dealt while the client waits."""
+    comparison: str = "auto"
+    """How signs are found: the parties' setting."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,10 @@ def _settings(workload: Workload, conditions: Conditions) -> dict[str, Settings]
     roomy: Settings = {"max_batch": max(64, workload.batch), "prediction_deadline_s": _DEADLINE_S}
     level = _shelf_level(conditions)
     pool = {"low_watermark": level, "high_watermark": level, "batches": []}
-    return {COORDINATOR: roomy, **{name: {**roomy, "pool": pool} for name in PARTY_NAMES}}
+    return {
+        COORDINATOR: roomy,
+        **{name: {**roomy, "comparison": conditions.comparison, "pool": pool} for name in PARTY_NAMES},
+    }
 
 
 def time_plaintext(work: Callable[[], Any]) -> list[float]:

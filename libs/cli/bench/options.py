@@ -15,6 +15,14 @@ class RingBits(enum.StrEnum):
     BITS_64 = "64"
 
 
+class ComparisonChoice(enum.StrEnum):
+    """The parties' setting."""
+
+    AUTO = "auto"
+    NARROW = "narrow"
+    WIDE = "wide"
+
+
 RepeatOption = Annotated[int, typer.Option(min=1, max=10_000, help="How often it is timed.")]
 WarmUpOption = Annotated[
     int,
@@ -40,5 +48,8 @@ PoolOption = Annotated[
         max=192,
         help="Pieces of material ready before each timed question; 0: it is dealt while the client waits.",
     ),
+]
+ComparisonOption = Annotated[
+    ComparisonChoice, typer.Option(help="How signs are found: in two rounds, in one, or as the links suit.")
 ]
 BitsOption = Annotated[RingBits, typer.Option("--bits", help="Bits of a ring element.")]

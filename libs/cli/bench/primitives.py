@@ -85,8 +85,9 @@ def _service_round(*, repeat: int, threads: int) -> Primitive:
     from libs.cli.bench.measuring import Conditions, measure
     from libs.cli.bench.operations import rounds_workload
     from libs.cli.output import remarks
+    from libs.mpc.schemes.masked.comparison import Comparison
 
     workload = rounds_workload(ROUNDS)
     measured = measure(workload, Conditions(repeat=repeat, warm_up=3, threads=threads), remarks())
-    rounds = workload.declared.rounds
+    rounds = workload.declared(Comparison.NARROW).rounds
     return Primitive("service_round", [evaluators_s(p) / rounds for p in measured.predictions], 1, "round")

@@ -23,6 +23,7 @@ from libs.core.ids import PARTIES, PartyId
 from libs.mpc.lockstep import run_lockstep
 from libs.mpc.prg import MaskSource, PairKey, random_ring
 from libs.mpc.program import Program
+from libs.mpc.schemes.masked.comparison import Comparison
 from libs.mpc.schemes.masked.roles import Dealer, Evaluator, Roles
 from libs.secure_nn import steps as s
 from libs.secure_nn.client import mask_input
@@ -92,12 +93,14 @@ def timed(program: Program[T], clock: StepClock) -> Program[T]:
         inbox = yield step
 
 
-def profile(workload: Workload, *, threads: int) -> list[StepProfile]:
+def profile(
+    workload: Workload, *, threads: int, comparison: Comparison = Comparison.NARROW
+) -> list[StepProfile]:
     """Every step of the plan, in order; seconds are medians over a few runs, after one that warms up."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        parties = _Parties(workload)
+        parties = _Parties(workload, comparison)
         runs = [parties.run(f"profile-{number}") for number in range(REPEAT + 1)][1:]
     finally:
         torch.set_num_threads(before)
@@ -109,6 +112,7 @@ def profile(workload: Workload, *, threads: int) -> list[StepProfile]:
             output=plan.values[step.output],
             ring=plan.ring,
             batch=workload.batch,
+            comparison=comparison,
         )
         deal_s, prepare_s, online_s = (median(run[phase][step.name] for run in runs) for phase in range(3))
         profiles.append(
@@ -129,8 +133,8 @@ def profile(workload: Workload, *, threads: int) -> list[StepProfile]:
 class _Parties:
     """Three parties in this process, with the model masked once."""
 
-    def __init__(self, workload: Workload) -> None:
-        self._workload, plan = workload, workload.plan
+    def __init__(self, workload: Workload, comparison: Comparison) -> None:
+        self._workload, self._comparison, plan = workload, comparison, workload.plan
         keys = {frozenset(pair): secrets.token_bytes(32) for pair in ((0, 1), (0, 2), (1, 2))}
         self._keys = {
             me: {peer: PairKey(keys[frozenset((me, peer))]) for peer in PARTIES if peer != me}
@@ -157,12 +161,18 @@ class _Parties:
             Dealer(mine[ROLES.first], mine[ROLES.second]),
             ROLES,
             batch=batch,
+            comparison=self._comparison,
             on_step=offline[ROLES.dealer].enter,
         )
         programs: dict[PartyId, Program[Any]] = {ROLES.dealer: timed(dealing, offline[ROLES.dealer])}
         for me, evaluator in evaluators.items():
             preparing = prepare_program(
-                plan, self._models[me], evaluator, batch=batch, on_step=offline[me].enter
+                plan,
+                self._models[me],
+                evaluator,
+                batch=batch,
+                comparison=self._comparison,
+                on_step=offline[me].enter,
             )
             programs[me] = timed(preparing, offline[me])
         materials, _ = run_lockstep(programs)

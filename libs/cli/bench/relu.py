@@ -9,6 +9,8 @@ import typer
 from libs.cli.bench.options import (
     BandwidthOption,
     BitsOption,
+    ComparisonChoice,
+    ComparisonOption,
     LatencyOption,
     PoolOption,
     RepeatOption,
@@ -26,6 +28,7 @@ def relu(
     warm_up: WarmUpOption = 3,
     threads: ThreadsOption = 1,
     pool: PoolOption = 0,
+    comparison: ComparisonOption = ComparisonChoice.AUTO,
     latency_ms: LatencyOption = 0.0,
     bandwidth_mbps: BandwidthOption = None,
     as_json: JsonOption = False,
@@ -44,7 +47,9 @@ def relu(
     from libs.mpc.ring import Ring
 
     link = LinkEmulation.wanted(latency_ms=latency_ms, bandwidth_mbps=bandwidth_mbps)
-    conditions = Conditions(repeat=repeat, warm_up=warm_up, threads=threads, link=link, pool=pool)
+    conditions = Conditions(
+        repeat=repeat, warm_up=warm_up, threads=threads, link=link, pool=pool, comparison=comparison.value
+    )
     workload = relu_workload(elements, ring=Ring(int(bits)))
     measured = measure(workload, conditions, remarks())
     report = build_report(workload, measured, conditions, shares_only=True, elements=elements)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from libs.mpc.ring import RingArray
+from libs.mpc.schemes.masked.comparison import Comparison
 from libs.secure_nn.cost import PlanCost
 from libs.secure_nn.plan import Plan
 
@@ -33,7 +34,6 @@ class Workload:
         """Images, or rows, of one question."""
         return len(self.inputs)
 
-    @property
-    def declared(self) -> PlanCost:
+    def declared(self, comparison: Comparison) -> PlanCost:
         """What the plan says that one question costs."""
-        return self.plan.cost(self.batch)
+        return self.plan.cost(self.batch, comparison=comparison)

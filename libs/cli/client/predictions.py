@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from libs.cli.client.session import CALL_TIMEOUT_S, plain_errors
+from libs.mpc.schemes.masked.comparison import Comparison
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from libs.secure_nn.plan import Plan
 
@@ -33,6 +34,7 @@ class EvaluatorCost:
     offline_bytes: int
     offline_s: float
     dealt_ahead: bool
+    comparison: Comparison
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class Prediction:
     def dealt_ahead(self) -> bool:
         """Whether the parties took the material from their pool."""
         return all(evaluator.dealt_ahead for evaluator in self.evaluators)
+
+    @property
+    def comparison(self) -> Comparison:
+        """How the evaluators found signs."""
+        return self.evaluators[0].comparison
 
     @property
     def latency_s(self) -> float:
@@ -124,6 +131,7 @@ def _cost(report: EvaluatorReport) -> EvaluatorCost:
         offline_bytes=report.bytes_received_offline,
         offline_s=report.offline_s,
         dealt_ahead=report.dealt_ahead,
+        comparison=report.comparison,
     )
 
 

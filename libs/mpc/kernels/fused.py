@@ -14,6 +14,7 @@ import numpy.typing as npt
 from numba import njit
 
 from libs.mpc.kernels import reference
+from libs.mpc.kernels.scaling import offsets, rescale_secret
 from libs.mpc.kernels.tables import JoinTables, join_tables
 from libs.mpc.ring import Ring, RingArray
 
@@ -55,7 +56,7 @@ def _lower_block(m, low, hot, plane, bits):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _transpose_bits(groups):  # type: ignore[no-untyped-def]
+def transpose_bits(groups):  # type: ignore[no-untyped-def]
     """Each word as an 8 x 8 matrix of bits, transposed in place: 8 values' bytes <-> 8 bit planes' bytes."""
     for i in range(groups.size):
         x = groups[i]
@@ -89,16 +90,49 @@ def _deal_blocks(r, masks, low, monomials, own, onehot, products):  # type: igno
 
 
 @_compiled
-def _select32(m, positive, dealt, multiplier, shift, offset, lead, out):  # type: ignore[no-untyped-def]
+def _select(m, positive, dealt, offset, top, multiplier, shift, minus, lead, out):  # type: ignore[no-untyped-def]
+    kind = m.dtype.type
     for v in range(m.size):
-        shifted = np.uint32(m[v] + np.uint32(1 << 30))
-        public = np.uint32((np.uint64(shifted) * multiplier) >> shift) - offset
-        wraps = np.uint32(1) - (shifted >> np.uint32(31))
-        kept = np.uint32(dealt[0, v] * public - dealt[3, v] + wraps * dealt[4, v])
-        full = np.uint32(lead * public - dealt[1, v] + wraps * dealt[2, v])
-        s = np.uint32((positive[v >> 3] >> np.uint8(v & 7)) & np.uint8(1))
+        shifted = kind(m[v] + offset)
+        x = np.uint64(shifted)
+        high = ((x >> np.uint64(32)) * multiplier) << (np.uint64(32) - shift)
+        public = kind(high + (((x & np.uint64(0xFFFFFFFF)) * multiplier) >> shift)) - minus
+        wraps = kind(1) - (shifted >> top)
+        kept = kind(dealt[0, v] * public - dealt[3, v] + wraps * dealt[4, v])
+        full = kind(lead * public - dealt[1, v] + wraps * dealt[2, v])
+        s = kind((positive[v >> 3] >> np.uint8(v & 7)) & np.uint8(1))
         # s is public: it is the sign under the dealer's mask bit
-        out[v] = kept + s * (full - np.uint32(2) * kept)
+        out[v] = kept + s * (full - kind(2) * kept)
+
+
+@_compiled
+def _select_plain(m, positive, mask, dealt, lead, out):  # type: ignore[no-untyped-def]
+    kind = m.dtype.type
+    for v in range(m.size):
+        kept = kind(dealt[0, v] * m[v] - dealt[1, v])
+        s = kind((positive[v >> 3] >> np.uint8(v & 7)) & np.uint8(1))
+        out[v] = kept + s * (lead * m[v] - mask[v] - kind(2) * kept)
+
+
+@_compiled
+def _subtract_selection(masks, r, floor_r, wrap, out):  # type: ignore[no-untyped-def]
+    kind = r.dtype.type
+    for v in range(r.size):
+        b = kind(masks[v] >> np.uint16(15))
+        out[0, v] = b - out[0, v]
+        out[1, v] = floor_r[v] - out[1, v]
+        out[2, v] = wrap[v] - out[2, v]
+        out[3, v] = b * floor_r[v] - out[3, v]
+        out[4, v] = b * wrap[v] - out[4, v]
+
+
+@_compiled
+def _subtract_plain_selection(masks, r, out):  # type: ignore[no-untyped-def]
+    kind = r.dtype.type
+    for v in range(r.size):
+        b = kind(masks[v] >> np.uint16(15))
+        out[0, v] = b - out[0, v]
+        out[1, v] = b * r[v] - out[1, v]
 
 
 def compare_blocks(m: RingArray, onehot: U16, masks: U16, *, low: int, blocks: int) -> tuple[U8, U8]:
@@ -113,7 +147,7 @@ def compare_blocks(m: RingArray, onehot: U16, masks: U16, *, low: int, blocks: i
     bits[:n] ^= masks.astype(np.uint8)
     # The bottom block's "equal" and the masks' other bits lie in planes that are not sent.
     groups = bits.view(np.uint64)
-    _transpose_bits(groups)
+    transpose_bits(groups)
     return np.ascontiguousarray(bits.reshape(-1, 8).T[: 2 * top]), negative
 
 
@@ -126,7 +160,7 @@ def join_blocks(
     groups = np.zeros((opened.shape[1], 8), dtype=np.uint8)
     groups[:, : tables.opened] = opened.T
     pattern = groups.reshape(-1)
-    _transpose_bits(pattern.view(np.uint64))
+    transpose_bits(pattern.view(np.uint64))
     out = np.empty(len(top), dtype=np.uint8)
     coefficients, constant = tables.coefficients.astype(np.uint32), tables.constant.astype(np.uint32) ^ 1
     width = np.uint32(tables.opened)
@@ -143,20 +177,36 @@ def add_dealt_blocks(
     _deal_blocks(r, masks, r.dtype.type(low), monomials, own, onehot, products)
 
 
+def subtract_from_dealt(
+    r: RingArray, masks: U16, draws: RingArray, *, multiplier: int, shift: int, plain: bool
+) -> None:
+    """Replace the first evaluator's shares by `reference.dealt_values` minus them."""
+    if plain:
+        _subtract_plain_selection(masks, r, draws)
+        return
+    _subtract_selection(masks, r, *rescale_secret(r, multiplier=multiplier, shift=shift), draws)
+
+
 def select(
     m: RingArray, positive: U8, dealt: RingArray, *, multiplier: int, shift: int, lead: bool
 ) -> RingArray:
-    """See `reference.select`. The 64-bit ring takes the plain path: it is the exception, not the rule."""
-    if m.dtype.itemsize != 4:
-        return reference.select(m, positive, dealt, multiplier=multiplier, shift=shift, lead=lead)
+    """See `reference.select`."""
+    ring, out = Ring.of(m), np.empty_like(m)
+    offset, minus, top = offsets(ring, multiplier=multiplier, shift=shift)
+    scale = (np.uint64(multiplier), np.uint64(shift))
+    _select(m, positive, dealt, offset, top, *scale, minus, ring.constant(int(lead)), out)
+    return out
+
+
+def select_plain(m: RingArray, positive: U8, mask: RingArray, dealt: RingArray, *, lead: bool) -> RingArray:
+    """See `reference.select_plain`."""
     out = np.empty_like(m)
-    offset = np.uint32((((1 << 30) * multiplier) >> shift) % (1 << 32))
-    _select32(m, positive, dealt, np.uint64(multiplier), np.uint64(shift), offset, np.uint32(lead), out)
+    _select_plain(m, positive, mask, dealt, Ring.of(m).constant(int(lead)), out)
     return out
 
 
 def warm_up() -> None:
-    """Compile every kernel for every type it meets. Seconds the first time, milliseconds after."""
+    """Compile every kernel for every type it meets."""
     for ring in Ring:
         values = ring.zeros((9,))
         masks = np.zeros(9, dtype=np.uint16)
@@ -167,4 +217,8 @@ def warm_up() -> None:
             add_dealt_blocks(values, masks, low=1, tables=tables, onehot=onehot, products=products)
             planes, top = compare_blocks(values, onehot, masks, low=1, blocks=blocks)
             packed = join_blocks(planes, top, masks, products, tables=tables, lead=True)
-        select(values, packed, np.zeros((5, 9), ring.dtype), multiplier=1, shift=1, lead=True)
+        for rows, plain in ((2, True), (5, False)):
+            dealt = ring.zeros((rows, 9))
+            subtract_from_dealt(values, masks, dealt, multiplier=1, shift=1, plain=plain)
+        select(values, packed, dealt, multiplier=1, shift=1, lead=True)
+        select_plain(values, packed, values, dealt, lead=True)

@@ -76,6 +76,15 @@ def deal_blocks(r: RingArray, masks: U16, *, low: int, tables: JoinTables) -> tu
     return onehot, tables.monomials[pattern].astype(tables.product_dtype)
 
 
+def dealt_values(r: RingArray, masks: U16, *, multiplier: int, shift: int, plain: bool) -> RingArray:
+    """What the dealer shares for a selection: b and b*r; or b, T, B, b*T, b*B. Shape (2 or 5, n)."""
+    b = (masks >> np.uint16(15)).astype(r.dtype)
+    if plain:
+        return np.stack([b, b * r])
+    floor_r, wrap = rescale_secret(r, multiplier=multiplier, shift=shift)
+    return np.stack([b, floor_r, wrap, b * floor_r, b * wrap])
+
+
 def select(
     m: RingArray, positive: U8, dealt: RingArray, *, multiplier: int, shift: int, lead: bool
 ) -> RingArray:

@@ -10,6 +10,7 @@ from typing import ClassVar
 from libs.core.errors import InvalidInput
 from libs.mpc.cost import Cost
 from libs.mpc.ring import Ring
+from libs.mpc.schemes.masked.comparison import Comparison
 from libs.secure_nn.values import Form, ParameterSpec, Result, ValueSpec
 
 Pair = tuple[int, int]
@@ -41,7 +42,15 @@ class Step(ABC):
     def result(self, inputs: Sequence[ValueSpec], parameters: Sequence[ParameterSpec]) -> Result:
         """Shape, scale and form of the output. Raises InvalidInput if the inputs do not suit."""
 
-    def cost(self, *, inputs: Sequence[ValueSpec], output: ValueSpec, ring: Ring, batch: int) -> Cost:
+    def cost(
+        self,
+        *,
+        inputs: Sequence[ValueSpec],
+        output: ValueSpec,
+        ring: Ring,
+        batch: int,
+        comparison: Comparison = Comparison.NARROW,
+    ) -> Cost:
         """For `batch` images. Local steps cost nothing."""
         return Cost()
 

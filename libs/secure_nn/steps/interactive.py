@@ -9,8 +9,9 @@ from typing import ClassVar
 
 from libs.mpc.cost import Cost
 from libs.mpc.ring import Ring
+from libs.mpc.schemes.masked.comparison import RELU_OPERATIONS, Comparison
 from libs.mpc.schemes.masked.open import open_cost
-from libs.mpc.schemes.masked.relu import ReluShape, relu_cost
+from libs.mpc.schemes.masked.relu import ReluShape
 from libs.mpc.schemes.masked.rescale import rescale_cost
 from libs.secure_nn.steps.base import Step
 from libs.secure_nn.values import Form, ParameterSpec, Result, ValueSpec
@@ -34,7 +35,15 @@ class Open(Step):
         self.need(x, form=Form.SHARED)
         return Result(x.shape, x.scale, Form.MASKED)
 
-    def cost(self, *, inputs: Sequence[ValueSpec], output: ValueSpec, ring: Ring, batch: int) -> Cost:
+    def cost(
+        self,
+        *,
+        inputs: Sequence[ValueSpec],
+        output: ValueSpec,
+        ring: Ring,
+        batch: int,
+        comparison: Comparison = Comparison.NARROW,
+    ) -> Cost:
         """The masks come from keys that both sides have; nothing is dealt."""
         return open_cost(batch * output.elements, ring)
 
@@ -72,14 +81,22 @@ class Rescale(ScalingStep):
 
     kind: ClassVar[str] = "rescale"
 
-    def cost(self, *, inputs: Sequence[ValueSpec], output: ValueSpec, ring: Ring, batch: int) -> Cost:
+    def cost(
+        self,
+        *,
+        inputs: Sequence[ValueSpec],
+        output: ValueSpec,
+        ring: Ring,
+        batch: int,
+        comparison: Comparison = Comparison.NARROW,
+    ) -> Cost:
         """Dealt: r * ratio and the correction for a wrapped r."""
         return rescale_cost(batch * output.elements, ring)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Relu(ScalingStep):
-    """max(z, 0) * ratio. Two rounds; (multiplier, shift) = (1, 0) is the plain ReLU.
+    """max(z, 0) * ratio. One or two rounds; (multiplier, shift) = (1, 0) is the plain ReLU.
 
     The sign is read from bits [window_low, window_low + window_bits) of the opened value and its
     mask. That is right for 2^window_low <= |z| < 2^(window_low + window_bits - 1); a smaller |z|
@@ -102,9 +119,17 @@ class Relu(ScalingStep):
             raise self.refusal("has a sign window that is not 8, 12, 16 or 20 bits within the ring")
         return super().result(inputs, parameters)
 
-    def cost(self, *, inputs: Sequence[ValueSpec], output: ValueSpec, ring: Ring, batch: int) -> Cost:
-        """Two rounds of bits; what is dealt depends on the window and on whether there is a ratio."""
-        return relu_cost(batch * output.elements, self.shape_in(ring))
+    def cost(
+        self,
+        *,
+        inputs: Sequence[ValueSpec],
+        output: ValueSpec,
+        ring: Ring,
+        batch: int,
+        comparison: Comparison = Comparison.NARROW,
+    ) -> Cost:
+        """One or two rounds of bits; what is dealt depends on the window and on whether there is a ratio."""
+        return RELU_OPERATIONS[comparison].cost(batch * output.elements, self.shape_in(ring))
 
     def shape_in(self, ring: Ring) -> ReluShape:
         """The protocol's public parameters."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from libs.mpc.cost import Cost
 from libs.mpc.ring import Ring
+from libs.mpc.schemes.masked.comparison import Comparison
 from libs.secure_nn.steps.base import Pair, Step
 from libs.secure_nn.values import Form, ParameterSpec, Result, ValueSpec
 
@@ -30,7 +31,15 @@ class Input(Step):
         """The image as the client encodes it."""
         return Result(self.shape, self.scale, Form.MASKED)
 
-    def cost(self, *, inputs: Sequence[ValueSpec], output: ValueSpec, ring: Ring, batch: int) -> Cost:
+    def cost(
+        self,
+        *,
+        inputs: Sequence[ValueSpec],
+        output: ValueSpec,
+        ring: Ring,
+        batch: int,
+        comparison: Comparison = Comparison.NARROW,
+    ) -> Cost:
         """One hash each way, whatever the batch."""
         return Cost(rounds=1, online_bytes=HASH_BYTES)
 
@@ -44,7 +53,15 @@ class WeightedStep(Step):
     weight: int
     bias: int | None
 
-    def cost(self, *, inputs: Sequence[ValueSpec], output: ValueSpec, ring: Ring, batch: int) -> Cost:
+    def cost(
+        self,
+        *,
+        inputs: Sequence[ValueSpec],
+        output: ValueSpec,
+        ring: Ring,
+        batch: int,
+        comparison: Comparison = Comparison.NARROW,
+    ) -> Cost:
         """No message online; the dealer sends one correction (c2) per output value."""
         return Cost(dealt_bytes=batch * output.elements * ring.element_bytes)
 

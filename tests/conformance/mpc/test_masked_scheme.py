@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from libs.core.errors import MaskReuse
 from libs.core.ids import PARTIES, PartyId
 from libs.mpc.cost import Cost, declared_cost
-from libs.mpc.kernels.linear import ConvolutionShape, conv2d
+from libs.mpc.kernels.linear import conv2d
 from libs.mpc.kernels.linear import linear as dense
+from libs.mpc.kernels.shapes import ConvolutionShape
 from libs.mpc.lockstep import Transcript, run_lockstep
 from libs.mpc.prg import MaskSource, PairKey, random_ring
 from libs.mpc.program import Program, Round
@@ -26,6 +28,7 @@ from libs.mpc.schemes.masked import linear as linear_
 from libs.mpc.schemes.masked import open as open_
 from libs.mpc.schemes.masked import relu as relu_
 from libs.mpc.schemes.masked import rescale as rescale_
+from libs.mpc.schemes.masked.comparison import RELU_OPERATIONS, Comparison
 from libs.mpc.schemes.masked.roles import Evaluator, Roles
 from libs.mpc.schemes.masked.tape import DealerTape, EvaluatorTape
 
@@ -162,10 +165,12 @@ RELU_SHAPES = [
 @pytest.mark.parametrize("ring", RINGS)
 @pytest.mark.parametrize("parameters", RELU_SHAPES)
 @pytest.mark.parametrize("n", [1, 8, 3001])
-def test_relu_is_within_two_units_and_costs_two_rounds(
-    ring: Ring, roles: Roles, parameters: tuple[int, int, int, int], n: int
+@pytest.mark.parametrize("comparison", Comparison)
+def test_relu_is_within_two_units_at_its_declared_cost(
+    ring: Ring, roles: Roles, parameters: tuple[int, int, int, int], n: int, comparison: Comparison
 ) -> None:
     shape = relu_.ReluShape(*parameters, ring)
+    operations = RELU_OPERATIONS[comparison]
     world = World(ring, roles)
     limit = min((2 ** (shape.window_bits - 1) - 1) << shape.window_low, 2 ** (ring.bits - 2))
     edges = [0, 1, -1, limit - 1, -limit + 1, 2**shape.window_low, -(2**shape.window_low)]
@@ -174,9 +179,9 @@ def test_relu_is_within_two_units_and_costs_two_rounds(
     got, _, dealt, transcript = run_after_open(
         world,
         x,
-        lambda tape, r: relu_.deal_relu(tape, "r", r, shape),
-        lambda tape, mask: relu_.prepare_relu(tape, "r", mask, shape),
-        lambda ev, m, material: relu_.relu(ev, "r", m, material, shape),
+        lambda tape, r: operations.deal(tape, "r", r, shape),
+        lambda tape, mask: operations.prepare(tape, "r", mask, shape),
+        lambda ev, m, material: operations.evaluate(ev, "r", m, material, shape),
     )
     oracle = cleartext_relu(signed(x, ring), multiplier=shape.multiplier, shift=shape.shift, ring=ring)
     clear_of_zero = np.abs(x) > 2**shape.window_low
@@ -187,7 +192,10 @@ def test_relu_is_within_two_units_and_costs_two_rounds(
         exact = max(int(value), 0) * q
         near_zero = abs(int(value)) <= 2**shape.window_low
         assert abs(int(result) - exact) < (slack if near_zero else 2)
-    assert_costs(world, declared_cost(relu_.relu)(x.size, shape), transcript, dealt)
+    cost = declared_cost(operations.evaluate)(x.size, shape)
+    assert cost == operations.cost(x.size, shape)
+    assert cost.rounds == (2 if comparison is Comparison.NARROW else 1)
+    assert_costs(world, cost, transcript, dealt)
 
 
 @pytest.mark.parametrize("roles", ROLES)
@@ -246,23 +254,49 @@ def test_three_shares_are_rescaled_to_three_shares(ring: Ring, roles: Roles, rat
     assert transcript.bytes_sent(roles.dealer, roles.first) == 0
 
 
-def test_everything_that_is_sent_looks_uniform() -> None:
+@pytest.mark.parametrize("ratio", [(1, 12), (1, 0)])
+@pytest.mark.parametrize("comparison", Comparison)
+def test_everything_that_is_sent_looks_uniform(comparison: Comparison, ratio: tuple[int, int]) -> None:
     """A constant secret, opened and compared: byte frequencies of each message pass a chi-square test."""
     world, n = World(Ring.RING_32, ROLES[1]), 60_000
-    shape = relu_.ReluShape(1, 12, 12, 16, world.ring)
+    operations = RELU_OPERATIONS[comparison]
+    shape = relu_.ReluShape(*ratio, 12, 16, world.ring)
+    dealt: list[np.ndarray] = []
+
+    def deal(tape: DealerTape, r: RingArray) -> None:
+        operations.deal(tape, "r", r, shape)
+        dealt.append(tape.take_all())
+        tape.correct(dealt[0])
+
     _, opened, _, transcript = run_after_open(
         world,
         np.full(n, 4096 * 3),
-        lambda tape, r: relu_.deal_relu(tape, "r", r, shape),
-        lambda tape, mask: relu_.prepare_relu(tape, "r", mask, shape),
-        lambda ev, m, material: relu_.relu(ev, "r", m, material, shape),
+        deal,
+        lambda tape, mask: operations.prepare(tape, "r", mask, shape),
+        lambda ev, m, material: operations.evaluate(ev, "r", m, material, shape),
     )
-    for sent in opened.messages + transcript.messages:
-        for array in sent.message.values():
+    messages = [(sent.label, sent.message) for sent in opened.messages + transcript.messages]
+    for label, message in [*messages, ("dealt", {"corrections": dealt[0]})]:
+        for array in message.values():
             counts = np.bincount(array.reshape(-1).view(np.uint8), minlength=256)
             expected = counts.sum() / 256
             chi_square = ((counts - expected) ** 2 / expected).sum()
-            assert chi_square < 400, sent.label  # 255 degrees of freedom: p < 1e-8 beyond 390
+            assert chi_square < 400, label  # 255 degrees of freedom: p < 1e-8 beyond 390
+
+
+@pytest.mark.parametrize("comparison", Comparison)
+def test_a_relu_draws_each_of_its_masks_once(comparison: Comparison) -> None:
+    world, operations = World(Ring.RING_32, ROLES[0]), RELU_OPERATIONS[comparison]
+    shape = relu_.ReluShape(1, 12, 12, 16, world.ring)
+    dealer, ends = world.tapes()
+    r = open_.deal_open(dealer, "x", (5,), world.ring)
+    operations.deal(dealer, "r", r, shape)
+    with pytest.raises(MaskReuse):
+        operations.deal(dealer, "r", r, shape)
+    tape = ends[world.roles.first][1]
+    operations.prepare(tape, "r", r, shape)
+    with pytest.raises(MaskReuse):
+        operations.prepare(tape, "r", r, shape)
 
 
 def test_a_round_is_data() -> None:

@@ -19,6 +19,7 @@ from libs.mpc.lockstep import Sent, Transcript, run_lockstep
 from libs.mpc.prg import MaskSource, PairKey, random_ring
 from libs.mpc.program import Message
 from libs.mpc.ring import Ring
+from libs.mpc.schemes.masked.comparison import Comparison
 from libs.mpc.schemes.masked.roles import Dealer, Evaluator, Roles
 from libs.secure_nn.calibrate import calibrate
 from libs.secure_nn.client import mask_input, reveal_output
@@ -79,7 +80,9 @@ class Federation:
     def sources(self, me: PartyId, computation: str) -> dict[PartyId, MaskSource]:
         return {peer: key.for_computation(computation) for peer, key in self.keys[me].items()}
 
-    def prepare(self, computation: str, batch: int) -> tuple[dict[PartyId, Any], Transcript]:
+    def prepare(
+        self, computation: str, batch: int, comparison: Comparison = Comparison.NARROW
+    ) -> tuple[dict[PartyId, Any], Transcript]:
         roles, plan = self.roles, self.plan
         sources = {me: self.sources(me, computation) for me in PARTIES}
         mine = sources[roles.dealer]
@@ -87,11 +90,14 @@ class Federation:
         self.evaluators = {
             me: Evaluator.of(me, roles, sources[me][roles.dealer]) for me in (roles.first, roles.second)
         }
-        programs: dict[PartyId, Any] = {
-            roles.dealer: deal_program(plan, self.models[roles.dealer], dealer, roles, batch=batch)
-        }
+        dealing = deal_program(
+            plan, self.models[roles.dealer], dealer, roles, batch=batch, comparison=comparison
+        )
+        programs: dict[PartyId, Any] = {roles.dealer: dealing}
         for me, evaluator in self.evaluators.items():
-            programs[me] = prepare_program(plan, self.models[me], evaluator, batch=batch)
+            programs[me] = prepare_program(
+                plan, self.models[me], evaluator, batch=batch, comparison=comparison
+            )
         return run_lockstep(programs)
 
     def evaluate(
@@ -153,8 +159,15 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "make", "shape", "ring", "batch"), CASES, ids=[c[0] for c in CASES])
 @pytest.mark.parametrize("turn", [0, 1, 2])
+@pytest.mark.parametrize("comparison", Comparison)
 def test_encrypted_logits_equal_torch_at_the_declared_cost(
-    name: str, make: Any, shape: tuple[int, int, int], ring: Ring | None, batch: int, turn: int
+    name: str,
+    make: Any,
+    shape: tuple[int, int, int],
+    ring: Ring | None,
+    batch: int,
+    turn: int,
+    comparison: Comparison,
 ) -> None:
     if turn and name == "resnet18":
         pytest.skip("one assignment of roles is enough for the large one")
@@ -162,7 +175,8 @@ def test_encrypted_logits_equal_torch_at_the_declared_cost(
     federation, module = compiled(settled(make(), shape), shape, ring, turn)
     torch.manual_seed(3)
     images = torch.rand(batch, *shape) * 2 - 1
-    materials, offline = federation.prepare("c", batch)
+    materials, offline = federation.prepare("c", batch, comparison)
+    assert {material.comparison for material in materials.values() if material} == {comparison}
     inputs = federation.masked(materials, images.double().numpy())
     shares, online = federation.evaluate(materials, inputs)
     first, second = federation.roles.first, federation.roles.second
@@ -170,7 +184,7 @@ def test_encrypted_logits_equal_torch_at_the_declared_cost(
     with torch.no_grad():
         expected = module(images).numpy()
     assert np.abs(logits - expected).max() < 0.02 * max(1.0, np.abs(expected).max())
-    cost = federation.plan.cost(batch)
+    cost = federation.plan.cost(batch, comparison=comparison)
     assert online.rounds == {first: cost.rounds, second: cost.rounds}
     assert online.bytes_sent(first, second) == cost.online_bytes_each_way
     assert online.bytes_sent(second, first) == cost.online_bytes_each_way

@@ -91,3 +91,22 @@ def test_the_join_polynomial_compares(blocks: int) -> None:
     positive = np.unpackbits(shares[0] ^ shares[1], count=4000, bitorder="little") ^ sign_mask
     difference = (m.astype(np.int64) - r.astype(np.int64)) % size
     assert (positive == (difference < size // 2)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(**CASES, multiplier=st.integers(1, 2**32 - 1), shift=st.integers(0, 32))
+def test_fused_dealing_and_plain_selection_equal_the_reference(
+    seed: int, n: int, blocks: int, dtype: type, low: int, lead: bool, multiplier: int, shift: int
+) -> None:
+    rng, top = np.random.default_rng(seed), np.iinfo(dtype).max
+    m, r = (rng.integers(0, top, n, dtype=dtype, endpoint=True) for _ in range(2))
+    masks = rng.integers(0, 1 << 16, n, dtype=np.uint16)
+    for rows in (2, 5):
+        options = {"multiplier": multiplier, "shift": shift, "plain": rows == 2}
+        draws = rng.integers(0, top, (rows, n), dtype=dtype, endpoint=True)
+        into = draws.copy()
+        fused.subtract_from_dealt(r, masks, into, **options)
+        assert (into == reference.dealt_values(r, masks, **options) - draws).all()
+    positive = rng.integers(0, 256, (n + 7) // 8, dtype=np.uint8)
+    got, want = (k.select_plain(m, positive, r, draws[:2], lead=lead) for k in (fused, reference))
+    assert (got == want).all()

@@ -23,6 +23,7 @@ from libs.core.errors import TrefoilError, Unavailable
 from libs.core.ids import PARTIES, PartyId, new_id
 from libs.core.secret import Secret
 from libs.mpc.program import ArraySpec, Message
+from libs.mpc.schemes.masked.comparison import Comparison
 from libs.secure_nn.predict import Material
 from libs.secure_nn.secure_model import EvaluatorModel
 from services.smpc_party.adapters.pool_index import PoolIndex
@@ -105,7 +106,7 @@ class Party:
     async def make(self, piece_id: str, shelf: Shelf) -> None:
         ready = None
         if shelf.roles.dealer != self.me:
-            material = Material(1, piece_id.encode()[:16])
+            material = Material(1, Comparison.NARROW, piece_id.encode()[:16])
             weights = EvaluatorModel((), (np.zeros(4, np.uint32),))
             ready = Ready(material, weights, seconds=0.0, received_bytes=0)
         await self.pool.keep(piece_id, shelf, Dealt(MASKING, 0.0, ready))

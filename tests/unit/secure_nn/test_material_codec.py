@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from libs.core.errors import FailedPrecondition
+from libs.mpc.schemes.masked.comparison import Comparison
 from libs.mpc.schemes.masked.relu import ReluMaterial
+from libs.mpc.schemes.masked.relu_wide import WideReluMaterial
 from libs.secure_nn.material_codec import dump_material, load_material
 from libs.secure_nn.predict import Material
 
@@ -23,16 +25,26 @@ def material() -> Material:
         mask=None,
     )
     product = rng.integers(0, 1 << 63, (1, 2, 3, 3), dtype=np.uint64)
-    return Material(1, bytes(range(16)), {"conv": product, "relu": relu}, bytes_received=77)
+    wide = WideReluMaterial(
+        masks=rng.integers(0, 1 << 8, 5, dtype=np.uint8),
+        upper=rng.integers(0, 1 << 63, (5, 4), dtype=np.uint64),
+        lower=rng.integers(0, 1 << 63, (5, 4), dtype=np.uint64),
+        dealt=rng.integers(0, 1 << 32, (2, 5), dtype=np.uint32),
+        mask=rng.integers(0, 1 << 32, 5, dtype=np.uint32),
+    )
+    steps = {"conv": product, "relu": relu, "wide": wide}
+    return Material(1, Comparison.WIDE, bytes(range(16)), steps, bytes_received=77)
 
 
 def test_a_piece_comes_back_as_it_was_and_can_be_computed_with() -> None:
     before = material()
     after = load_material(bytearray(b"".join(dump_material(before))))
-    assert (after.batch, after.input_seed, after.bytes_received) == (1, before.input_seed, 77)
+    assert (after.batch, after.comparison, after.bytes_received) == (1, Comparison.WIDE, 77)
+    assert after.input_seed == before.input_seed
     np.testing.assert_array_equal(after.of_step["conv"], before.of_step["conv"])
-    for name, value in dataclasses.asdict(before.of_step["relu"]).items():
-        np.testing.assert_array_equal(getattr(after.of_step["relu"], name), value)
+    for step in ("relu", "wide"):
+        for name, value in dataclasses.asdict(before.of_step[step]).items():
+            np.testing.assert_array_equal(getattr(after.of_step[step], name), value)
     arrays = [after.of_step["conv"], after.of_step["relu"].onehot, after.of_step["relu"].dealt]
     assert all(array.flags.writeable and array.flags.aligned for array in arrays)
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from libs.core.errors import InvalidInput
 from libs.mpc.cost import Cost, costs
-from libs.mpc.kernels import fused, reference
+from libs.mpc.kernels import fused
 from libs.mpc.kernels.tables import join_tables
 from libs.mpc.program import Program, swap
 from libs.mpc.ring import Ring, RingArray
@@ -87,7 +87,7 @@ class ReluMaterial:
 def deal_relu(tape: DealerTape, label: str, mask: RingArray, shape: ReluShape) -> None:
     """Share everything about the mask r = l1 + l2 that both rounds need."""
     r = mask.reshape(-1)
-    n, tables, dtype = len(r), join_tables(shape.blocks), shape.ring.dtype
+    n, tables = len(r), join_tables(shape.blocks)
     bits = tape.bit_masks(f"{label}/bits", n)
     draws = tape.first_draws(f"{label}/dealt")
     onehot = draws.array((shape.blocks, n), "<u2")
@@ -95,14 +95,11 @@ def deal_relu(tape: DealerTape, label: str, mask: RingArray, shape: ReluShape) -
     fused.add_dealt_blocks(r, bits, low=shape.window_low, tables=tables, onehot=onehot, products=products)
     tape.correct(onehot)
     tape.correct(products)
-    b = (bits >> np.uint16(15)).astype(dtype)
-    if shape.plain:
-        secret = np.stack([b, b * r])
-    else:
-        floor_r, wrap = reference.rescale_secret(r, multiplier=shape.multiplier, shift=shape.shift)
-        secret = np.stack([b, floor_r, wrap, b * floor_r, b * wrap])
-    secret -= draws.ring(secret.shape, shape.ring)
-    tape.correct(secret)
+    values = draws.ring((shape.dealt_elements, n), shape.ring)
+    fused.subtract_from_dealt(
+        r, bits, values, multiplier=shape.multiplier, shift=shape.shift, plain=shape.plain
+    )
+    tape.correct(values)
 
 
 def prepare_relu(tape: EvaluatorTape, label: str, mask: RingArray, shape: ReluShape) -> ReluMaterial:
@@ -131,7 +128,7 @@ def relu(
     )
     positive = own ^ (yield from swap(f"{label}/sign", evaluator.peer, "bits", own))
     if material.mask is not None:
-        share = reference.select_plain(flat, positive, material.mask, material.dealt, lead=evaluator.lead)
+        share = fused.select_plain(flat, positive, material.mask, material.dealt, lead=evaluator.lead)
     else:
         share = fused.select(
             flat,

@@ -15,7 +15,7 @@ import numpy as np
 
 from libs.core.errors import InvalidInput
 from libs.mpc.cost import Cost, costs
-from libs.mpc.kernels import reference
+from libs.mpc.kernels import scaling
 from libs.mpc.ring import Ring, RingArray
 from libs.mpc.schemes.masked.tape import DealerTape, EvaluatorTape
 
@@ -35,7 +35,7 @@ def deal_rescale(
     tape: DealerTape, label: str, mask: RingArray, *, multiplier: int, shift: int, ring: Ring
 ) -> None:
     """Share floor(r q) and 2^k q msb(r)."""
-    secret = np.stack(reference.rescale_secret(mask.reshape(-1), multiplier=multiplier, shift=shift))
+    secret = np.stack(scaling.rescale_secret(mask.reshape(-1), multiplier=multiplier, shift=shift))
     secret -= tape.first_draws(f"{label}/dealt").ring(secret.shape, ring)
     tape.correct(secret)
 
@@ -49,9 +49,5 @@ def prepare_rescale(tape: EvaluatorTape, label: str, n: int, ring: Ring) -> Ring
 @costs(rescale_cost)
 def rescale(m: RingArray, dealt: RingArray, *, multiplier: int, shift: int, lead: bool) -> RingArray:
     """This evaluator's share of z * multiplier / 2^shift for |z| < 2^(k-2). Same shape as `m`."""
-    public, wraps = reference.rescale_public(m.reshape(-1), multiplier=multiplier, shift=shift)
-    floor_r, wrap = dealt
-    share: RingArray = wraps * wrap - floor_r
-    if lead:
-        share = share + public
+    share = scaling.rescale(m.reshape(-1), dealt, multiplier=multiplier, shift=shift, lead=lead)
     return share.reshape(m.shape)

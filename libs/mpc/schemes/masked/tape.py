@@ -30,10 +30,10 @@ class DealerTape:
         """(l1, l2) of a masked value."""
         return self._first.stream(label).ring(shape, ring), self._second.stream(label).ring(shape, ring)
 
-    def bit_masks(self, label: str, n: int) -> npt.NDArray[np.uint16]:
-        """XOR of both evaluators' mask bits, 16 a value."""
-        drawn = self._first.stream(label).array((n,), "<u2")
-        drawn ^= self._second.stream(label).array((n,), "<u2")
+    def bit_masks(self, label: str, n: int, dtype: npt.DTypeLike = "<u2") -> npt.NDArray[Any]:
+        """XOR of both evaluators' mask bits, as many a value as `dtype` holds."""
+        drawn = self._first.stream(label).array((n,), dtype)
+        drawn ^= self._second.stream(label).array((n,), dtype)
         return drawn
 
     def first_draws(self, label: str) -> Prg:
@@ -67,9 +67,9 @@ class EvaluatorTape:
         """l_j of a masked value."""
         return self._masks.stream(label).ring(shape, ring)
 
-    def bit_masks(self, label: str, n: int) -> npt.NDArray[np.uint16]:
-        """This evaluator's mask bits, 16 a value."""
-        return self._masks.stream(label).array((n,), "<u2")
+    def bit_masks(self, label: str, n: int, dtype: npt.DTypeLike = "<u2") -> npt.NDArray[Any]:
+        """This evaluator's mask bits, as many a value as `dtype` holds."""
+        return self._masks.stream(label).array((n,), dtype)
 
     def supply(self, corrections: npt.NDArray[np.uint8]) -> None:
         """Hand in the next corrections (second evaluator only)."""

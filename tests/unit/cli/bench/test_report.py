@@ -21,6 +21,7 @@ from libs.cli.bench.workload import Workload
 from libs.cli.client.predictions import EvaluatorCost, Prediction
 from libs.cli.local_cluster import LinkEmulation
 from libs.mpc.ring import Ring
+from libs.mpc.schemes.masked.comparison import Comparison
 
 CONDITIONS = Conditions(repeat=2, warm_up=1, link=LinkEmulation(40.0, 100.0))
 KEYS = {
@@ -50,7 +51,7 @@ def workload() -> Workload:
 
 
 def _prediction(workload: Workload, *, dealer: int, online_s: float) -> Prediction:
-    cost = workload.declared
+    cost = workload.declared(Comparison.NARROW)
     first, second = (
         EvaluatorCost(
             party=(dealer + place) % 3,
@@ -60,6 +61,7 @@ def _prediction(workload: Workload, *, dealer: int, online_s: float) -> Predicti
             offline_bytes=cost.dealt_bytes if place == 2 else 0,
             offline_s=0.01 * place,
             dealt_ahead=False,
+            comparison=Comparison.NARROW,
         )
         for place in (1, 2)
     )
@@ -124,7 +126,7 @@ def test_from_shares_to_shares_is_what_the_slower_evaluator_says(workload: Workl
 
 
 def test_bytes_are_those_of_the_last_question_by_party(workload: Workload) -> None:
-    report, cost = _report(workload), workload.declared
+    report, cost = _report(workload), workload.declared(Comparison.NARROW)
     assert report["roles"] == {"dealer": 2, "first_evaluator": 0, "second_evaluator": 1}
     each = cost.online_bytes_each_way
     assert report["bytes_sent_by_party"] == {
@@ -199,7 +201,7 @@ def test_layers_that_take_little_share_a_row_and_nothing_is_lost() -> None:
 def test_the_profile_has_every_step_and_adds_up_to_the_declared_cost(workload: Workload) -> None:
     steps = profile(workload, threads=1)
     assert [step.name for step in steps] == [step.name for step in workload.plan.steps]
-    total, cost = in_all(by_layer(steps), name="all"), workload.declared
+    total, cost = in_all(by_layer(steps), name="all"), workload.declared(Comparison.NARROW)
     assert (total.rounds, total.online_bytes, total.dealt_bytes) == (
         cost.rounds,
         cost.online_bytes_each_way,

@@ -18,6 +18,7 @@ from libs.core.errors import InvalidInput
 from libs.models.registry import ARCHITECTURES
 from libs.mpc.fixed_point import FixedPoint
 from libs.mpc.ring import Ring
+from libs.mpc.schemes.masked.comparison import Comparison
 from libs.secure_nn import steps as s
 from libs.secure_nn.cleartext import run_plan_ring
 from libs.secure_nn.plan import Plan
@@ -47,7 +48,7 @@ def test_the_relu_takes_any_number_of_values(elements: int, ring: Ring) -> None:
 def test_the_relu_includes_opening_its_input() -> None:
     workload = relu_workload(2**10, ring=Ring.RING_32)
     opening = 2**10 * 4
-    assert workload.declared.online_bytes_each_way > opening
+    assert workload.declared(Comparison.NARROW).online_bytes_each_way > opening
     kinds = [step.kind for step in workload.plan.steps]
     assert kinds.index("to_shared") < kinds.index("open") < kinds.index("relu")
 
@@ -64,7 +65,7 @@ def test_the_product_is_truncated_to_the_scale_of_its_input(m: int, n: int, k: i
 
 def test_a_chain_of_openings_has_a_round_for_each() -> None:
     workload = rounds_workload(10)
-    assert workload.declared.rounds == 11  # and one for the hash of the input
+    assert workload.declared(Comparison.NARROW).rounds == 11  # and one for the hash of the input
     assert _error(workload) < 2**-10
 
 
