@@ -85,7 +85,7 @@ async def test_a_model_gets_material_before_anybody_asks_and_predictions_use_it(
 ) -> None:
     for turn in range(3):
         assert dealt_ahead(await ask(ready, small_model, turn=turn)) == [True, True]
-    assert [count(ready, party, "taken") for party in PARTIES] == [3, 3, 3]
+    await until(lambda: [count(ready, p, "taken") for p in PARTIES] == [3, 3, 3], what="not all counted")
     await full(ready)  # it is filled up again
 
 
@@ -121,7 +121,7 @@ async def test_material_survives_a_restart_of_all_three_parties(
     for turn in range(6):
         assert dealt_ahead(await ask(ready, small_model, turn=turn)) == [True, True]
     assert dealt_ahead(await ask(ready, small_model, turn=0)) == [False, False]
-    assert [count(ready, party, "taken") for party in PARTIES] == [6, 6, 6]
+    await until(lambda: [count(ready, p, "taken") for p in PARTIES] == [6, 6, 6], what="not all counted")
 
 
 async def test_what_one_evaluator_lost_is_burned_by_all_and_the_next_piece_is_taken(
@@ -133,7 +133,9 @@ async def test_what_one_evaluator_lost_is_burned_by_all_and_the_next_piece_is_ta
     lost = ready.parties[P2]._piece_index.take_oldest(shelf)
     assert lost is not None
     assert dealt_ahead(await ask(ready, small_model, turn=0)) == [True, True]
-    assert [count(ready, party, "burned") for party in (P0, P1)] == [1, 1]
+    await until(
+        lambda: [count(ready, party, "burned") for party in (P0, P1)] == [1, 1], what="it was not burned"
+    )
     assert dealt_ahead(await ask(ready, small_model, turn=0)) == [False, False]
 
 
@@ -175,8 +177,8 @@ async def test_predictions_at_once_never_share_a_piece(ready: PartyRig, small_mo
     results = await asyncio.gather(*(ask(ready, small_model, turn=turn) for turn in range(12)))
     ahead = sum(all(dealt_ahead(result)) for result in results)
     assert ahead >= 6  # what was there; the filler may have added some
+    await until(lambda: [count(ready, p, "taken") for p in PARTIES] == [ahead] * 3, what="not all counted")
     for party in PARTIES:
-        assert count(ready, party, "taken") == ahead
         with sqlite3.connect(ready.folder / f"party-{party}" / "pool.db") as database:
             states = dict(database.execute("SELECT state, count(*) FROM pieces GROUP BY state"))
         assert states["taken"] == ahead
@@ -195,7 +197,9 @@ async def test_what_the_dealer_does_not_list_twice_is_burned(
         await until(lambda: level(ready, P0) == 2, what="the shelf was not filled again")
     names = [set(ready.parties[party]._pool._ready[shelf]) for party in PARTIES]
     assert forgotten.piece_id not in names[1] | names[2]
-    assert [count(ready, party, "burned") for party in (P1, P2)] == [1, 1]
+    await until(
+        lambda: [count(ready, party, "burned") for party in (P1, P2)] == [1, 1], what="it was not burned"
+    )
 
 
 async def test_the_level_is_told_to_those_who_may_ask(ready: PartyRig) -> None:
