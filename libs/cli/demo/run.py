@@ -19,10 +19,11 @@ from libs.cli.demo.material import TAGS, Material, hand_out, load_material
 from libs.cli.demo.options import DemoOptions
 from libs.cli.demo.page import build_page
 from libs.cli.demo.phases import Phases
-from libs.cli.demo.results_folder import keep_logs_only, new_run_folder, write_results
+from libs.cli.demo.results_folder import federation_folder, new_run_folder, write_results
 from libs.cli.demo.summary import build_summary
 from libs.cli.demo.tables import print_tables
 from libs.cli.local_cluster import LocalCluster, hospital_names
+from libs.cli.local_cluster.termination import sigterm_as_exit
 from libs.cli.output import human_seconds, print_json, remarks, results
 from libs.fl.presets import default_plan
 from libs.fl.training_plan import TrainingPlan
@@ -44,7 +45,9 @@ def run_demo(options: DemoOptions, *, as_json: bool) -> Path:
         material = load_material(options, hospitals)
     plan = make_plan(options, material)
     folder = new_run_folder(options.output, now)
-    federated = _run_federated(folder / "federation", material, plan, phases, console)
+    # The files of the processes are gone before the comparison begins, and also when anything fails.
+    with sigterm_as_exit(), federation_folder(folder, keep=options.keep) as federation:
+        federated = _run_federated(federation, material, plan, phases, console)
     with phases.phase(
         "baselines", "The same training in clear: each hospital alone, and all data in one place"
     ):
@@ -74,8 +77,6 @@ def run_demo(options: DemoOptions, *, as_json: bool) -> Path:
         summary=summary,
     )
     write_results(folder, summary=summary, page=page)
-    if not options.keep:
-        keep_logs_only(folder / "federation", folder / "logs")
     if as_json:
         print_json(summary)
     else:

@@ -23,7 +23,7 @@ from libs.cli.demo.journey import Trained
 from libs.cli.demo.material import Material
 from libs.cli.demo.options import DemoOptions
 from libs.cli.demo.page import build_page, choose_samples
-from libs.cli.demo.results_folder import new_run_folder, point_latest_at, write_results
+from libs.cli.demo.results_folder import federation_folder, new_run_folder, point_latest_at, write_results
 from libs.cli.demo.summary import VOLATILE, build_summary, without_volatile
 from libs.data.partition import partition_patients
 from libs.data.phantom import make_phantoms
@@ -211,6 +211,33 @@ def test_runs_of_one_second_get_different_folders(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(set(made)) == 4
+
+
+def _fill(federation: Path) -> None:
+    for file in ("party-0/log.jsonl", "party-0/shares/model", "keys/federation/secret"):
+        (federation / file).parent.mkdir(parents=True, exist_ok=True)
+        (federation / file).write_text("")
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_a_run_that_fails_or_is_stopped_keeps_its_logs_only(
+    tmp_path: Path, failure: type[BaseException]
+) -> None:
+    def fail() -> None:
+        with federation_folder(tmp_path, keep=False) as federation:
+            _fill(federation)
+            raise failure
+
+    with pytest.raises(failure):
+        fail()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "logs" / "party-0.jsonl"]
+    assert not (tmp_path / "federation").exists()
+
+
+def test_keys_and_shares_stay_when_asked_for(tmp_path: Path) -> None:
+    with federation_folder(tmp_path, keep=True) as federation:
+        _fill(federation)
+    assert (federation / "keys" / "federation" / "secret").exists()
 
 
 def test_latest_is_a_relative_link_to_the_last_run(tmp_path: Path) -> None:
