@@ -128,12 +128,20 @@ def test_the_summary_has_the_keys_that_others_rely_on(run: _Run) -> None:
         "images",
         "label_agreement",
         "max_logit_difference",
+        "max_logit_difference_bound",
         "latency_s",
         "batch32_s",
         "rounds",
         "bytes_sent_by_party",
     }
     assert expected <= summary["encrypted"].keys()
+
+
+def test_the_largest_difference_is_exact_and_may_differ_between_runs(run: _Run) -> None:
+    encrypted = run.summary()["encrypted"]
+    exact = float(np.abs(run.asked.logits - run.clear).max())
+    assert encrypted["max_logit_difference"] == exact < encrypted["max_logit_difference_bound"]
+    assert "encrypted.max_logit_difference" in VOLATILE
 
 
 def test_the_bound_holds_and_does_not_move_with_the_rounding(run: _Run) -> None:
