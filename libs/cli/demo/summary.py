@@ -67,7 +67,7 @@ def build_summary(
             **_figures(figures.federated),
             "rounds": trained.study.rounds_done,
             "by_round": [_round(number) for number in trained.metrics],
-            "bytes": training_bytes(trained.study, plan),
+            "bytes": training_bytes(trained.study, plan, asked.plan),
         },
         "encrypted": {
             "images": len(asked.logits),

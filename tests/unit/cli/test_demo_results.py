@@ -19,7 +19,7 @@ from libs.cli.client.studies import model_of
 from libs.cli.demo.asking import Asked
 from libs.cli.demo.baselines import CENTRALISED, Baseline
 from libs.cli.demo.figures import Figures, measure
-from libs.cli.demo.journey import Trained
+from libs.cli.demo.journey import Trained, training_bytes
 from libs.cli.demo.material import Material
 from libs.cli.demo.options import DemoOptions
 from libs.cli.demo.page import build_page, choose_samples
@@ -27,10 +27,14 @@ from libs.cli.demo.results_folder import federation_folder, new_run_folder, poin
 from libs.cli.demo.summary import VOLATILE, build_summary, without_volatile
 from libs.data.partition import partition_patients
 from libs.data.phantom import make_phantoms
+from libs.data.transforms import to_model_input
 from libs.fl.evaluation import predict_logits
-from libs.fl.metrics import RoundMetrics, score_histogram
+from libs.fl.metrics import METRICS_LENGTH, RoundMetrics, score_histogram
 from libs.fl.presets import default_plan
+from libs.fl.vectorise import parameter_count
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
+from libs.secure_nn.calibrate import calibrate
+from libs.secure_nn.compile import compile_module
 
 SECONDS = {"train": 3.0, "predict": 1.0, "total": 4.5}
 
@@ -77,7 +81,9 @@ class _Run:
         batches = [
             _prediction(self.clear[start : start + 32] + noise[start : start + 32]) for start in (0, 32)
         ]
-        self.asked = Asked(self.clear + noise, batches, [_prediction(self.clear[:1])] * 3)
+        bounds = calibrate(module.eval(), to_model_input(images.images[:4]))
+        released = compile_module(module, input_shape=(1, 16, 16), bounds=bounds)
+        self.asked = Asked(released, self.clear + noise, batches, [_prediction(self.clear[:1])] * 3)
         labels = self.material.test.labels
         self.baselines = {
             name: Baseline(name, np.where(labels == 1, 0.6, 0.4), 0.5)
@@ -165,6 +171,23 @@ def test_all_that_fresh_randomness_or_time_changes_is_declared_volatile(run: _Ru
     assert first != second
     assert without_volatile(first) == without_volatile(second)
     assert set(first["volatile"]) == set(VOLATILE)
+
+
+def test_training_bytes_count_every_round_and_the_release_on_every_link(run: _Run) -> None:
+    both, one = ["north", "east"], ["north"]
+    rounds = [
+        coordinator_pb2.Round(survivor_identities=hospitals, bytes_between_parties=sent)
+        for hospitals, sent in ((both, 1), (one, 20), (both, 300))
+    ]
+    study = coordinator_pb2.Study(rounds_done=2, rounds=rounds)
+    sent = training_bytes(study, run.plan, run.asked.plan)
+    weights = 4 * parameter_count(model_of(run.plan))
+    release = run.asked.plan.parameter_length * run.asked.plan.ring.element_bytes
+    assert sent["between_parties"] == 321
+    assert sent["hospitals_to_parties"] == 3 * (weights + 4 * METRICS_LENGTH) + 2 * release + 5 * 32
+    assert sent["parties_to_hospitals"] == (3 + 2 + 2) * 3 * weights, "for rounds, calibration and release"
+    assert sent["scientist_to_parties"] == weights + 32
+    assert sent["parties_to_scientist"] == 3 * (2 * 4 * METRICS_LENGTH + weights)
 
 
 class _Page(HTMLParser):
