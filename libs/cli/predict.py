@@ -10,6 +10,9 @@ import typer
 from libs.cli.options import JsonOption, ProfileOption
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from libs.cli.client.predictions import Prediction
     from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 
@@ -48,11 +51,10 @@ async def _ask(
     from libs.cli.client.models import choose_model
     from libs.cli.client.predictions import answer_prediction, open_prediction
     from libs.cli.client.session import open_session
-    from libs.data.images import load_image
     from libs.data.transforms import to_model_input
 
     for path in paths:
-        load_image(_existing(path), size=64)  # every file is checked before the first question is opened
+        _read(path, size=64)  # every file is checked before the first question is opened
     predictions = []
     async with open_session(profile) as session:
         model = await choose_model(session, wanted)
@@ -60,17 +62,22 @@ async def _ask(
             chunk = paths[start : start + batch]
             opened = await open_prediction(session, model_id=model.model_id, batch=len(chunk))
             side = opened.plan.input_shape[1]
-            images = to_model_input(np.stack([load_image(path, size=side) for path in chunk])).numpy()
+            images = to_model_input(np.stack([_read(path, size=side) for path in chunk])).numpy()
             predictions.append(await answer_prediction(session, opened, images=images))
     return model, predictions
 
 
-def _existing(path: Path) -> Path:
-    from libs.core.errors import InvalidInput
+def _read(path: Path, *, size: int) -> npt.NDArray[np.uint8]:
+    """The image; an error names the file, for this is the screen of the person it belongs to."""
+    from libs.core.errors import CallerError, InvalidInput
+    from libs.data.images import load_image
 
     if not path.is_file():
         raise InvalidInput(f"There is no image {path}. Check the path.")
-    return path
+    try:
+        return load_image(path, size=size)
+    except CallerError as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def _rows(paths: list[Path], predictions: list[Prediction], threshold: float) -> list[dict[str, Any]]:
