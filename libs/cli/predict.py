@@ -26,7 +26,7 @@ def predict(
     threshold: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="PNEUMONIA from this probability on.")
     ] = 0.5,
-    batch: Annotated[int, typer.Option(min=1, max=256, help="Images per question.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, max=64, help="Images per question.")] = 32,
     as_json: JsonOption = False,
 ) -> None:
     """Ask a model about X-rays; only you see the images and the answers."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from libs.cli.main import main
+from libs.cli.predict import predict
+from services.coordinator.settings import CoordinatorSettings
+from services.smpc_party.settings import PartySettings
 
 
 @pytest.fixture
@@ -49,3 +54,9 @@ def test_an_image_that_claims_too_much_is_named(
     monkeypatch.setattr("libs.data.images.MAX_PIXELS", 100)
     code, told = _told(capsys, str(good), "--profile", "profile.toml")
     assert (code, str(good) in told) == (2, True)
+
+
+def test_the_largest_batch_is_one_that_services_take_by_default() -> None:
+    _, option = get_args(inspect.get_annotations(predict, eval_str=True)["batch"])
+    for settings in (CoordinatorSettings, PartySettings):
+        assert option.max == settings.model_fields["max_batch"].default
