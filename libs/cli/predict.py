@@ -24,7 +24,12 @@ def predict(
         str | None, typer.Option("--model", "-m", help="Model id or name; without it, the only one there is.")
     ] = None,
     threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="PNEUMONIA from this probability on.")
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="PNEUMONIA from this probability on. The demo's tables use one chosen on validation images.",
+        ),
     ] = 0.5,
     batch: Annotated[int, typer.Option(min=1, max=64, help="Images per question.")] = 32,
     as_json: JsonOption = False,
@@ -122,4 +127,4 @@ def _print(model: coordinator_pb2.Model, rows: list[dict[str, Any]], predictions
         f"{len(rows)} image(s) in {human_seconds(total)}, of which {human_seconds(online)} was computing on "
         f"shares. Model {model.model_id}. Not a medical device: research use only.\n"
     )
-    print_who_saw_what(predictions[-1])
+    print_who_saw_what(predictions)

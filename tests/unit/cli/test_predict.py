@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from libs.cli.client.predictions import EvaluatorCost, Prediction
 from libs.cli.main import main
 from libs.cli.predict import predict
+from libs.cli.who_saw_what import print_who_saw_what
 from services.coordinator.settings import CoordinatorSettings
 from services.smpc_party.settings import PartySettings
 
@@ -60,3 +62,36 @@ def test_the_largest_batch_is_one_that_services_take_by_default() -> None:
     _, option = get_args(inspect.get_annotations(predict, eval_str=True)["batch"])
     for settings in (CoordinatorSettings, PartySettings):
         assert option.max == settings.model_fields["max_batch"].default
+
+
+def _prediction(*, dealer: int, images: int) -> Prediction:
+    first, second = (
+        EvaluatorCost(party, rounds=5, online_bytes=512, online_s=0, offline_bytes=0, offline_s=0)
+        for party in {0, 1, 2} - {dealer}
+    )
+    return Prediction(
+        computation_id="c",
+        logits=np.zeros((images, 2)),
+        dealer=dealer,
+        evaluators=(first, second),
+        opened_s=0,
+        answered_s=0,
+        bytes_sent=0,
+        bytes_received=0,
+    )
+
+
+def test_every_assignment_of_roles_is_told_with_its_questions(capsys: pytest.CaptureFixture[str]) -> None:
+    print_who_saw_what([_prediction(dealer=dealer, images=4) for dealer in (0, 1, 2, 0)])
+    told = capsys.readouterr().out
+    for line in ("in question 1, 4", "in question 2", "in question 3", "8 images and the result"):
+        assert line in told
+    assert "sent 1.0 KiB in 10 rounds" in told
+
+
+def test_one_question_needs_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    print_who_saw_what([_prediction(dealer=1, images=1)])
+    told = capsys.readouterr().out
+    assert "Who saw what" in told
+    assert "in question" not in told
+    assert "one image and the result" in told
