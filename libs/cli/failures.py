@@ -79,7 +79,7 @@ def describe(error: BaseException) -> tuple[str, str]:
         return "usage", _usage_text(error)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return "os_error", f"{where}{error.strerror or type(error).__name__}."
+        return "os_error", f"{where}{error.strerror or error or type(error).__name__}."
     text = (
         f"Trefoil failed in a way it should not ({type(error).__name__}). Set TREFOIL_DEBUG=1, run the "
         "command again, and report what it prints."

@@ -90,6 +90,8 @@ def _load_module(model: str, weights: Path, image_size: int) -> nn.Module:
     from libs.core.errors import InvalidInput
     from libs.models.registry import build_model
 
+    if not weights.is_file():
+        raise InvalidInput(f"There is no file {weights} with weights. Check the path.")
     module = build_model(model, channels=1, classes=2, size=image_size, seed=0)
     try:
         module.load_state_dict(load_file(weights))

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -47,6 +48,13 @@ def test_a_missing_profile_is_told_with_the_option_to_give() -> None:
     assert result.returncode == 2
     assert "nowhere.toml" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere.safetensors"
+    result = _trefoil("model", "import", "mine", str(missing), str(tmp_path), "--profile", "nowhere.toml")
+    assert result.returncode == 2
+    assert f"There is no file {missing}" in result.stderr
 
 
 def test_a_missing_settings_file_says_how_to_write_one() -> None:
