@@ -27,6 +27,7 @@ from libs.cli.local_cluster.termination import sigterm_as_exit
 from libs.cli.output import human_seconds, print_json, remarks, results
 from libs.fl.presets import default_plan
 from libs.fl.training_plan import TrainingPlan
+from libs.models.registry import architecture_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class _Federated:
 def run_demo(options: DemoOptions, *, as_json: bool) -> Path:
     """Run it, print the tables (or the summary), and return the folder with the results."""
     console = remarks()
+    architecture_of(options.model_name, size=options.image_size)  # before anything is made or started
     started, now = time.perf_counter(), datetime.now(UTC)
     hospitals = hospital_names(options.hospitals)
     phases = Phases(console)

@@ -24,7 +24,9 @@ from libs.cli.demo.material import Material
 from libs.cli.demo.options import DemoOptions
 from libs.cli.demo.page import build_page, choose_samples
 from libs.cli.demo.results_folder import federation_folder, new_run_folder, point_latest_at, write_results
+from libs.cli.demo.run import run_demo
 from libs.cli.demo.summary import VOLATILE, build_summary, without_volatile
+from libs.core.errors import InvalidInput
 from libs.data.partition import partition_patients
 from libs.data.phantom import make_phantoms
 from libs.data.transforms import to_model_input
@@ -231,6 +233,16 @@ def test_samples_are_of_both_classes_and_not_chosen_by_their_answers() -> None:
     assert chosen == choose_samples(labels, count=8, seed=3)
     assert len(set(chosen)) == 8
     assert sum(labels[chosen]) == 3
+
+
+@pytest.mark.parametrize("wrong", [{"model": "nonsense"}, {"model": "resnet18", "size": 16}])
+def test_a_model_that_cannot_be_is_refused_before_anything_is_made(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    options = DemoOptions(output=tmp_path / "runs", **wrong)
+    with pytest.raises(InvalidInput, match="Choose"):
+        run_demo(options, as_json=False)
+    assert not options.output.exists()
 
 
 def test_runs_of_one_second_get_different_folders(tmp_path: Path) -> None:
