@@ -11,7 +11,6 @@ import typer
 from libs.cli.options import JsonOption, ProfileOption
 
 if TYPE_CHECKING:
-    from libs.fl.training_plan import TrainingPlan
     from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
     from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
 
@@ -38,10 +37,21 @@ def create(
     plan: Annotated[
         Path | None, typer.Option(help="Training plan (JSON); without it, the default for the model.")
     ] = None,
-    model: Annotated[str, typer.Option(help="small_cnn, medium_cnn or resnet18.")] = "small_cnn",
-    image_size: Annotated[int, typer.Option(min=8, max=1024, help="Pixels a side.")] = 28,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Training rounds.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first weights and of all training.")] = 0,
+    model: Annotated[
+        str | None,
+        typer.Option(help="small_cnn, medium_cnn or resnet18; not with --plan.", show_default="small_cnn"),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=8, max=1024, help="Pixels a side; not with --plan.", show_default="28"),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Training rounds; not with --plan.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Seed of the first weights and of all training; not with --plan.", show_default="0"
+        ),
+    ] = None,
     watch: Annotated[bool, typer.Option(help="Stay and show the progress.")] = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -50,13 +60,14 @@ def create(
     from libs.cli.client.session import open_session, run
     from libs.cli.client.studies import create_and_start
     from libs.cli.output import print_json, remarks
+    from libs.cli.study_plan import PlanChoices
     from libs.cli.study_views import view
     from libs.core.errors import InvalidInput, NotFound
-    from libs.fl.presets import default_plan
-    from libs.fl.training_plan import TrainingPlan
 
     if not tag and not dataset:
         raise InvalidInput("Name data sets with --dataset, or find them with --tag.")
+    choices = PlanChoices(model=model, image_size=image_size, rounds=rounds, seed=seed)
+    plan_for = choices.default_plan(tag or []) if plan is None else choices.plan_in(plan)
 
     async def ask() -> coordinator_pb2.Study:
         async with open_session(profile) as session:
@@ -66,9 +77,7 @@ def create(
             if missing or not chosen:
                 wanted = ", ".join(missing) or f"with the tags {', '.join(tag or [])}"
                 raise NotFound(f"No data set {wanted}. See what there is: trefoil dataset search")
-            agreed = _read_plan(plan, TrainingPlan) or default_plan(
-                model=model, image_size=image_size, images=sum(d.images for d in chosen), rounds=rounds
-            ).model_copy(update={"seed": seed, "dataset_tags": tuple(tag or ())})
+            agreed = plan_for(sum(d.images for d in chosen))
             return await create_and_start(
                 session, plan=agreed, title=title, dataset_ids=[d.dataset_id for d in chosen]
             )
@@ -181,10 +190,6 @@ def _watch(profile: Path, study_id: str, *, as_json: bool) -> None:
     require_ready(study)
     if not as_json:
         results().print(f"Ready. Ask it: trefoil predict IMAGE --model {study.released_model_id}")
-
-
-def _read_plan(path: Path | None, plan_type: type[TrainingPlan]) -> TrainingPlan | None:
-    return None if path is None else plan_type.from_json(path.read_bytes())
 
 
 # ---------------------------------------------------------------- hospital staff

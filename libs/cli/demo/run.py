@@ -101,9 +101,10 @@ def make_plan(options: DemoOptions, material: Material) -> TrainingPlan:
         image_size=options.image_size,
         images=material.train_images,
         rounds=options.rounds,
+        seed=options.seed,
+        dataset_tags=TAGS,
     )
-    changes = {"seed": options.seed, "dataset_tags": TAGS, "quorum": min(plan.quorum, options.hospitals)}
-    return TrainingPlan.model_validate({**plan.model_dump(), **changes})
+    return TrainingPlan.checked({**plan.model_dump(), "quorum": min(plan.quorum, options.hospitals)})
 
 
 def _run_federated(
