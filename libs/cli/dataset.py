@@ -33,7 +33,7 @@ def publish(
 ) -> None:
     """Let the node check a data set and put its description into the catalogue (staff)."""
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
-    from libs.cli.output import print_json, results
+    from libs.cli.output import plain, print_json, results
     from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
 
     async def ask() -> hospital_pb2.Dataset:
@@ -47,9 +47,11 @@ def publish(
     if as_json:
         print_json(_staff_view(published))
         return
-    classes = ", ".join(f"{count} {name}" for name, count in sorted(published.images_per_class.items()))
+    classes = ", ".join(
+        f"{count} {plain(name)}" for name, count in sorted(published.images_per_class.items())
+    )
     results().print(
-        f"Published [bold]{published.name}[/]: {published.images} images of {published.patients} "
+        f"Published [bold]{plain(published.name)}[/]: {published.images} images of {published.patients} "
         f"patients ({classes}).\n"
         "Name, description, tags and the number of images are now in the catalogue; the images stay here."
     )
@@ -89,7 +91,7 @@ def withdraw(
 ) -> None:
     """Take a data set out of the catalogue (staff). Its images are not touched."""
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
-    from libs.cli.output import results
+    from libs.cli.output import plain, results
     from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
 
     async def ask() -> None:
@@ -98,7 +100,7 @@ def withdraw(
             await session.hospital.WithdrawDataset(request, timeout=CALL_TIMEOUT_S)
 
     run(ask())
-    results().print(f"Withdrew [bold]{name}[/].")
+    results().print(f"Withdrew [bold]{plain(name)}[/].")
 
 
 @app.command()

@@ -113,7 +113,7 @@ def _prediction_view(prediction: Prediction) -> dict[str, Any]:
 
 
 def _print(model: coordinator_pb2.Model, rows: list[dict[str, Any]], predictions: list[Prediction]) -> None:
-    from libs.cli.output import human_seconds, print_table, results
+    from libs.cli.output import human_seconds, plain, print_table, results
     from libs.cli.who_saw_what import print_who_saw_what
 
     print_table(
@@ -125,6 +125,6 @@ def _print(model: coordinator_pb2.Model, rows: list[dict[str, Any]], predictions
     online = sum(max(evaluator.online_s for evaluator in p.evaluators) for p in predictions)
     results().print(
         f"{len(rows)} image(s) in {human_seconds(total)}, of which {human_seconds(online)} was computing on "
-        f"shares. Model {model.model_id}. Not a medical device: research use only.\n"
+        f"shares. Model {plain(model.model_id)}. Not a medical device: research use only.\n"
     )
     print_who_saw_what(predictions)

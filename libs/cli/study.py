@@ -59,7 +59,7 @@ def create(
     from libs.cli.client.catalogue import search_datasets
     from libs.cli.client.session import open_session, run
     from libs.cli.client.studies import create_and_start
-    from libs.cli.output import print_json, remarks
+    from libs.cli.output import plain, print_json, remarks
     from libs.cli.study_plan import PlanChoices
     from libs.cli.study_views import view
     from libs.core.errors import InvalidInput, NotFound
@@ -87,8 +87,8 @@ def create(
         print_json(view(study))
         return
     remarks().print(
-        f"Created study [bold]{study.study_id}[/] (plan {study.plan_hash[:12]}…). Each owner now decides: "
-        f"trefoil study approve {study.study_id}"
+        f"Created study [bold]{plain(study.study_id)}[/] (plan {plain(study.plan_hash[:12])}…). "
+        f"Each owner now decides: trefoil study approve {plain(study.study_id)}"
     )
     if watch:
         _watch(profile, study.study_id, as_json=as_json)
@@ -157,7 +157,7 @@ def watch(study: StudyArgument, profile: ProfileOption, as_json: JsonOption = Fa
 def cancel(study: StudyArgument, profile: ProfileOption, as_json: JsonOption = False) -> None:
     """Stop a study. Its training versions remain at the parties; no model is released."""
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
-    from libs.cli.output import print_json, results
+    from libs.cli.output import plain, print_json, results
     from libs.cli.study_views import view
     from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 
@@ -170,13 +170,13 @@ def cancel(study: StudyArgument, profile: ProfileOption, as_json: JsonOption = F
     if as_json:
         print_json(view(cancelled))
     else:
-        results().print(f"Cancelled [bold]{cancelled.study_id}[/].")
+        results().print(f"Cancelled [bold]{plain(cancelled.study_id)}[/].")
 
 
 def _watch(profile: Path, study_id: str, *, as_json: bool) -> None:
     from libs.cli.client.session import open_session, run
     from libs.cli.client.studies import require_ready, watch
-    from libs.cli.output import print_json, remarks, results
+    from libs.cli.output import plain, print_json, remarks, results
     from libs.cli.study_progress import StudyProgress
     from libs.cli.study_views import view
 
@@ -189,7 +189,7 @@ def _watch(profile: Path, study_id: str, *, as_json: bool) -> None:
         print_json(view(study))
     require_ready(study)
     if not as_json:
-        results().print(f"Ready. Ask it: trefoil predict IMAGE --model {study.released_model_id}")
+        results().print(f"Ready. Ask it: trefoil predict IMAGE --model {plain(study.released_model_id)}")
 
 
 # ---------------------------------------------------------------- hospital staff
@@ -264,22 +264,21 @@ def deny(
 
 
 def _plan_text(proposal: hospital_pb2.Proposal) -> str:
-    from rich.markup import escape
+    from libs.cli.output import plain
 
-    lines = [f"[bold]{escape(proposal.title)}[/], asked by {escape(proposal.requested_by)}"]
-    lines += [f"data set   {escape(proposal.dataset_name)}", f"plan hash  {proposal.plan_hash}"]
+    lines = [f"[bold]{plain(proposal.title)}[/], asked by {plain(proposal.requested_by)}"]
+    lines += [f"data set   {plain(proposal.dataset_name)}", f"plan hash  {plain(proposal.plan_hash)}"]
     for key, value in json.loads(proposal.training_plan).items():
-        lines.append(f"  {key:22} {escape(json.dumps(value))}")
+        lines.append(f"  {plain(key):22} {plain(json.dumps(value))}")
     return "\n".join(lines)
 
 
 def _print_decision(proposal: hospital_pb2.Proposal, *, as_json: bool) -> None:
-    from libs.cli.output import print_json, results
+    from libs.cli.output import plain, print_json, results
     from libs.cli.proposals import STATES, view
 
     if as_json:
         print_json(view(proposal))
     else:
-        results().print(
-            f"[bold]{proposal.study_id}[/] is {STATES.get(proposal.state, 'unknown')} at this hospital."
-        )
+        state = STATES.get(proposal.state, "unknown")
+        results().print(f"[bold]{plain(proposal.study_id)}[/] is {state} at this hospital.")

@@ -90,7 +90,7 @@ def run_demo(options: DemoOptions, *, as_json: bool) -> Path:
             asked=federated.asked,
             plan=plan,
         )
-    console.print(f"Done in {human_seconds(seconds['total'])}. Page: {folder / 'index.html'}")
+    console.print(f"Done in {human_seconds(seconds['total'])}. Page: {folder / 'index.html'}", markup=False)
     return folder
 
 
