@@ -5,6 +5,7 @@ Images stay where they are.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,7 +26,12 @@ TagsOption = Annotated[
 @app.command()
 def publish(
     name: Annotated[str, typer.Argument(help="Name of the data set, unique at this hospital.")],
-    path: Annotated[str, typer.Argument(help="Folder or .npz file on the hospital node's own disk.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder or .npz file on the hospital node's own disk; a relative path is taken from here.",
+        ),
+    ],
     profile: ProfileOption,
     tag: TagsOption = None,
     description: Annotated[str, typer.Option(help="One sentence for scientists.")] = "",
@@ -38,7 +44,7 @@ def publish(
 
     async def ask() -> hospital_pb2.Dataset:
         request = hospital_pb2.PublishDatasetRequest(
-            name=name, description=description, tags=tag or [], path=path
+            name=name, description=description, tags=tag or [], path=str(path.absolute())
         )
         async with open_session(profile) as session:
             return (await session.hospital.PublishDataset(request, timeout=10 * CALL_TIMEOUT_S)).dataset

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,36 @@ def test_a_missing_profile_is_told_with_the_option_to_give() -> None:
     assert result.returncode == 2
     assert "nowhere.toml" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_keys_init_says_what_to_keep(tmp_path: Path) -> None:
+    told = CliRunner().invoke(app, ["keys", "init", str(tmp_path / "keys")]).output
+    assert str(tmp_path / "keys" / "ca") in told
+    assert str(tmp_path / "keys" / "federation") in told
+
+
+class _Staff:
+    """A session whose hospital node remembers what it was asked to publish."""
+
+    def __init__(self) -> None:
+        self.published: list[hospital_pb2.PublishDatasetRequest] = []
+        self.hospital = self
+
+    async def PublishDataset(
+        self, request: hospital_pb2.PublishDatasetRequest, *, timeout: float  # noqa: ASYNC109 - as gRPC
+    ) -> hospital_pb2.PublishDatasetResponse:
+        self.published.append(request)
+        return hospital_pb2.PublishDatasetResponse(dataset=hospital_pb2.Dataset(name=request.name))
+
+
+@pytest.mark.parametrize("path", ["data/x-rays", "/data/x-rays"])
+def test_publish_sends_an_absolute_path(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    staff = _Staff()
+    monkeypatch.setattr("libs.cli.client.session.open_session", lambda profile: nullcontext(staff))
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["dataset", "publish", "x-rays", path, "--profile", "p.toml"])
+    assert result.exit_code == 0, result.output
+    assert staff.published[0].path == str(tmp_path / path)
 
 
 def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
