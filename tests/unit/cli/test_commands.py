@@ -65,7 +65,10 @@ class _Staff:
         self.hospital = self
 
     async def PublishDataset(
-        self, request: hospital_pb2.PublishDatasetRequest, *, timeout: float  # noqa: ASYNC109 - as gRPC
+        self,
+        request: hospital_pb2.PublishDatasetRequest,
+        *,
+        timeout: float,  # noqa: ASYNC109 - as gRPC
     ) -> hospital_pb2.PublishDatasetResponse:
         self.published.append(request)
         return hospital_pb2.PublishDatasetResponse(dataset=hospital_pb2.Dataset(name=request.name))
