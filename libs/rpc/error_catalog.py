@@ -152,11 +152,6 @@ def translated() -> Iterator[None]:
         raise translate(error) from error
 
 
-def error_of_code(code: str, text: str) -> TrefoilError:
-    """The error that a message's `code` and `text` fields stand for; an unknown code is a Bug."""
-    return _rebuild(_CLASS_OF_CODE.get(code, Bug), text, {})
-
-
 def _rebuild(cls: type[TrefoilError], text: str, metadata: Mapping[str, str | bytes]) -> TrefoilError:
     """An instance with exactly this text: PeerViolation's own constructor would write its text again."""
     if cls is not PeerViolation:
