@@ -18,7 +18,8 @@ from libs.rpc.dev_ca import issuing_secret
 from libs.rpc.identity import COORDINATOR
 from libs.rpc.recorder import Record, Recorder, read_records
 from libs.rpc.tokens import Role, TokenIssuer
-from tests.fakes.rpc_rig import CLIENT, PARTY, Rig, tls_files
+from tests.fakes.keys import tls_files
+from tests.fakes.rpc_rig import CLIENT, PARTY, Rig
 
 METHOD = "/trefoil.party.v1.PartyService/"
 
