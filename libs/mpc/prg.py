@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import secrets
 from typing import Any
 
 import numpy as np
@@ -129,3 +130,8 @@ def agree_pair_key(mine: X25519PrivateKey, peer_public: bytes, *, low: int, high
     publics = sorted([mine.public_key().public_bytes_raw(), peer_public])
     info = b"trefoil pair key v1" + bytes([low, high]) + b"".join(publics)
     return PairKey(HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(shared))
+
+
+def random_ring(shape: tuple[int, ...], ring: Ring) -> RingArray:
+    """Uniform ring elements from the system's generator, expanded by AES from a fresh seed."""
+    return Prg(secrets.token_bytes(SEED_BYTES)).ring(shape, ring)

@@ -15,7 +15,7 @@ from libs.mpc.cost import Cost, declared_cost
 from libs.mpc.kernels.linear import ConvolutionShape, conv2d
 from libs.mpc.kernels.linear import linear as dense
 from libs.mpc.lockstep import Transcript, run_lockstep
-from libs.mpc.prg import MaskSource, PairKey
+from libs.mpc.prg import MaskSource, PairKey, random_ring
 from libs.mpc.program import Program, Round
 from libs.mpc.ring import Ring, RingArray
 from libs.mpc.schemes.additive.rescale import PublicRatio, rescale_program
@@ -28,7 +28,6 @@ from libs.mpc.schemes.masked import relu as relu_
 from libs.mpc.schemes.masked import rescale as rescale_
 from libs.mpc.schemes.masked.roles import Evaluator, Roles
 from libs.mpc.schemes.masked.tape import DealerTape, EvaluatorTape
-from tests.fakes.ring import random_ring
 
 RINGS = list(Ring)
 ROLES = [Roles.rotated(turn) for turn in range(3)]

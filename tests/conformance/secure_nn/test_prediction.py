@@ -16,7 +16,7 @@ from libs.core.errors import InvalidInput, MaskReuse, PeerViolation
 from libs.core.ids import PARTIES, PartyId
 from libs.models.registry import build_model
 from libs.mpc.lockstep import Sent, Transcript, run_lockstep
-from libs.mpc.prg import MaskSource, PairKey
+from libs.mpc.prg import MaskSource, PairKey, random_ring
 from libs.mpc.program import Message
 from libs.mpc.ring import Ring
 from libs.mpc.schemes.masked.roles import Dealer, Evaluator, Roles
@@ -27,7 +27,6 @@ from libs.secure_nn.encode import encode_parameters
 from libs.secure_nn.plan import Plan
 from libs.secure_nn.predict import Material, deal_program, evaluate_program, prepare_program
 from libs.secure_nn.secure_model import mask_model_program
-from tests.fakes.ring import random_ring
 
 
 class Residual(nn.Module):

@@ -44,7 +44,13 @@ SECONDS = {"train": 3.0, "predict": 1.0, "total": 4.5}
 def _prediction(logits: np.ndarray[Any, Any], *, slower_s: float = 0.0) -> Prediction:
     costs = [
         EvaluatorCost(
-            party=party, rounds=9, online_bytes=100, online_s=0.01, offline_bytes=offline, offline_s=0
+            party=party,
+            rounds=9,
+            online_bytes=100,
+            online_s=0.01,
+            offline_bytes=offline,
+            offline_s=0,
+            dealt_ahead=False,
         )
         for party, offline in ((1, 0), (2, 70))
     ]
@@ -54,7 +60,9 @@ def _prediction(logits: np.ndarray[Any, Any], *, slower_s: float = 0.0) -> Predi
         dealer=0,
         evaluators=(costs[0], costs[1]),
         opened_s=0.01,
-        answered_s=0.02 + slower_s,
+        prepared_s=0.005,
+        masked_s=0.001,
+        online_s=0.014 + slower_s,
         bytes_sent=10,
         bytes_received=10,
     )

@@ -66,7 +66,15 @@ def test_the_largest_batch_is_one_that_services_take_by_default() -> None:
 
 def _prediction(*, dealer: int, images: int) -> Prediction:
     first, second = (
-        EvaluatorCost(party, rounds=5, online_bytes=512, online_s=0, offline_bytes=0, offline_s=0)
+        EvaluatorCost(
+            party,
+            rounds=5,
+            online_bytes=512,
+            online_s=0,
+            offline_bytes=0,
+            offline_s=0,
+            dealt_ahead=True,
+        )
         for party in {0, 1, 2} - {dealer}
     )
     return Prediction(
@@ -75,7 +83,9 @@ def _prediction(*, dealer: int, images: int) -> Prediction:
         dealer=dealer,
         evaluators=(first, second),
         opened_s=0,
-        answered_s=0,
+        prepared_s=0,
+        masked_s=0,
+        online_s=0,
         bytes_sent=0,
         bytes_received=0,
     )

@@ -7,11 +7,10 @@ import pytest
 
 from libs.core.errors import InvalidInput
 from libs.mpc.fixed_point import FixedPoint
-from libs.mpc.prg import PairKey
+from libs.mpc.prg import PairKey, random_ring
 from libs.mpc.ring import Ring
 from libs.mpc.schemes.additive.sharing import SeedShare, VectorShare, join, split_compressed
 from libs.mpc.schemes.masked.roles import Evaluator, Roles
-from tests.fakes.ring import random_ring
 
 
 @pytest.mark.parametrize("ring", list(Ring))
