@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -220,17 +221,29 @@ def arrays_in(received: Received) -> Iterator[bytes]:
 # Messages between parties that hold digests of names and of masked inputs, which they compare: no shares, and
 # equal by design. Everything else is an array on shares, also under a label that does not exist yet.
 DIGESTS = {"status", "prepared", "join", "input/digest", "masking/known", "masking/offer", "masking/choice"}
+# Names of pieces of material, which the three parties reserve together, and flags: a number ends the label.
+DIGESTS |= {"pool/offer", "pool/known", "pool/list", "pool/kept"}
+MOST_DIGEST_BYTES = 4096
 
 
 def on_shares(received: Received) -> bool:
     """Whether the arrays of this message are shares or masked values."""
-    return label_of(received) not in DIGESTS
+    return re.sub(r"/\d+$", "", label_of(received)) not in DIGESTS
 
 
 def label_of(received: Received) -> str:
     """What a peer's message is for, or the method of any other message."""
     data = getattr(received.message, "data", None)
     return data.label if data is not None and data.label else received.method
+
+
+@pytest.mark.parametrize("party", PARTIES)
+def test_what_is_not_on_shares_is_too_short_to_be_an_update_or_an_image(
+    recorded: Recorded, party: str
+) -> None:
+    for received in recorded.received(party):
+        if not on_shares(received):
+            assert sum(len(array) for array in arrays_in(received)) <= MOST_DIGEST_BYTES
 
 
 @pytest.mark.parametrize("party", PARTIES)
