@@ -5,6 +5,7 @@ Images stay where they are.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,7 +26,12 @@ TagsOption = Annotated[
 @app.command()
 def publish(
     name: Annotated[str, typer.Argument(help="Name of the data set, unique at this hospital.")],
-    path: Annotated[str, typer.Argument(help="Folder or .npz file on the hospital node's own disk.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder or .npz file on the hospital node's own disk; a relative path is taken from here.",
+        ),
+    ],
     profile: ProfileOption,
     tag: TagsOption = None,
     description: Annotated[str, typer.Option(help="One sentence for scientists.")] = "",
@@ -33,12 +39,12 @@ def publish(
 ) -> None:
     """Let the node check a data set and put its description into the catalogue (staff)."""
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
-    from libs.cli.output import print_json, results
+    from libs.cli.output import plain, print_json, results
     from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
 
     async def ask() -> hospital_pb2.Dataset:
         request = hospital_pb2.PublishDatasetRequest(
-            name=name, description=description, tags=tag or [], path=path
+            name=name, description=description, tags=tag or [], path=str(path.absolute())
         )
         async with open_session(profile) as session:
             return (await session.hospital.PublishDataset(request, timeout=10 * CALL_TIMEOUT_S)).dataset
@@ -47,9 +53,11 @@ def publish(
     if as_json:
         print_json(_staff_view(published))
         return
-    classes = ", ".join(f"{count} {name}" for name, count in sorted(published.images_per_class.items()))
+    classes = ", ".join(
+        f"{count} {plain(name)}" for name, count in sorted(published.images_per_class.items())
+    )
     results().print(
-        f"Published [bold]{published.name}[/]: {published.images} images of {published.patients} "
+        f"Published [bold]{plain(published.name)}[/]: {published.images} images of {published.patients} "
         f"patients ({classes}).\n"
         "Name, description, tags and the number of images are now in the catalogue; the images stay here."
     )
@@ -89,7 +97,7 @@ def withdraw(
 ) -> None:
     """Take a data set out of the catalogue (staff). Its images are not touched."""
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
-    from libs.cli.output import results
+    from libs.cli.output import plain, results
     from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
 
     async def ask() -> None:
@@ -98,7 +106,7 @@ def withdraw(
             await session.hospital.WithdrawDataset(request, timeout=CALL_TIMEOUT_S)
 
     run(ask())
-    results().print(f"Withdrew [bold]{name}[/].")
+    results().print(f"Withdrew [bold]{plain(name)}[/].")
 
 
 @app.command()

@@ -44,7 +44,7 @@ def config(
 def status(profile: ProfileOption, as_json: JsonOption = False) -> None:
     """Whether the node is attached to the coordinator, and what it is doing."""
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
-    from libs.cli.output import print_json, results
+    from libs.cli.output import plain, print_json, results
     from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
 
     async def ask() -> hospital_pb2.DescribeNodeResponse:
@@ -68,4 +68,4 @@ def status(profile: ProfileOption, as_json: JsonOption = False) -> None:
         if node.attached_to_coordinator
         else "[red]not attached to the coordinator[/]"
     )
-    results().print(f"[bold]{node.name}[/] is {link}; {node.activity or 'idle'}.")
+    results().print(f"[bold]{plain(node.name)}[/] is {link}; {plain(node.activity or 'idle')}.")

@@ -33,7 +33,8 @@ def init(
 
     create_keys(folder, hospitals=hospital or [], clients=client or [])
     typer.echo(
-        f"Keys are in {folder}. Give each service its own subfolder and keep {folder / 'ca'} to yourself."
+        f"Keys are in {folder}. Give each service and person their own subfolder. Keep {folder / 'ca'} and "
+        f"{folder / 'federation'} to yourself: they make certificates and tokens."
     )
 
 

@@ -56,7 +56,7 @@ app.add_typer(party.app, name="party", rich_help_panel=_RUN)
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point of the `trefoil` command; leaves with an exit code of `libs/cli/failures.py`."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    run_and_exit(lambda: app(argv, prog_name="trefoil"), as_json="--json" in argv)
+    run_and_exit(lambda: app(argv, prog_name="trefoil", standalone_mode=False), as_json="--json" in argv)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def import_(
     """Compile a model and deal its weights to the parties as shares (scientists)."""
     from libs.cli.client.models import import_model
     from libs.cli.client.session import open_session, run
-    from libs.cli.output import print_json, results
+    from libs.cli.output import plain, print_json, results
     from libs.data.dataset import load_dataset
     from libs.data.transforms import to_model_input
 
@@ -80,7 +80,7 @@ def import_(
     if as_json:
         print_json(_view(imported))
     else:
-        results().print(f"Imported. Ask it: trefoil predict IMAGE --model {imported.model_id}")
+        results().print(f"Imported. Ask it: trefoil predict IMAGE --model {plain(imported.model_id)}")
 
 
 def _load_module(model: str, weights: Path, image_size: int) -> nn.Module:
@@ -90,6 +90,8 @@ def _load_module(model: str, weights: Path, image_size: int) -> nn.Module:
     from libs.core.errors import InvalidInput
     from libs.models.registry import build_model
 
+    if not weights.is_file():
+        raise InvalidInput(f"There is no file {weights} with weights. Check the path.")
     module = build_model(model, channels=1, classes=2, size=image_size, seed=0)
     try:
         module.load_state_dict(load_file(weights))

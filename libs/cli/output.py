@@ -58,7 +58,7 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, titl
             column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
         )
     for row in rows:
-        table.add_row(*[_escape(cell) for cell in row])
+        table.add_row(*[plain(cell) for cell in row])
     return table
 
 
@@ -69,7 +69,7 @@ def print_table(
     if rows:
         results().print(make_table(columns, rows, title=title))
     else:
-        remarks().print(if_empty)
+        remarks().print(if_empty, markup=False)
 
 
 def human_bytes(count: float) -> str:
@@ -90,7 +90,11 @@ def human_seconds(seconds: float) -> str:
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
-def _escape(cell: object) -> str:
+def plain(text: object) -> str:
+    """What somebody else wrote, without effect on the terminal: no Rich markup, no control characters."""
     from rich.markup import escape
 
-    return escape(str(cell))
+    shown = (
+        char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in str(text)
+    )
+    return escape("".join(shown))

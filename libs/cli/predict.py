@@ -10,6 +10,9 @@ import typer
 from libs.cli.options import JsonOption, ProfileOption
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from libs.cli.client.predictions import Prediction
     from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 
@@ -21,9 +24,14 @@ def predict(
         str | None, typer.Option("--model", "-m", help="Model id or name; without it, the only one there is.")
     ] = None,
     threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="PNEUMONIA from this probability on.")
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="PNEUMONIA from this probability on. The demo's tables use one chosen on validation images.",
+        ),
     ] = 0.5,
-    batch: Annotated[int, typer.Option(min=1, max=256, help="Images per question.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, max=64, help="Images per question.")] = 32,
     as_json: JsonOption = False,
 ) -> None:
     """Ask a model about X-rays; only you see the images and the answers."""
@@ -48,11 +56,10 @@ async def _ask(
     from libs.cli.client.models import choose_model
     from libs.cli.client.predictions import answer_prediction, open_prediction
     from libs.cli.client.session import open_session
-    from libs.data.images import load_image
     from libs.data.transforms import to_model_input
 
     for path in paths:
-        load_image(_existing(path), size=64)  # every file is checked before the first question is opened
+        _read(path, size=64)  # every file is checked before the first question is opened
     predictions = []
     async with open_session(profile) as session:
         model = await choose_model(session, wanted)
@@ -60,17 +67,22 @@ async def _ask(
             chunk = paths[start : start + batch]
             opened = await open_prediction(session, model_id=model.model_id, batch=len(chunk))
             side = opened.plan.input_shape[1]
-            images = to_model_input(np.stack([load_image(path, size=side) for path in chunk])).numpy()
+            images = to_model_input(np.stack([_read(path, size=side) for path in chunk])).numpy()
             predictions.append(await answer_prediction(session, opened, images=images))
     return model, predictions
 
 
-def _existing(path: Path) -> Path:
-    from libs.core.errors import InvalidInput
+def _read(path: Path, *, size: int) -> npt.NDArray[np.uint8]:
+    """The image; an error names the file, for this is the screen of the person it belongs to."""
+    from libs.core.errors import CallerError, InvalidInput
+    from libs.data.images import load_image
 
     if not path.is_file():
         raise InvalidInput(f"There is no image {path}. Check the path.")
-    return path
+    try:
+        return load_image(path, size=size)
+    except CallerError as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def _rows(paths: list[Path], predictions: list[Prediction], threshold: float) -> list[dict[str, Any]]:
@@ -101,7 +113,7 @@ def _prediction_view(prediction: Prediction) -> dict[str, Any]:
 
 
 def _print(model: coordinator_pb2.Model, rows: list[dict[str, Any]], predictions: list[Prediction]) -> None:
-    from libs.cli.output import human_seconds, print_table, results
+    from libs.cli.output import human_seconds, plain, print_table, results
     from libs.cli.who_saw_what import print_who_saw_what
 
     print_table(
@@ -113,6 +125,6 @@ def _print(model: coordinator_pb2.Model, rows: list[dict[str, Any]], predictions
     online = sum(max(evaluator.online_s for evaluator in p.evaluators) for p in predictions)
     results().print(
         f"{len(rows)} image(s) in {human_seconds(total)}, of which {human_seconds(online)} was computing on "
-        f"shares. Model {model.model_id}. Not a medical device: research use only.\n"
+        f"shares. Model {plain(model.model_id)}. Not a medical device: research use only.\n"
     )
-    print_who_saw_what(predictions[-1])
+    print_who_saw_what(predictions)

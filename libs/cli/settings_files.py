@@ -10,8 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-FEDERATION_ISSUER = "trefoil-federation"
-FEDERATION_AUDIENCE = "trefoil"
+from libs.rpc.tokens import FEDERATION_AUDIENCE, FEDERATION_ISSUER
 
 Settings = dict[str, Any]
 

@@ -11,7 +11,6 @@ import typer
 from libs.cli.options import JsonOption, ProfileOption
 
 if TYPE_CHECKING:
-    from libs.fl.training_plan import TrainingPlan
     from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
     from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
 
@@ -38,10 +37,21 @@ def create(
     plan: Annotated[
         Path | None, typer.Option(help="Training plan (JSON); without it, the default for the model.")
     ] = None,
-    model: Annotated[str, typer.Option(help="small_cnn, medium_cnn or resnet18.")] = "small_cnn",
-    image_size: Annotated[int, typer.Option(min=8, max=1024, help="Pixels a side.")] = 28,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Training rounds.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first weights and of all training.")] = 0,
+    model: Annotated[
+        str | None,
+        typer.Option(help="small_cnn, medium_cnn or resnet18; not with --plan.", show_default="small_cnn"),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=8, max=1024, help="Pixels a side; not with --plan.", show_default="28"),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Training rounds; not with --plan.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Seed of the first weights and of all training; not with --plan.", show_default="0"
+        ),
+    ] = None,
     watch: Annotated[bool, typer.Option(help="Stay and show the progress.")] = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,14 +59,15 @@ def create(
     from libs.cli.client.catalogue import search_datasets
     from libs.cli.client.session import open_session, run
     from libs.cli.client.studies import create_and_start
-    from libs.cli.output import print_json, remarks
+    from libs.cli.output import plain, print_json, remarks
+    from libs.cli.study_plan import PlanChoices
     from libs.cli.study_views import view
     from libs.core.errors import InvalidInput, NotFound
-    from libs.fl.presets import default_plan
-    from libs.fl.training_plan import TrainingPlan
 
     if not tag and not dataset:
         raise InvalidInput("Name data sets with --dataset, or find them with --tag.")
+    choices = PlanChoices(model=model, image_size=image_size, rounds=rounds, seed=seed)
+    plan_for = choices.default_plan(tag or []) if plan is None else choices.plan_in(plan)
 
     async def ask() -> coordinator_pb2.Study:
         async with open_session(profile) as session:
@@ -66,9 +77,7 @@ def create(
             if missing or not chosen:
                 wanted = ", ".join(missing) or f"with the tags {', '.join(tag or [])}"
                 raise NotFound(f"No data set {wanted}. See what there is: trefoil dataset search")
-            agreed = _read_plan(plan, TrainingPlan) or default_plan(
-                model=model, image_size=image_size, images=sum(d.images for d in chosen), rounds=rounds
-            ).model_copy(update={"seed": seed, "dataset_tags": tuple(tag or ())})
+            agreed = plan_for(sum(d.images for d in chosen))
             return await create_and_start(
                 session, plan=agreed, title=title, dataset_ids=[d.dataset_id for d in chosen]
             )
@@ -78,8 +87,8 @@ def create(
         print_json(view(study))
         return
     remarks().print(
-        f"Created study [bold]{study.study_id}[/] (plan {study.plan_hash[:12]}…). Each owner now decides: "
-        f"trefoil study approve {study.study_id}"
+        f"Created study [bold]{plain(study.study_id)}[/] (plan {plain(study.plan_hash[:12])}…). "
+        f"Each owner now decides: trefoil study approve {plain(study.study_id)}"
     )
     if watch:
         _watch(profile, study.study_id, as_json=as_json)
@@ -148,7 +157,7 @@ def watch(study: StudyArgument, profile: ProfileOption, as_json: JsonOption = Fa
 def cancel(study: StudyArgument, profile: ProfileOption, as_json: JsonOption = False) -> None:
     """Stop a study. Its training versions remain at the parties; no model is released."""
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
-    from libs.cli.output import print_json, results
+    from libs.cli.output import plain, print_json, results
     from libs.cli.study_views import view
     from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 
@@ -161,13 +170,13 @@ def cancel(study: StudyArgument, profile: ProfileOption, as_json: JsonOption = F
     if as_json:
         print_json(view(cancelled))
     else:
-        results().print(f"Cancelled [bold]{cancelled.study_id}[/].")
+        results().print(f"Cancelled [bold]{plain(cancelled.study_id)}[/].")
 
 
 def _watch(profile: Path, study_id: str, *, as_json: bool) -> None:
     from libs.cli.client.session import open_session, run
     from libs.cli.client.studies import require_ready, watch
-    from libs.cli.output import print_json, remarks, results
+    from libs.cli.output import plain, print_json, remarks, results
     from libs.cli.study_progress import StudyProgress
     from libs.cli.study_views import view
 
@@ -180,11 +189,7 @@ def _watch(profile: Path, study_id: str, *, as_json: bool) -> None:
         print_json(view(study))
     require_ready(study)
     if not as_json:
-        results().print(f"Ready. Ask it: trefoil predict IMAGE --model {study.released_model_id}")
-
-
-def _read_plan(path: Path | None, plan_type: type[TrainingPlan]) -> TrainingPlan | None:
-    return None if path is None else plan_type.from_json(path.read_bytes())
+        results().print(f"Ready. Ask it: trefoil predict IMAGE --model {plain(study.released_model_id)}")
 
 
 # ---------------------------------------------------------------- hospital staff
@@ -259,22 +264,21 @@ def deny(
 
 
 def _plan_text(proposal: hospital_pb2.Proposal) -> str:
-    from rich.markup import escape
+    from libs.cli.output import plain
 
-    lines = [f"[bold]{escape(proposal.title)}[/], asked by {escape(proposal.requested_by)}"]
-    lines += [f"data set   {escape(proposal.dataset_name)}", f"plan hash  {proposal.plan_hash}"]
+    lines = [f"[bold]{plain(proposal.title)}[/], asked by {plain(proposal.requested_by)}"]
+    lines += [f"data set   {plain(proposal.dataset_name)}", f"plan hash  {plain(proposal.plan_hash)}"]
     for key, value in json.loads(proposal.training_plan).items():
-        lines.append(f"  {key:22} {escape(json.dumps(value))}")
+        lines.append(f"  {plain(key):22} {plain(json.dumps(value))}")
     return "\n".join(lines)
 
 
 def _print_decision(proposal: hospital_pb2.Proposal, *, as_json: bool) -> None:
-    from libs.cli.output import print_json, results
+    from libs.cli.output import plain, print_json, results
     from libs.cli.proposals import STATES, view
 
     if as_json:
         print_json(view(proposal))
     else:
-        results().print(
-            f"[bold]{proposal.study_id}[/] is {STATES.get(proposal.state, 'unknown')} at this hospital."
-        )
+        state = STATES.get(proposal.state, "unknown")
+        results().print(f"[bold]{plain(proposal.study_id)}[/] is {state} at this hospital.")

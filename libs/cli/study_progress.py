@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from libs.cli.client.studies import PHASE_NAMES, STATE_NAMES
+from libs.cli.output import plain
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class StudyProgress:
     def _draw_member(self, study: Study, member: StudyMember) -> None:
         name = member.hospital_name
         if name not in self._members:
-            self._members[name] = self._progress.add_task(f"  {name}", total=1.0, status="")
+            self._members[name] = self._progress.add_task(f"  {plain(name)}", total=1.0, status="")
         self._progress.update(
             self._members[name], completed=_fraction(study, member), status=_status(study, member)
         )
@@ -78,7 +79,7 @@ def _fraction(study: Study, member: StudyMember) -> float:
 
 def _status(study: Study, member: StudyMember) -> str:
     if member.problem:
-        return f"[red]{member.problem}[/]"
+        return f"[red]{plain(member.problem)}[/]"
     if member.decision == coordinator_pb2.DECISION_PENDING:
         return "has not decided yet"
     if member.decision == coordinator_pb2.DECISION_DENIED:

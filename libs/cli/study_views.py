@@ -7,7 +7,7 @@ from datetime import UTC
 from typing import Any
 
 from libs.cli.client.studies import DECISION_NAMES, PHASE_NAMES, STATE_NAMES
-from libs.cli.output import human_bytes, print_table, results
+from libs.cli.output import human_bytes, plain, print_table, results
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 
 
@@ -52,12 +52,15 @@ def view(study: coordinator_pb2.Study) -> dict[str, Any]:
 def print_study(study: coordinator_pb2.Study) -> None:
     """For people."""
     console = results()
-    console.print(f"[bold]{study.title}[/] ({study.study_id}) is {STATE_NAMES.get(study.state, 'unknown')}.")
-    console.print(f"Plan {study.plan_hash}, {study.rounds_done} of {study.rounds_planned} rounds done.")
+    state = STATE_NAMES.get(study.state, "unknown")
+    console.print(f"[bold]{plain(study.title)}[/] ({plain(study.study_id)}) is {state}.")
+    console.print(
+        f"Plan {plain(study.plan_hash)}, {study.rounds_done} of {study.rounds_planned} rounds done."
+    )
     if study.failure:
-        console.print(f"[red]{study.failure}[/]")
+        console.print(f"[red]{plain(study.failure)}[/]")
     if study.released_model_id:
-        console.print(f"Model: {study.released_model_id}")
+        console.print(f"Model: {plain(study.released_model_id)}")
     print_table(
         ["hospital", "data set", ">images", "decision", "problem"],
         [

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
 
 from libs.data.imageset import ImageSet
-from libs.fl.local_training import train_locally
+from libs.fl.local_training import train_locally, training_seed
 from libs.fl.metrics import RoundMetrics
 from libs.fl.training_plan import TrainingPlan
 from libs.models.registry import build_model
@@ -21,12 +20,6 @@ class Baseline:
 
     module: nn.Module
     metrics: RoundMetrics
-
-
-def training_seed(plan: TrainingPlan, *, hospital: str, round_number: int) -> int:
-    """Seed of one hospital's randomness in one round: different for each, and the same when repeated."""
-    text = f"{plan.seed}|{round_number}|{hospital}".encode()
-    return int.from_bytes(hashlib.sha256(text).digest()[:4])
 
 
 def train_without_sharing(
@@ -46,7 +39,7 @@ def train_without_sharing(
     )
     metrics = RoundMetrics()
     for round_number in range(1, plan.rounds + 1):
-        seed = training_seed(plan, hospital=owner, round_number=round_number)
+        seed = training_seed(plan.seed, hospital=owner, round_number=round_number)
         metrics = train_locally(module, imageset, plan, round_number=round_number, seed=seed).metrics
         if on_progress is not None:
             on_progress(round_number / plan.rounds)

@@ -85,24 +85,12 @@ def auc(probabilities: Probabilities, labels: Labels) -> float:
     return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def choose_threshold(probabilities: Probabilities, labels: Labels) -> float:
-    """A threshold with nearly the largest sensitivity + specificity on these (validation) images.
-
-    That sum (Youden, 1950) does not depend on how common pneumonia is among them, so the choice carries
-    over to a clinic with another mix. See `_nearest_half` for "nearly".
-    """
-    positive = _positives(probabilities, labels)
-    scores = np.unique(probabilities)
-    borders = np.concatenate([[0.0], (scores[:-1] + scores[1:]) / 2, [1.0]])
-    missed = np.searchsorted(np.sort(probabilities[positive]), borders)
-    cleared = np.searchsorted(np.sort(probabilities[~positive]), borders)
-    return _nearest_half(borders, missed, cleared, int(positive.sum()), int((~positive).sum()))
-
-
 def threshold_from_metrics(metrics: RoundMetrics) -> float | None:
-    """The same choice from summed score histograms: over all hospitals' validation images, none of them seen.
+    """A threshold with nearly the largest sensitivity + specificity over all hospitals' validation images.
 
-    A multiple of 1 / SCORE_BINS; None while a class has no score.
+    From summed score histograms: no image, nor one hospital's scores, is seen. That sum (Youden, 1950) does
+    not depend on how common pneumonia is among them, so the choice carries over to a clinic with another
+    mix. See `_nearest_half` for "nearly". A multiple of 1 / SCORE_BINS; None while a class has no score.
     """
     positives, negatives = np.array(metrics.positive_scores), np.array(metrics.negative_scores)
     if not positives.sum() or not negatives.sum():

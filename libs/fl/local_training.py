@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,6 +39,12 @@ def divide(imageset: ImageSet, plan: TrainingPlan) -> tuple[ImageSet, ImageSet]:
     """(training, validation) part of a hospital's images: disjoint by patient, the same in every round."""
     require_both_classes(imageset)
     return split_by_patient(imageset, fraction=plan.validation_fraction, seed=plan.seed)
+
+
+def training_seed(seed: int, *, hospital: str, round_number: int) -> int:
+    """63 bits from SHA-256: other numbers for each hospital and round, the same for the same study."""
+    text = json.dumps(["trefoil-training-seed", seed, hospital, round_number])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def train_locally(

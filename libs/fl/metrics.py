@@ -6,7 +6,6 @@ together and no hospital's own loss or confusion table is ever opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -134,21 +133,3 @@ def decode_metrics(encoded: npt.NDArray[np.uint32]) -> RoundMetrics:
         negative_scores=tuple(negative),
         **whole,
     )
-
-
-def merge_metrics(parts: Iterable[RoundMetrics]) -> RoundMetrics:
-    """The metrics of all parts together: every field added."""
-    total = RoundMetrics()
-    for part in parts:
-        total = RoundMetrics(
-            positive_scores=_add_bins(total.positive_scores, part.positive_scores),
-            negative_scores=_add_bins(total.negative_scores, part.negative_scores),
-            train_loss_sum=total.train_loss_sum + part.train_loss_sum,
-            validation_loss_sum=total.validation_loss_sum + part.validation_loss_sum,
-            **{name: getattr(total, name) + getattr(part, name) for name in _COUNTS},
-        )
-    return total
-
-
-def _add_bins(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(a + b for a, b in zip(left, right, strict=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from libs.fl.training_plan import Augmentation, TrainingPlan
 
 _AUGMENTATION = Augmentation(shift=0.08, rotation_degrees=8.0, zoom=0.1, brightness=0.1, contrast=0.2)
@@ -10,25 +12,34 @@ _FEWEST_ROUNDS, _MOST_ROUNDS = 12, 24
 
 
 def default_plan(
-    *, model: str, image_size: int, images: int, rounds: int | None = None, seed: int = 0
+    *,
+    model: str,
+    image_size: int,
+    images: int,
+    rounds: int | None = None,
+    seed: int = 0,
+    dataset_tags: Sequence[str] = (),
 ) -> TrainingPlan:
     """The plan that `make demo` starts from. `images` is how many there are in all hospitals together.
 
     Many rounds of one local epoch: they end nearer to centralised training than few long ones, and a round
     costs little beside its training. Without `rounds`, small data sets get more of them, so that each plan
-    sees about as many images; DECISIONS.md has the figures that these numbers reach.
+    sees about as many images; DECISIONS.md has the figures that these numbers reach. Raises InvalidInput.
     """
     if rounds is None:
         rounds = min(max(_EPOCHS_OF_IMAGES // max(images, 1), _FEWEST_ROUNDS), _MOST_ROUNDS)
-    return TrainingPlan(
-        model=model,
-        image_size=image_size,
-        rounds=rounds,
-        local_epochs=1,
-        batch_size=32 if images > 2000 else 16,
-        learning_rate=0.03,
-        weight_decay=5e-4,
-        balance_classes=True,
-        augmentation=_AUGMENTATION,
-        seed=seed,
+    return TrainingPlan.checked(
+        {
+            "model": model,
+            "image_size": image_size,
+            "rounds": rounds,
+            "local_epochs": 1,
+            "batch_size": 32 if images > 2000 else 16,
+            "learning_rate": 0.03,
+            "weight_decay": 5e-4,
+            "balance_classes": True,
+            "augmentation": _AUGMENTATION,
+            "seed": seed,
+            "dataset_tags": tuple(dataset_tags),
+        }
     )

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -121,15 +122,27 @@ class TrainingPlan(_Frozen):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(str(part) for part in problem['loc']) or 'plan'}: {problem['msg']}"
-                for problem in error.errors(include_input=False, include_url=False)
-            )
-            raise InvalidInput(
-                f"The training plan is not valid ({problems}). Correct it and send it again."
-            ) from None
+            raise _invalid(error) from None
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any]) -> Self:
+        """A plan of these values. Raises InvalidInput naming every wrong one, where the constructor raises
+        pydantic's error.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise _invalid(error) from None
 
     @property
     def hash(self) -> str:
         """SHA-256 of `canonical_json()`, hex: what a data owner approves."""
         return hashlib.sha256(self.canonical_json()).hexdigest()
+
+
+def _invalid(error: ValidationError) -> InvalidInput:
+    problems = "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc']) or 'plan'}: {problem['msg']}"
+        for problem in error.errors(include_input=False, include_url=False)
+    )
+    return InvalidInput(f"The training plan is not valid ({problems}). Correct it and send it again.")

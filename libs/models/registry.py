@@ -29,13 +29,8 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
-def build_model(name: str, *, channels: int, classes: int, size: int, seed: int) -> nn.Module:
-    """The architecture with freshly drawn weights, in training mode. Input (B, channels, size, size).
-
-    The same arguments give the same weights on every machine with the same torch: the draw uses its own
-    generator state and leaves the caller's as it was. Raises InvalidInput for an unknown name or a size
-    the architecture cannot take.
-    """
+def architecture_of(name: str, *, size: int) -> Architecture:
+    """The architecture. Raises InvalidInput for an unknown name or a size it cannot take."""
     architecture = ARCHITECTURES.get(name)
     if architecture is None:
         raise InvalidInput(f"There is no model {name!r}. Choose one of: {', '.join(ARCHITECTURES)}.")
@@ -44,6 +39,17 @@ def build_model(name: str, *, channels: int, classes: int, size: int, seed: int)
             f"{name} needs images of at least {architecture.min_size} pixels a side, not {size}. "
             "Choose a larger image size or another model."
         )
+    return architecture
+
+
+def build_model(name: str, *, channels: int, classes: int, size: int, seed: int) -> nn.Module:
+    """The architecture with freshly drawn weights, in training mode. Input (B, channels, size, size).
+
+    The same arguments give the same weights on every machine with the same torch: the draw uses its own
+    generator state and leaves the caller's as it was. Raises InvalidInput for an unknown name or a size
+    the architecture cannot take.
+    """
+    architecture = architecture_of(name, size=size)
     if channels < 1 or classes < 2:
         raise InvalidInput("A classifier needs at least one channel and two classes.")
     with torch.random.fork_rng(devices=[]):

@@ -6,7 +6,7 @@ Mutual TLS to an expected identity, with the token and request id on every call.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,7 +16,7 @@ import grpc
 from libs.core.errors import Unauthenticated
 from libs.core.ids import new_id
 from libs.rpc.caller import current_request_id
-from libs.rpc.error_catalog import REQUEST_ID_KEY, translate, translated
+from libs.rpc.error_catalog import REQUEST_ID_KEY, FailedCall, translate, translated
 from libs.rpc.identity import Identity, TlsFiles
 from libs.rpc.options import CHANNEL_OPTIONS
 from libs.rpc.recorder import RESPONSE, STREAM, UNARY, Recorder
@@ -48,7 +48,8 @@ def open_channel(
         ("grpc.enable_http_proxy", 0 if _is_this_machine(address) else 1),
     )
     channel = grpc.aio.secure_channel(address, channel_credentials(tls), options=options)
-    return _Channel(channel, None if token_file is None else TokenFile(token_file), recorder)
+    named = f"{server.uri} at {address}"
+    return _Channel(channel, named, None if token_file is None else TokenFile(token_file), recorder)
 
 
 def _is_this_machine(address: str) -> bool:
@@ -86,14 +87,17 @@ _MAKE_TOKEN = "Write a token into it with: trefoil keys token"  # noqa: S105 - a
 
 
 class _Channel(grpc.aio.Channel):
-    """A channel that adds metadata to every call and, in tests, records what comes back.
+    """A channel that adds metadata to every call, says in failures whom it called, and, in tests, records
+    what comes back.
 
     A wrapper rather than client interceptors: those need four classes and replace the call objects, whose
     streaming side (read, write, cancel) the long-lived streams rely on.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, token: TokenFile | None, recorder: Recorder | None) -> None:
-        self._channel, self._token, self._recorder = channel, token, recorder
+    def __init__(
+        self, channel: grpc.aio.Channel, server: str, token: TokenFile | None, recorder: Recorder | None
+    ) -> None:
+        self._channel, self._server, self._token, self._recorder = channel, server, token, recorder
 
     def unary_unary(
         self,
@@ -179,12 +183,13 @@ class _Channel(grpc.aio.Channel):
             metadata: Sequence[tuple[str, str | bytes]] = (),
             wait_for_ready: bool | None = None,
         ) -> Any:
-            return call(
+            made = call(
                 request,
                 timeout=timeout,
                 metadata=(*self._metadata(), *metadata),
                 wait_for_ready=wait_for_ready,
             )
+            return _Call(made, self._server)
 
         return dressed
 
@@ -209,3 +214,30 @@ class _Channel(grpc.aio.Channel):
             return raw if parse is None else parse(raw)
 
         return record
+
+
+class _Call:
+    """A call as gRPC made it, but for its failures: they name the server."""
+
+    def __init__(self, call: Any, server: str) -> None:
+        self._call, self._server = call, server
+        self._messages: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        try:
+            return (yield from self._call.__await__())
+        except grpc.aio.AioRpcError as error:
+            raise FailedCall(error, self._server) from error
+
+    def __aiter__(self) -> Self:
+        self._messages = aiter(self._call)
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await anext(self._messages)
+        except grpc.aio.AioRpcError as error:
+            raise FailedCall(error, self._server) from error

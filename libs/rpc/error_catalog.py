@@ -90,6 +90,20 @@ async def abort(
     await context.abort(public.status, public.text, public.trailing_metadata(request_id))
 
 
+class FailedCall(grpc.aio.AioRpcError):
+    """A failed call that knows whom it was made to: `server` is an identity and an address."""
+
+    def __init__(self, error: grpc.aio.AioRpcError, server: str) -> None:
+        super().__init__(
+            error.code(),
+            error.initial_metadata(),
+            error.trailing_metadata(),
+            details=error.details(),
+            debug_error_string=error.debug_error_string(),
+        )
+        self.server = server
+
+
 # What grpc.aio itself says when it could not write because the link was gone; a server of ours never does.
 _BROKEN_WHILE_SENDING = "Internal error from Core"
 
@@ -105,24 +119,28 @@ def translate(error: grpc.aio.AioRpcError) -> TrefoilError:
     if cls is not None:
         return _rebuild(cls, error.details() or "", metadata)
     status = error.code()
+    server = error.server if isinstance(error, FailedCall) else "The service"
     if status is StatusCode.UNAVAILABLE:
         return Unavailable(
-            "The service cannot be reached, or one of the two certificates was refused. "
+            f"{server} cannot be reached, or one of the two certificates was refused. "
             "Check its address, that it runs, and that both have certificates of one CA; then try again."
         )
     broken = status is StatusCode.INTERNAL and error.details() == _BROKEN_WHILE_SENDING
     if broken or status is StatusCode.CANCELLED:
-        return Unavailable("The call ended too early: the link broke, or it was cancelled. Try again.")
+        return Unavailable(
+            f"The call to {server[0].lower() + server[1:]} ended too early: the link broke, or it was "
+            "cancelled. Try again."
+        )
     if status is StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(
-            "The service did not answer within the time given. Try again, or allow more time."
+            f"{server} did not answer within the time given. Try again, or allow more time."
         )
     if status is StatusCode.RESOURCE_EXHAUSTED:
         return TooLarge(
             f"A message was larger than the {MAX_MESSAGE_BYTES // 2**20} MiB that services accept at once. "
             "Send less in one message: smaller chunks or a smaller batch."
         )
-    return Bug(f"The service answered {status.name} without a code of Trefoil's; its log has the details.")
+    return Bug(f"{server} answered {status.name} without a code of Trefoil's; its log has the details.")
 
 
 @contextmanager
@@ -132,11 +150,6 @@ def translated() -> Iterator[None]:
         yield
     except grpc.aio.AioRpcError as error:
         raise translate(error) from error
-
-
-def error_of_code(code: str, text: str) -> TrefoilError:
-    """The error that a message's `code` and `text` fields stand for; an unknown code is a Bug."""
-    return _rebuild(_CLASS_OF_CODE.get(code, Bug), text, {})
 
 
 def _rebuild(cls: type[TrefoilError], text: str, metadata: Mapping[str, str | bytes]) -> TrefoilError:

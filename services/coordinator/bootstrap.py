@@ -11,6 +11,7 @@ from libs.core.clock import Clock, SystemClock
 from libs.core.errors import TrefoilError
 from libs.core.ids import PartyId
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2, coordinator_pb2_grpc
+from libs.rpc.recorder import Recorder
 from libs.rpc.server import RpcServer
 from libs.runtime.logging import configure_logging
 from libs.runtime.settings import load_settings
@@ -62,12 +63,45 @@ class Coordinator:
         self.database.close()
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """What several of the coordinator's parts work with."""
+
+    settings: CoordinatorSettings
+    clock: Clock
+    compiler: Compiler
+    database: Database
+    parties: GrpcParties
+    attachments: Attachments
+    catalogue: Catalogue
+    feed: ChangeFeed
+    board: ProgressBoard
+    journal: Journal
+
+
 def build(
     settings: CoordinatorSettings, *, clock: Clock | None = None, compiler: Compiler | None = None
 ) -> Coordinator:
     """Wire one coordinator and open its database. Raises what `open_database` and the settings raise."""
-    clock, compiler = clock or SystemClock(), compiler or TorchCompiler()
     recorder = settings.recorder()
+    parts = _parts(settings, clock or SystemClock(), compiler or TorchCompiler(), recorder)
+    supervisor = _supervisor(parts)
+    server = settings.server(name="coordinator", recorder=recorder)
+    service = _service(parts, supervisor)
+    server.add(coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server, service, SERVICE)
+
+    async def end_streams() -> None:
+        await supervisor.stop()
+        parts.feed.close()
+        parts.attachments.close()
+
+    server.on_stop(end_streams)
+    return Coordinator(server, supervisor, parts.database, parts.parties)
+
+
+def _parts(
+    settings: CoordinatorSettings, clock: Clock, compiler: Compiler, recorder: Recorder | None
+) -> _Parts:
     database = open_database(settings.database)
     parties = GrpcParties(
         [PartyAddress(PartyId(p.index), p.address, p.identity) for p in settings.parties],
@@ -78,73 +112,91 @@ def build(
         recorder=recorder,
     )
     attachments = Attachments(clock=clock, reattach_grace_s=settings.reattach_grace_s)
-    feed, board = ChangeFeed(), ProgressBoard()
-    journal = Journal(repository=database, attachments=attachments, feed=feed)
-    catalogue = Catalogue(repository=database, attachments=attachments)
-    supervisor = Supervisor(
-        repository=database,
-        journal=journal,
-        rounds=Rounds(
-            journal=journal,
-            attachments=attachments,
-            parties=parties,
-            board=board,
-            clock=clock,
-            round_deadline_s=settings.round_deadline_s,
-            quorum_patience_s=settings.quorum_patience_s,
-            max_attempts=settings.max_round_attempts,
-        ),
-        releases=Releases(
-            journal=journal,
-            repository=database,
-            attachments=attachments,
-            compiler=compiler,
-            clock=clock,
-            round_deadline_s=settings.round_deadline_s,
-        ),
+    feed = ChangeFeed()
+    return _Parts(
+        settings=settings,
         clock=clock,
+        compiler=compiler,
+        database=database,
+        parties=parties,
+        attachments=attachments,
+        catalogue=Catalogue(repository=database, attachments=attachments),
+        feed=feed,
+        board=ProgressBoard(),
+        journal=Journal(repository=database, attachments=attachments, feed=feed),
+    )
+
+
+def _supervisor(parts: _Parts) -> Supervisor:
+    settings = parts.settings
+    rounds = Rounds(
+        journal=parts.journal,
+        attachments=parts.attachments,
+        parties=parts.parties,
+        board=parts.board,
+        clock=parts.clock,
+        round_deadline_s=settings.round_deadline_s,
+        quorum_patience_s=settings.quorum_patience_s,
+        max_attempts=settings.max_round_attempts,
+    )
+    releases = Releases(
+        journal=parts.journal,
+        repository=parts.database,
+        attachments=parts.attachments,
+        compiler=parts.compiler,
+        clock=parts.clock,
+        round_deadline_s=settings.round_deadline_s,
+    )
+    return Supervisor(
+        repository=parts.database,
+        journal=parts.journal,
+        rounds=rounds,
+        releases=releases,
+        clock=parts.clock,
         party_patience_s=settings.party_patience_s,
     )
-    service = CoordinatorService(
-        hospitals=Hospitals(
-            attachments=attachments,
-            catalogue=catalogue,
-            events=HospitalEvents(catalogue=catalogue, journal=journal, board=board, attachments=attachments),
-            journal=journal,
-            welcome=coordinator_pb2.Welcome(parties=party_messages(parties.addresses)),
-        ),
-        catalogue=catalogue,
+
+
+def _service(parts: _Parts, supervisor: Supervisor) -> CoordinatorService:
+    return CoordinatorService(
+        hospitals=_hospitals(parts),
+        catalogue=parts.catalogue,
         studies=Studies(
-            repository=database,
-            journal=journal,
-            catalogue=catalogue,
-            parties=parties,
-            compiler=compiler,
-            clock=clock,
-            watch_interval_s=settings.watch_interval_s,
+            repository=parts.database,
+            journal=parts.journal,
+            catalogue=parts.catalogue,
+            parties=parts.parties,
+            compiler=parts.compiler,
+            clock=parts.clock,
+            watch_interval_s=parts.settings.watch_interval_s,
             on_created=supervisor.supervise,
         ),
         models=Models(
-            repository=database,
-            parties=parties,
-            compiler=compiler,
-            clock=clock,
-            max_batch=settings.max_batch,
-            prediction_deadline_s=settings.prediction_deadline_s,
+            repository=parts.database,
+            parties=parts.parties,
+            compiler=parts.compiler,
+            clock=parts.clock,
+            max_batch=parts.settings.max_batch,
+            prediction_deadline_s=parts.settings.prediction_deadline_s,
         ),
-        board=board,
-        parties=parties.addresses,
+        board=parts.board,
+        parties=parts.parties.addresses,
     )
-    server = settings.server(name="coordinator", recorder=recorder)
-    server.add(coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server, service, SERVICE)
 
-    async def end_streams() -> None:
-        await supervisor.stop()
-        feed.close()
-        attachments.close()
 
-    server.on_stop(end_streams)
-    return Coordinator(server, supervisor, database, parties)
+def _hospitals(parts: _Parts) -> Hospitals:
+    return Hospitals(
+        attachments=parts.attachments,
+        catalogue=parts.catalogue,
+        events=HospitalEvents(
+            catalogue=parts.catalogue,
+            journal=parts.journal,
+            board=parts.board,
+            attachments=parts.attachments,
+        ),
+        journal=parts.journal,
+        welcome=coordinator_pb2.Welcome(parties=party_messages(parts.parties.addresses)),
+    )
 
 
 def main(arguments: list[str]) -> int:

@@ -13,6 +13,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Protocol
 
+from libs.fl.strategies.strategy import Strategy
 from libs.mpc.ring import Ring
 from services.coordinator.states import (
     DECISION_TRANSITIONS,
@@ -215,10 +216,16 @@ class Study:
         return self if member is None else self._with_member(replace(member, problem=problem))
 
     def with_round(
-        self, kind: RoundKind, hospitals: AbstractSet[str], *, opened_at: datetime, deadline: datetime
+        self,
+        kind: RoundKind,
+        hospitals: AbstractSet[str],
+        *,
+        strategy: Strategy,
+        opened_at: datetime,
+        deadline: datetime,
     ) -> Study:
         """A new round with those of `hospitals` that approved; a new attempt after an abandoned one."""
-        participants = weigh(member for member in self.approved if member.hospital in hospitals)
+        participants = weigh((m for m in self.approved if m.hospital in hospitals), strategy)
         last = self.current_round
         if last is not None and last.state is RoundState.ABANDONED:
             retried = replace(
@@ -314,13 +321,10 @@ def release_model_id(study_id: str) -> str:
     return f"{study_id}/released"
 
 
-def weigh(members: Iterable[Member]) -> tuple[Participant, ...]:
-    """Each member's images over those of all, exactly. Raises IllegalTransition for nobody or no images."""
-    chosen = tuple(members)
-    total = sum(member.images for member in chosen)
-    if total == 0:
-        raise IllegalTransition("a round needs hospitals with images")
-    return tuple(Participant(member.hospital, Fraction(member.images, total)) for member in chosen)
+def weigh(members: Iterable[Member], strategy: Strategy) -> tuple[Participant, ...]:
+    """The members with the weights that the strategy gives them. Errors as `Strategy.weights`."""
+    weights = strategy.weights({member.hospital: member.images for member in members})
+    return tuple(Participant(hospital, weight) for hospital, weight in weights.items())
 
 
 def is_over(

@@ -12,6 +12,8 @@ from libs.core.clock import Clock
 from libs.core.errors import AlreadyExists, FailedPrecondition
 from libs.core.ids import new_id
 from libs.fl.metrics import METRICS_LENGTH
+from libs.fl.strategies.registry import STRATEGIES
+from libs.fl.strategies.strategy import Strategy
 from libs.fl.training_plan import TrainingPlan
 from libs.mpc.ring import Ring
 from libs.runtime.logging import get_logger
@@ -102,7 +104,13 @@ class Rounds:
         self._board.clear(study.study_id)
         self._journal.update(
             study.study_id,
-            lambda study: study.with_round(kind, present, opened_at=now, deadline=self._deadline_of(study)),
+            lambda study: study.with_round(
+                kind,
+                present,
+                strategy=strategy_of(study),
+                opened_at=now,
+                deadline=self._deadline_of(study),
+            ),
         )
 
     async def _await_quorum(self, study: Study, *, present: int, seen: int) -> None:
@@ -200,6 +208,11 @@ class Rounds:
 def deadline_s(study: Study, *, limit_s: float) -> float:
     """Seconds that hospitals have for one task: the plan's, but no more than the coordinator allows."""
     return min(TrainingPlan.from_json(study.plan_json).round_deadline_s, limit_s)
+
+
+def strategy_of(study: Study) -> Strategy:
+    """How much each hospital counts, as the plan says."""
+    return STRATEGIES[TrainingPlan.from_json(study.plan_json).strategy]
 
 
 def time_to_look_again(left: timedelta, *, detached: bool) -> float:

@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Protocol
 
 import grpc
@@ -35,7 +36,6 @@ from services.hospital_node.domain import (
 )
 from services.hospital_node.ports import Store
 
-VERSION = "0.1.0"
 HEARTBEAT_S = 5.0
 MAX_WAITING_PROGRESS = 64
 
@@ -185,7 +185,7 @@ class CoordinatorLink:
 
         The queue was open before the store is read: a fact of this moment may come twice, never not.
         """
-        yield messages.hello_event(name=self._name, version=VERSION)
+        yield messages.hello_event(name=self._name, version=version("trefoil"))
         for dataset in await self._store.datasets():
             yield messages.dataset_event(dataset, modality=MODALITY)
         for proposal in await self._store.proposals():

@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import ParamSpec, TypeVar
 
 from libs.core.errors import Bug, DeadlineExceeded, FailedPrecondition, NotFound, TrefoilError
 from libs.core.ids import PARTIES, PartyId
+from libs.fl.strategies.strategy import rescaling
 from libs.mpc.ring import RingArray
 from libs.mpc.schemes.additive.rescale import PublicRatio, rescale_program
 from libs.mpc.schemes.masked.roles import Roles
@@ -193,14 +193,14 @@ class Aggregator:
         chosen = [c.share for c in contributions if c.hospital in survivors]
         total = await self._in_thread(self._sum, spec, chosen)
         update, metrics = total[: spec.update_length], total[spec.update_length :]
-        weight = sum((p.weight for p in spec.participants if p.hospital in survivors), Fraction(0))
-        if weight != 1:
+        ratio = rescaling({p.hospital: p.weight for p in spec.participants}, survivors)
+        if ratio != 1:
             program = rescale_program(
                 self._me,
                 Roles.rotated(spec.key.number),
                 session.masks(),
                 update,
-                PublicRatio.nearest(1 / weight),
+                PublicRatio.nearest(ratio),
                 spec.ring,
             )
             update = await run_party(program, session, executor=self._executor)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from libs.cli.local_cluster import LocalCluster
 from libs.cli.main import app
+from libs.core.errors import NotFound
 from libs.data.export import export_part
 from libs.data.phantom import make_phantoms
 
@@ -102,6 +103,15 @@ def test_staff_withdraw_a_data_set_and_scientists_no_longer_find_it(
     assert federation.ask("staff-north", "dataset", "list") == []
     found = federation.ask("scientist", "dataset", "search", "--tag", "chest")
     assert [dataset["hospital"] for dataset in found] == ["east"]
+
+
+def test_an_unknown_tag_is_told_with_what_to_do(federation: Federation, study_id: str) -> None:
+    profile = ["--profile", str(federation.cluster.profile("scientist"))]
+    found = CliRunner().invoke(app, ["dataset", "search", "--tag", "chset", *profile])
+    assert (found.exit_code, found.stdout) == (0, "")
+    assert "No data set with all of the tags chset was found. Try fewer tags" in found.stderr
+    with pytest.raises(NotFound, match=r"No data set with the tags chset\. See what there is: trefoil"):
+        federation.command("scientist", "study", "create", "--tag", "chset")
 
 
 def test_the_operators_view_names_parties_and_hospitals(federation: Federation) -> None:

@@ -100,7 +100,7 @@ def test_keys_shares_and_images_are_gone_and_the_logs_are_kept(runs: list[Path])
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_demo_that_is_stopped_leaves_no_process(
+def test_a_demo_that_is_stopped_leaves_no_process_key_share_or_image(
     data: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     demo = start_demo(data, tmp_path)
@@ -118,3 +118,5 @@ def test_a_demo_that_is_stopped_leaves_no_process(
     assert not alive
     assert demo.returncode == code
     assert "Traceback" not in printed
+    (run,) = tmp_path.iterdir()
+    assert [path.name for path in run.iterdir()] == ["logs"]

@@ -24,13 +24,12 @@ from libs.data.dataset import load_dataset
 from libs.data.phantom import make_phantoms
 from libs.data.transforms import to_model_input
 from libs.fl.evaluation import predict_logits
-from libs.fl.local_training import train_locally
+from libs.fl.local_training import train_locally, training_seed
 from libs.fl.training_plan import TrainingPlan
 from libs.fl.update_encoding import decode_vector, encode_update, encode_weights
 from libs.fl.vectorise import load_state_vector, state_vector
 from libs.rpc import predict_client
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
-from services.hospital_node.worker.jobs import derive_seed
 from tests.e2e.support import HOSPITALS, SIZE, begin_study, publish, small_material, small_plan
 
 pytestmark = pytest.mark.timeout(240)
@@ -89,7 +88,7 @@ def recompute(
         total = np.zeros(len(weights), np.int64)
         for name in survivors:
             load_state_vector(module, decode_vector(weights, scale_bits=plan.scale_bits))
-            seed = derive_seed(plan.seed, hospital=name, round_number=number)
+            seed = training_seed(plan.seed, hospital=name, round_number=number)
             update = train_locally(module, parts[name], plan, round_number=number, seed=seed).update
             share = Fraction(len(parts[name]), images)
             # Rounded as the hospital does it: training amplifies even the last bit over the rounds.

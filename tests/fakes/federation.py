@@ -26,8 +26,8 @@ from services.coordinator.domain import CompiledPlan
 from services.coordinator.ports import ModelShape
 from services.coordinator.settings import CoordinatorSettings, PartySettings
 from tests.fakes.hospital import FakeHospital, Habits
+from tests.fakes.keys import tls_files
 from tests.fakes.parties import FakeParty
-from tests.fakes.rpc_rig import tls_files
 
 PARAMETERS = 10
 SCIENTIST = Identity(Kind.CLIENT, "dana")

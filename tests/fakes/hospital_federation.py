@@ -19,17 +19,13 @@ from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2_grpc as p
 from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.arrays import chunks_of, from_bytes, sha256_of
-from libs.rpc.dev_ca import folder_name, issuing_secret
-from libs.rpc.identity import COORDINATOR, Identity, TlsFiles, party_identity
+from libs.rpc.dev_ca import issuing_secret
+from libs.rpc.identity import COORDINATOR, Identity, party_identity
 from libs.rpc.server import RpcServer
 from libs.rpc.tokens import Role, TokenIssuer, TokenVerifier
+from tests.fakes.keys import tls_files
 
 WAIT_S = 60.0
-
-
-def tls_files(keys: Path, identity: Identity) -> TlsFiles:
-    folder = keys / folder_name(identity)
-    return TlsFiles(certificate=folder / "tls.crt", key=folder / "tls.key", ca=folder / "ca.crt")
 
 
 def write_token(keys: Path, path: Path, *, issuer: str, role: Role) -> Path:

@@ -23,7 +23,7 @@ from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.channel import open_channel, translated
 from libs.rpc.concurrently import together
 from libs.rpc.dev_ca import create_keys, folder_name, issuing_secret
-from libs.rpc.identity import COORDINATOR, Identity, Kind, TlsFiles, party_identity
+from libs.rpc.identity import COORDINATOR, Identity, Kind, party_identity
 from libs.rpc.predict_client import PredictClient
 from libs.rpc.settings import TlsSettings, TokenSecretSettings
 from libs.rpc.share_client import Patience, deal_vector, fetch_vector
@@ -34,6 +34,7 @@ from libs.secure_nn.encode import encode_parameters
 from libs.secure_nn.plan import Plan
 from services.smpc_party.bootstrap import Party
 from services.smpc_party.settings import PartySettings, PeerSettings, PoolSettings
+from tests.fakes.keys import tls_files
 
 HOSPITALS = tuple(Identity(Kind.HOSPITAL, name) for name in ("alpha", "beta", "gamma"))
 SCIENTIST = Identity(Kind.CLIENT, "dana")
@@ -54,11 +55,6 @@ def make_keys(folder: Path) -> Path:
         token = issuer.issue(subject=identity.name, role=role, lifetime=timedelta(hours=1))
         (keys / folder_name(identity) / "token").write_text(token)
     return keys
-
-
-def tls_of(keys: Path, identity: Identity) -> TlsFiles:
-    folder = keys / folder_name(identity)
-    return TlsFiles(certificate=folder / "tls.crt", key=folder / "tls.key", ca=folder / "ca.crt")
 
 
 def free_ports(count: int) -> list[int]:
@@ -95,7 +91,7 @@ class PartyRig:
             await self.stop(party)
 
     def settings(self, party: PartyId) -> PartySettings:
-        tls = tls_of(self.keys, party_identity(party))
+        tls = tls_files(self.keys, party_identity(party))
         secret = self.keys / "federation" / "jwt.secret"
         return PartySettings(
             index=party,
@@ -134,7 +130,7 @@ class PartyRig:
             channel = open_channel(
                 address=self.address(party),
                 server=party_identity(party),
-                tls=tls_of(self.keys, caller),
+                tls=tls_files(self.keys, caller),
                 token_file=token if token.exists() else None,
             )
             self._channels[party, caller] = await self.stack.enter_async_context(channel)
@@ -222,7 +218,7 @@ class PartyRig:
     async def client(self, caller: Identity = CLINIC) -> PredictClient:
         token = self.keys / folder_name(caller) / "token"
         return await self.stack.enter_async_context(
-            PredictClient(tls=tls_of(self.keys, caller), token_file=token)
+            PredictClient(tls=tls_files(self.keys, caller), token_file=token)
         )
 
 

@@ -16,21 +16,17 @@ from libs.rpc._generated.trefoil.party.v1 import party_pb2 as pb
 from libs.rpc._generated.trefoil.party.v1 import party_pb2_grpc as pb_grpc
 from libs.rpc.caller import Caller, current_caller
 from libs.rpc.channel import open_channel
-from libs.rpc.dev_ca import folder_name, issuing_secret
+from libs.rpc.dev_ca import issuing_secret
 from libs.rpc.identity import COORDINATOR, Identity, Kind, TlsFiles, party_identity
 from libs.rpc.recorder import Recorder
 from libs.rpc.server import RpcServer
 from libs.rpc.tokens import Role, TokenIssuer, TokenVerifier
+from tests.fakes.keys import tls_files
 
 PARTY = party_identity(0)
 HOSPITAL = Identity(Kind.HOSPITAL, "alpha")
 PARTY_SERVICE = "trefoil.party.v1.PartyService"
 CLIENT = Identity(Kind.CLIENT, "dana")
-
-
-def tls_files(keys: Path, identity: Identity) -> TlsFiles:
-    folder = keys / folder_name(identity)
-    return TlsFiles(certificate=folder / "tls.crt", key=folder / "tls.key", ca=folder / "ca.crt")
 
 
 Handler = Callable[..., Any]

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from libs.mpc.ring import Ring
 from services.coordinator.domain import CompiledPlan, Member, Study
+from services.coordinator.rounds import strategy_of
 from services.coordinator.states import RoundEvent, RoundKind, StudyEvent
 from tests.fakes.federation import training_plan
 
@@ -49,7 +50,7 @@ def training(*, rounds: int = 1) -> Study:
 
 def opening(study: Study, kind: RoundKind = RoundKind.TRAIN) -> Study:
     """The next round, with everybody, not yet announced."""
-    return study.with_round(kind, ALL, opened_at=NOW, deadline=LATER)
+    return study.with_round(kind, ALL, strategy=strategy_of(study), opened_at=NOW, deadline=LATER)
 
 
 def in_round(study: Study, kind: RoundKind = RoundKind.TRAIN) -> Study:

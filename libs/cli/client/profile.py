@@ -75,7 +75,10 @@ def load_profile(path: Path) -> Profile:
     profile = load_settings(Profile, path)
     sections = [section for section in (profile.coordinator, profile.hospital) if section is not None]
     if not sections:
-        raise InvalidInput(f"{path} names neither a coordinator nor a hospital. See `trefoil study --help`.")
+        raise InvalidInput(
+            f"The profile {path} names nobody to talk to. Add a [coordinator] section with address and token "
+            "(scientists and clinics), or a [hospital] section with name, address and token (its staff)."
+        )
     files = [
         profile.tls.certificate,
         profile.tls.key,

@@ -10,10 +10,11 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
-from libs.cli.client.predictions import Prediction, predict
+from libs.cli.client.predictions import Prediction, answer_prediction, open_prediction, predict
 from libs.cli.client.session import Session
 from libs.data.imageset import ImageSet
 from libs.data.transforms import to_model_input
+from libs.secure_nn.plan import Plan
 
 BATCH = 32
 SINGLES = 15
@@ -22,8 +23,9 @@ WARM_UP = 6  # the first of a kind load kernels and open connections; they are a
 
 @dataclass(frozen=True)
 class Asked:
-    """Logits (N, classes) of all test images, and the predictions they came from."""
+    """Logits (N, classes) of all test images, the predictions they came from, and the released plan."""
 
+    plan: Plan
     logits: npt.NDArray[np.float64]
     batches: list[Prediction]
     singles: list[Prediction]
@@ -54,7 +56,8 @@ async def ask_about_all(clinic: Session, *, model_id: str, test: ImageSet, conso
     """Ask about every test image under encryption."""
     pixels = to_model_input(test.images).numpy()
     for _ in range(WARM_UP):
-        await predict(clinic, model_id=model_id, images=pixels[:1])
+        opened = await open_prediction(clinic, model_id=model_id, batch=1)
+        await answer_prediction(clinic, opened, images=pixels[:1])
     singles = [
         await predict(clinic, model_id=model_id, images=pixels[i : i + 1])
         for i in range(min(SINGLES, len(test)))
@@ -65,7 +68,8 @@ async def ask_about_all(clinic: Session, *, model_id: str, test: ImageSet, conso
         starts, description="  questions", console=console, disable=not console.is_terminal, transient=True
     ):
         batches.append(await predict(clinic, model_id=model_id, images=pixels[start : start + BATCH]))
-    return Asked(logits=np.concatenate([b.logits for b in batches]), batches=batches, singles=singles)
+    logits = np.concatenate([b.logits for b in batches])
+    return Asked(plan=opened.plan, logits=logits, batches=batches, singles=singles)
 
 
 def bytes_of_one_image(asked: Asked) -> dict[str, int]:

@@ -65,8 +65,8 @@ class Figures:
     def difference_bound(self) -> float:
         """`largest_difference` rounded up to a power of two, at least 2^-6.
 
-        Truncation under shares rounds with fresh randomness each time (a seed would undo the masks), so the
-        exact figure differs between two runs of one seed; this bound does not.
+        Truncation under shares rounds with fresh randomness each time (a seed would undo the masks), so
+        `largest_difference` differs between two runs of one seed; this bound does not.
         """
         return max(SMALLEST_BOUND, 2.0 ** math.ceil(math.log2(max(self.largest_difference, SMALLEST_BOUND))))
 

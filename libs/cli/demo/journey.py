@@ -23,11 +23,14 @@ from libs.cli.demo.material import DATASET_NAME, TAGS
 from libs.cli.local_cluster import LocalCluster
 from libs.cli.study_progress import StudyProgress
 from libs.core.errors import DeadlineExceeded
+from libs.core.ids import PARTIES
 from libs.fl.metrics import METRICS_LENGTH, RoundMetrics
 from libs.fl.training_plan import TrainingPlan
 from libs.fl.vectorise import load_state_vector, parameter_count
+from libs.mpc.prg import SEED_BYTES
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
+from libs.secure_nn.plan import Plan
 
 _WAIT_S = 30.0
 _POLL_S = 0.1
@@ -117,13 +120,24 @@ async def open_results(scientist: Session, *, study: coordinator_pb2.Study, plan
     return Trained(study=study, metrics=metrics, module=module)
 
 
-def training_bytes(study: coordinator_pb2.Study, plan: TrainingPlan) -> dict[str, int]:
-    """Payload bytes of all training rounds, by kind of link (framing and TLS come on top)."""
-    parameters = parameter_count(model_of(plan))
-    contributions = sum(len(number.survivor_identities) for number in study.rounds[: study.rounds_done])
-    upload = 4 * (parameters + METRICS_LENGTH) + 2 * 16  # one vector and two seeds
+def training_bytes(study: coordinator_pb2.Study, plan: TrainingPlan, released: Plan) -> dict[str, int]:
+    """Payload bytes from the first weights to the released model, by link (framing and TLS come on top).
+
+    Counted from what the study says: the contributions that were added, and one reading of the weights by
+    each hospital for a round, for calibration and for the release. Retries are not in it.
+    """
+    weights = 4 * parameter_count(model_of(plan))
+    metrics = 4 * METRICS_LENGTH
+    rounds, last = study.rounds[: study.rounds_done], study.rounds[study.rounds_done :]
+    contributions = sum(len(number.survivor_identities) for number in rounds)
+    releases = sum(len(number.survivor_identities) for number in last)
+    release = released.parameter_length * released.ring.element_bytes
+    seeds = 2 * SEED_BYTES  # a vector is dealt as itself, masked, and two seeds
+    parties = len(PARTIES)
     return {
-        "hospitals_to_parties": contributions * upload,
-        "parties_to_hospitals": contributions * 3 * 4 * parameters,
+        "scientist_to_parties": weights + seeds,
+        "hospitals_to_parties": contributions * (weights + metrics + seeds) + releases * (release + seeds),
+        "parties_to_hospitals": (contributions + 2 * releases) * parties * weights,
+        "parties_to_scientist": parties * (len(rounds) * metrics + weights),
         "between_parties": sum(number.bytes_between_parties for number in study.rounds),
     }

@@ -74,7 +74,7 @@ def build_page(
         "roc": _roc(material.test, baselines, figures),
         "training": _training(trained),
         "samples": "".join(_sample(material.test, figures, index) for index in samples),
-        "who_rows": _rows(who_saw_what(asked.singles[-1])),
+        "who_rows": _rows(who_saw_what(asked.singles[-1:])),
         "cost_rows": _rows(costs),
     }
     page = Template(_resource("page.html"))

@@ -6,6 +6,8 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -39,11 +41,24 @@ def point_latest_at(folder: Path) -> None:
     os.replace(link, folder.parent / "latest")  # noqa: PTH105 - says more plainly that it is atomic
 
 
-def keep_logs_only(cluster: Path, logs: Path) -> None:
-    """Move the services' logs to `logs` and delete the rest: keys, databases, shares and the hospitals'
-    images.
+@contextmanager
+def federation_folder(run: Path, *, keep: bool) -> Iterator[Path]:
+    """Where the processes keep their files. However it ends, only their logs stay, in `run`/logs.
+
+    The rest is keys, databases, shares and the hospitals' images; `keep` leaves everything where it is.
     """
-    logs.mkdir()
-    for log in sorted(cluster.glob("*/log.jsonl")):
+    folder = run / "federation"
+    try:
+        yield folder
+    finally:
+        if not keep and folder.exists():
+            try:
+                _move_logs(folder, run / "logs")
+            finally:
+                shutil.rmtree(folder)
+
+
+def _move_logs(federation: Path, logs: Path) -> None:
+    logs.mkdir(exist_ok=True)
+    for log in sorted(federation.glob("*/log.jsonl")):
         log.rename(logs / f"{log.parent.name}.jsonl")
-    shutil.rmtree(cluster)

@@ -19,13 +19,15 @@ from libs.cli.demo.material import TAGS, Material, hand_out, load_material
 from libs.cli.demo.options import DemoOptions
 from libs.cli.demo.page import build_page
 from libs.cli.demo.phases import Phases
-from libs.cli.demo.results_folder import keep_logs_only, new_run_folder, write_results
+from libs.cli.demo.results_folder import federation_folder, new_run_folder, write_results
 from libs.cli.demo.summary import build_summary
 from libs.cli.demo.tables import print_tables
 from libs.cli.local_cluster import LocalCluster, hospital_names
+from libs.cli.local_cluster.termination import sigterm_as_exit
 from libs.cli.output import human_seconds, print_json, remarks, results
 from libs.fl.presets import default_plan
 from libs.fl.training_plan import TrainingPlan
+from libs.models.registry import architecture_of
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class _Federated:
 def run_demo(options: DemoOptions, *, as_json: bool) -> Path:
     """Run it, print the tables (or the summary), and return the folder with the results."""
     console = remarks()
+    architecture_of(options.model_name, size=options.image_size)  # before anything is made or started
     started, now = time.perf_counter(), datetime.now(UTC)
     hospitals = hospital_names(options.hospitals)
     phases = Phases(console)
@@ -44,7 +47,9 @@ def run_demo(options: DemoOptions, *, as_json: bool) -> Path:
         material = load_material(options, hospitals)
     plan = make_plan(options, material)
     folder = new_run_folder(options.output, now)
-    federated = _run_federated(folder / "federation", material, plan, phases, console)
+    # The files of the processes are gone before the comparison begins, and also when anything fails.
+    with sigterm_as_exit(), federation_folder(folder, keep=options.keep) as federation:
+        federated = _run_federated(federation, material, plan, phases, console)
     with phases.phase(
         "baselines", "The same training in clear: each hospital alone, and all data in one place"
     ):
@@ -74,8 +79,6 @@ def run_demo(options: DemoOptions, *, as_json: bool) -> Path:
         summary=summary,
     )
     write_results(folder, summary=summary, page=page)
-    if not options.keep:
-        keep_logs_only(folder / "federation", folder / "logs")
     if as_json:
         print_json(summary)
     else:
@@ -87,7 +90,7 @@ def run_demo(options: DemoOptions, *, as_json: bool) -> Path:
             asked=federated.asked,
             plan=plan,
         )
-    console.print(f"Done in {human_seconds(seconds['total'])}. Page: {folder / 'index.html'}")
+    console.print(f"Done in {human_seconds(seconds['total'])}. Page: {folder / 'index.html'}", markup=False)
     return folder
 
 
@@ -98,9 +101,10 @@ def make_plan(options: DemoOptions, material: Material) -> TrainingPlan:
         image_size=options.image_size,
         images=material.train_images,
         rounds=options.rounds,
+        seed=options.seed,
+        dataset_tags=TAGS,
     )
-    changes = {"seed": options.seed, "dataset_tags": TAGS, "quorum": min(plan.quorum, options.hospitals)}
-    return TrainingPlan.model_validate({**plan.model_dump(), **changes})
+    return TrainingPlan.checked({**plan.model_dump(), "quorum": min(plan.quorum, options.hospitals)})
 
 
 def _run_federated(

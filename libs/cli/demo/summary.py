@@ -3,8 +3,8 @@
 Two runs with the same seed, data and options on one machine give the same summary but for the keys named
 under `volatile`: times, and what fresh cryptographic randomness may change in the last digits. Of those,
 `encrypted.label_agreement` differs only when an image's score lies within the rounding of the threshold.
-`encrypted.max_logit_difference` is an upper bound (a power of two), so that it repeats; the exact figure of
-the run is in `measured`.
+`encrypted.max_logit_difference` is the exact figure of the run; `encrypted.max_logit_difference_bound` is the
+next power of two, which repeats.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ VOLATILE = (
     "encrypted.latency_s",
     "encrypted.batch32_s",
     "encrypted.label_agreement",
+    "encrypted.max_logit_difference",
 )
 
 
@@ -66,12 +67,13 @@ def build_summary(
             **_figures(figures.federated),
             "rounds": trained.study.rounds_done,
             "by_round": [_round(number) for number in trained.metrics],
-            "bytes": training_bytes(trained.study, plan),
+            "bytes": training_bytes(trained.study, plan, asked.plan),
         },
         "encrypted": {
             "images": len(asked.logits),
             "label_agreement": figures.agreement,
-            "max_logit_difference": figures.difference_bound,
+            "max_logit_difference": figures.largest_difference,
+            "max_logit_difference_bound": figures.difference_bound,
             "latency_s": round(asked.latency_s, 4),
             "batch32_s": round(asked.batch_s, 4),
             "rounds": asked.rounds,
@@ -80,7 +82,6 @@ def build_summary(
         },
         "measured": {
             "encrypted": asdict(figures.encrypted),
-            "max_logit_difference": figures.largest_difference,
             "online_latency_s": round(asked.online_s, 4),
             "study_id": trained.study.study_id,
             "model_id": trained.study.released_model_id,

@@ -37,7 +37,7 @@ def cost_rows(
     *, seconds: dict[str, float], trained: Trained, asked: Asked, plan: TrainingPlan
 ) -> list[list[str]]:
     """Seconds and payload bytes per phase."""
-    sent = training_bytes(trained.study, plan)
+    sent = training_bytes(trained.study, plan, asked.plan)
     asking = sum(bytes_sent_by_party(asked)) + sum(b.bytes_sent + b.bytes_received for b in asked.batches)
     bytes_of = {"train": human_bytes(sum(sent.values())), "predict": human_bytes(asking)}
     return [

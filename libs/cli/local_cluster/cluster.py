@@ -5,12 +5,11 @@ mTLS.
 from __future__ import annotations
 
 import asyncio
-import signal
-import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from libs.cli.local_cluster import layout
@@ -18,6 +17,7 @@ from libs.cli.local_cluster.health import wait_until_listening, wait_until_servi
 from libs.cli.local_cluster.link_emulation import LinkEmulation
 from libs.cli.local_cluster.ports import PortReservation, is_free
 from libs.cli.local_cluster.process import ServiceProcess, stop_all
+from libs.cli.local_cluster.termination import sigterm_as_exit
 from libs.cli.settings_files import Settings, to_toml
 from libs.core.errors import Unavailable
 
@@ -67,7 +67,7 @@ class LocalCluster:
         # a thread that restarts a service for a test may not.
         self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cluster-starter")
         self._expected_down: set[str] = set()
-        self._previous_handler: Any = None
+        self._open = ExitStack()
         # One thread a process: seven of them share the cores, and more threads only get into each other's
         # way.
         self._environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
@@ -171,8 +171,7 @@ class LocalCluster:
         self._expected_down.clear()
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._previous_handler = signal.signal(signal.SIGTERM, _raise_system_exit)
+        self._open.enter_context(sigterm_as_exit())
         try:
             self.start()
         except BaseException:
@@ -186,9 +185,7 @@ class LocalCluster:
         try:
             self.stop()
         finally:
-            if self._previous_handler is not None:
-                signal.signal(signal.SIGTERM, self._previous_handler)
-                self._previous_handler = None
+            self._open.close()
 
     # ------------------------------------------------------------ names and places
 
@@ -247,7 +244,3 @@ class LocalCluster:
         self._starter.submit(process.start).result()
         self._expected_down.discard(name)
         self._wait(next(service for service in self.services if service.name == name))
-
-
-def _raise_system_exit(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 
 from libs.core.errors import InvalidInput
@@ -17,9 +17,3 @@ class FedAvg:
             raise InvalidInput("A round needs participants, and each of them needs at least one image.")
         total = sum(samples.values())
         return {participant: Fraction(count, total) for participant, count in samples.items()}
-
-    def rescaling(self, weights: Mapping[str, Fraction], survivors: Collection[str]) -> Fraction:
-        """1 / (sum of the survivors' weights): sum of w_k u_k times this is the survivors' weighted mean."""
-        if not survivors or not set(survivors) <= weights.keys():
-            raise InvalidInput("The survivors of a round must be some of its participants, and at least one.")
-        return 1 / sum((weights[survivor] for survivor in set(survivors)), Fraction(0))

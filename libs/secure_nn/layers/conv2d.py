@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -29,11 +29,6 @@ class Convolution(Weighted):
         return nn.functional.conv2d(
             x, self.weight.to(x), bias, self.stride, self.padding, self.dilation, self.groups
         )
-
-    def with_affine(self, gain: torch.Tensor, offset: torch.Tensor) -> Convolution:
-        """BatchNorm folded into it."""
-        weight, bias = self.folded(gain, offset)
-        return replace(self, weight=weight, bias=bias)
 
     def step(self, name: str, x: int, output: int, weight: int, bias: int | None) -> WeightedStep:
         """One ring convolution per evaluator."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -21,11 +21,6 @@ class FullyConnected(Weighted):
         """The float product."""
         (x,) = inputs
         return nn.functional.linear(x, self.weight.to(x), None if self.bias is None else self.bias.to(x))
-
-    def with_affine(self, gain: torch.Tensor, offset: torch.Tensor) -> FullyConnected:
-        """BatchNorm1d folded into it."""
-        weight, bias = self.folded(gain, offset)
-        return replace(self, weight=weight, bias=bias)
 
     def step(self, name: str, x: int, output: int, weight: int, bias: int | None) -> WeightedStep:
         """One ring product per evaluator."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 
@@ -31,14 +32,11 @@ class Weighted(Operation):
         """Products in one output value."""
         return self.weight[0].numel()
 
-    def folded(self, gain: torch.Tensor, offset: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weight and bias of gain * layer(x) + offset, per output; both (O,)."""
+    def with_affine(self, gain: torch.Tensor, offset: torch.Tensor) -> Self:
+        """The same layer followed by gain * y + offset per output, as BatchNorm is; both (O,)."""
         weight = self.weight * gain.reshape(-1, *[1] * (self.weight.ndim - 1))
-        return weight, offset if self.bias is None else self.bias * gain + offset
-
-    @abstractmethod
-    def with_affine(self, gain: torch.Tensor, offset: torch.Tensor) -> Weighted:
-        """The same layer followed by gain * y + offset."""
+        bias = offset if self.bias is None else self.bias * gain + offset
+        return replace(self, weight=weight, bias=bias)
 
     @abstractmethod
     def step(self, name: str, x: int, output: int, weight: int, bias: int | None) -> WeightedStep:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +14,7 @@ from torch import nn
 from libs.core.errors import FailedPrecondition
 from libs.data.dataset import ImageSet
 from libs.data.transforms import to_model_input
-from libs.fl.local_training import divide, train_locally
+from libs.fl.local_training import divide, train_locally, training_seed
 from libs.fl.metrics import encode_metrics
 from libs.fl.training_plan import TrainingPlan
 from libs.fl.update_encoding import decode_vector, encode_update, weigh_encoded
@@ -44,7 +42,7 @@ def train(request: Frame, datasets: Datasets, progress: Progress) -> Frame:
         imageset,
         plan,
         round_number=request.fields["round"],
-        seed=derive_seed(
+        seed=training_seed(
             plan.seed, hospital=request.fields["hospital"], round_number=request.fields["round"]
         ),
         on_progress=progress,
@@ -86,12 +84,6 @@ def release(request: Frame, _datasets: Datasets, _progress: Progress) -> Frame:
 
 
 JOBS: Mapping[str, Job] = MappingProxyType({"train": train, "calibrate": bound_values, "release": release})
-
-
-def derive_seed(seed: int, *, hospital: str, round_number: int) -> int:
-    """63 bits from SHA-256: other numbers for each hospital and round, the same for the same study."""
-    text = json.dumps(["trefoil-training-seed", seed, hospital, round_number])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def _study(request: Frame, datasets: Datasets) -> tuple[TrainingPlan, ImageSet]:

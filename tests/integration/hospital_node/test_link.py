@@ -21,8 +21,9 @@ from libs.rpc.tokens import Role
 from services.hospital_node.adapters.database import Database
 from services.hospital_node.domain import Order, Proposal, ProposalEvent
 from services.hospital_node.link import Backoff, CoordinatorLink, Outbox
-from tests.fakes.hospital_federation import FakeFederation, tls_files, write_token
+from tests.fakes.hospital_federation import FakeFederation, write_token
 from tests.fakes.hospital_ports import PLAN, STUDY, dataset, proposal
+from tests.fakes.keys import tls_files
 
 
 @dataclass

@@ -30,7 +30,8 @@ from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.channel import open_channel, translated
 from libs.rpc.identity import Identity, Kind
 from libs.rpc.tokens import Role
-from tests.fakes.hospital_federation import FakeFederation, eventually, in_minutes, tls_files, write_token
+from tests.fakes.hospital_federation import FakeFederation, eventually, in_minutes, write_token
+from tests.fakes.keys import tls_files
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 ALPHA = Identity(Kind.HOSPITAL, "alpha")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from libs.rpc.dev_ca import issuing_secret
 from libs.rpc.identity import COORDINATOR
 from libs.rpc.recorder import Record, Recorder, read_records
 from libs.rpc.tokens import Role, TokenIssuer
-from tests.fakes.rpc_rig import CLIENT, PARTY, Rig, tls_files
+from tests.fakes.keys import tls_files
+from tests.fakes.rpc_rig import CLIENT, PARTY, Rig
 
 METHOD = "/trefoil.party.v1.PartyService/"
 
@@ -44,6 +46,22 @@ async def test_a_missing_or_empty_token_file_is_named(rig: Rig) -> None:
     token_file.unlink()
     with pytest.raises(Unauthenticated, match=r"\.token cannot be read"):
         stub.PutShares(iter([]))
+
+
+@pytest.mark.parametrize("kind", ["one answer", "a stream of answers"])
+async def test_a_service_that_cannot_be_reached_is_named_with_its_address(rig: Rig, kind: str) -> None:
+    address = await rig.serve()
+    assert rig.server is not None
+    await rig.server.stop(grace_s=0)
+    told = rf"^{re.escape(PARTY.uri)} at {re.escape(address)} cannot be reached"
+    if kind == "one answer":
+        stub = await rig.stub()
+        with pytest.raises(Unavailable, match=told), translated():
+            await stub.OpenRound(pb.OpenRoundRequest())
+    else:
+        stub = await rig.stub(CLIENT, token=rig.token(Role.SCIENTIST))
+        with pytest.raises(Unavailable, match=told), translated():
+            _ = [message async for message in stub.GetShares(pb.GetSharesRequest())]
 
 
 async def test_the_request_id_of_a_call_is_passed_on_to_the_next_service(rig: Rig) -> None:

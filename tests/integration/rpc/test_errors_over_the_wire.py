@@ -19,7 +19,8 @@ from libs.rpc.error_catalog import CATALOGUE
 from libs.rpc.identity import COORDINATOR
 from libs.rpc.tls import channel_credentials
 from libs.rpc.tokens import Role
-from tests.fakes.rpc_rig import CLIENT, PARTY, Rig, code_of, tls_files
+from tests.fakes.keys import tls_files
+from tests.fakes.rpc_rig import CLIENT, PARTY, Rig, code_of
 
 SECRET_TEXT = "patient 7 at /data/person7.png has share 0xC0FFEE"
 

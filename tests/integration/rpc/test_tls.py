@@ -17,7 +17,8 @@ from libs.rpc._generated.trefoil.party.v1 import party_pb2_grpc as pb_grpc
 from libs.rpc.channel import translate, translated
 from libs.rpc.dev_ca import DevelopmentCa
 from libs.rpc.identity import COORDINATOR, Identity, Kind, TlsFiles, party_identity
-from tests.fakes.rpc_rig import PARTY, Rig, code_of, tls_files
+from tests.fakes.keys import tls_files
+from tests.fakes.rpc_rig import PARTY, Rig, code_of
 
 REQUEST = pb.OpenRoundRequest()
 

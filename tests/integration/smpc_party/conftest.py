@@ -10,6 +10,7 @@ import structlog
 
 from libs.runtime.logging import configure_logging
 from tests.fakes.party_rig import PartyRig, SmallModel, make_keys
+from tests.fakes.prediction_talk import MODEL
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -34,3 +35,10 @@ def small_model() -> SmallModel:
 async def rig(keys: Path, tmp_path: Path) -> AsyncIterator[PartyRig]:
     async with PartyRig(keys, tmp_path) as rig:
         yield rig
+
+
+@pytest.fixture
+async def ready(rig: PartyRig, small_model: SmallModel) -> PartyRig:
+    """Three parties that hold a released model."""
+    await rig.deal_model(small_model.parameters, model_id=MODEL, plan=small_model.plan.to_json())
+    return rig

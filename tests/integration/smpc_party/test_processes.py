@@ -16,7 +16,8 @@ import pytest
 from libs.core.errors import Unavailable
 from libs.core.ids import PARTIES, PartyId
 from libs.rpc.identity import party_identity
-from tests.fakes.party_rig import HOSPITALS, PartyRig, SmallModel, model_ref, tls_of
+from tests.fakes.keys import tls_files
+from tests.fakes.party_rig import HOSPITALS, PartyRig, SmallModel, model_ref
 
 MODEL = "study-1/released"
 START_TIMEOUT_S = 90.0
@@ -77,7 +78,7 @@ class ProcessRig(PartyRig):
         return True
 
     def _toml(self, party: PartyId) -> str:
-        tls = tls_of(self.keys, party_identity(party))
+        tls = tls_files(self.keys, party_identity(party))
         peers = "\n".join(
             f'[[peers]]\nindex = {p}\naddress = "{self.address(p)}"\nidentity = "{party_identity(p)}"'
             for p in PARTIES

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from libs.core.errors import InvalidInput
 from libs.fl.strategies.registry import STRATEGIES
+from libs.fl.strategies.strategy import rescaling
+from libs.fl.training_plan import Strategy as Name
 from libs.fl.update_encoding import decode_vector, encode_update, encode_weights, weigh_encoded
 from libs.mpc.fixed_point import FixedPoint
 from libs.mpc.ring import Ring
@@ -73,7 +75,7 @@ def test_the_order_of_hospitals_does_not_matter(
 @given(images=counts, update=st.lists(values, min_size=1, max_size=6), bits=scale_bits)
 @settings(max_examples=40)
 def test_the_mean_of_equal_updates_is_that_update(
-    name: str, images: list[int], update: list[float], bits: int
+    name: Name, images: list[int], update: list[float], bits: int
 ) -> None:
     weights = STRATEGIES[name].weights({f"h{i}": count for i, count in enumerate(images)})
     vector = np.array(update, np.float32)
@@ -86,13 +88,12 @@ def test_the_mean_of_equal_updates_is_that_update(
 @given(images=counts, chosen=st.data())
 @settings(max_examples=40)
 def test_weights_sum_to_one_and_rescaling_makes_the_survivors_weights_sum_to_one(
-    name: str, images: list[int], chosen: st.DataObject
+    name: Name, images: list[int], chosen: st.DataObject
 ) -> None:
-    strategy = STRATEGIES[name]
-    weights = strategy.weights({f"h{i}": count for i, count in enumerate(images)})
+    weights = STRATEGIES[name].weights({f"h{i}": count for i, count in enumerate(images)})
     assert sum(weights.values()) == 1
     survivors = chosen.draw(st.sets(st.sampled_from(sorted(weights)), min_size=1))
-    ratio = strategy.rescaling(weights, survivors)
+    ratio = rescaling(weights, survivors)
     assert sum(weights[s] * ratio for s in survivors) == 1
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
 import subprocess
 import sys
 import tomllib
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from libs.cli.main import app
+from libs.cli.main import app, main
+from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
 
 NOUNS = ("keys", "coordinator", "hospital", "party", "dataset", "study", "model", "predict", "demo", "bench")
 HEAVY = ("torch", "grpc", "numpy", "matplotlib", "sklearn", "pydantic", "cryptography", "sqlalchemy")
@@ -46,11 +51,103 @@ def test_a_missing_profile_is_told_with_the_option_to_give() -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_keys_init_says_what_to_keep(tmp_path: Path) -> None:
+    told = CliRunner().invoke(app, ["keys", "init", str(tmp_path / "keys")]).output
+    assert str(tmp_path / "keys" / "ca") in told
+    assert str(tmp_path / "keys" / "federation") in told
+
+
+class _Staff:
+    """A session whose hospital node remembers what it was asked to publish."""
+
+    def __init__(self) -> None:
+        self.published: list[hospital_pb2.PublishDatasetRequest] = []
+        self.hospital = self
+
+    async def PublishDataset(
+        self,
+        request: hospital_pb2.PublishDatasetRequest,
+        *,
+        timeout: float,  # noqa: ASYNC109 - as gRPC
+    ) -> hospital_pb2.PublishDatasetResponse:
+        self.published.append(request)
+        return hospital_pb2.PublishDatasetResponse(dataset=hospital_pb2.Dataset(name=request.name))
+
+
+@pytest.mark.parametrize("path", ["data/x-rays", "/data/x-rays"])
+def test_publish_sends_an_absolute_path(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    staff = _Staff()
+    monkeypatch.setattr("libs.cli.client.session.open_session", lambda profile: nullcontext(staff))
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["dataset", "publish", "x-rays", path, "--profile", "p.toml"])
+    assert result.exit_code == 0, result.output
+    assert staff.published[0].path == str(tmp_path / path)
+
+
+def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere.safetensors"
+    result = _trefoil("model", "import", "mine", str(missing), str(tmp_path), "--profile", "nowhere.toml")
+    assert result.returncode == 2
+    assert f"There is no file {missing}" in result.stderr
+
+
 def test_a_missing_settings_file_says_how_to_write_one() -> None:
     result = _trefoil("party", "serve", "--config", "nowhere.toml")
     assert result.returncode == 2
     assert "config" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "telling"),
+    [
+        (["nonsense"], "nonsense"),
+        (["study", "create", "--bogus"], "--bogus"),
+        (["predict", "--batch", "many", "a.png"], "--batch"),
+        (["study", "show"], "STUDY"),
+    ],
+)
+def test_wrong_usage_is_one_line_for_people_and_json_for_machines(
+    arguments: list[str], telling: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for as_json in (False, True):
+        with pytest.raises(SystemExit) as stopped:
+            main([*arguments, *(["--json"] if as_json else [])])
+        told = capsys.readouterr()
+        assert (stopped.value.code, told.out) == (2, "")
+        message = told.err
+        if as_json:
+            error = json.loads(told.err)["error"]
+            assert error["code"] == "usage"
+            message = error["message"]
+        assert len(message.splitlines()) == 1
+        assert telling in message
+        assert "--help" in message
+
+
+def test_answering_no_is_told_and_has_the_exit_code_of_stopping(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proposal = hospital_pb2.Proposal(study_id="s", title="T", training_plan=b"{}", plan_hash="ab")
+    monkeypatch.setattr("libs.cli.proposals.find_proposal", lambda profile, study: proposal)
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    with pytest.raises(SystemExit) as stopped:
+        main(["study", "approve", "s", "--profile", "profile.toml"])
+    assert stopped.value.code == 130
+    assert "Stopped" in capsys.readouterr().err
+
+
+def test_ctrl_c_has_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(profile: object, study: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("libs.cli.proposals.find_proposal", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        main(["study", "approve", "s", "--profile", "profile.toml", "--json"])
+    assert stopped.value.code == 130
+    assert json.loads(capsys.readouterr().err)["error"]["code"] == "interrupted"
 
 
 @pytest.mark.parametrize(

@@ -19,18 +19,24 @@ from libs.cli.client.studies import model_of
 from libs.cli.demo.asking import Asked
 from libs.cli.demo.baselines import CENTRALISED, Baseline
 from libs.cli.demo.figures import Figures, measure
-from libs.cli.demo.journey import Trained
+from libs.cli.demo.journey import Trained, training_bytes
 from libs.cli.demo.material import Material
 from libs.cli.demo.options import DemoOptions
 from libs.cli.demo.page import build_page, choose_samples
-from libs.cli.demo.results_folder import new_run_folder, point_latest_at, write_results
+from libs.cli.demo.results_folder import federation_folder, new_run_folder, point_latest_at, write_results
+from libs.cli.demo.run import run_demo
 from libs.cli.demo.summary import VOLATILE, build_summary, without_volatile
+from libs.core.errors import InvalidInput
 from libs.data.partition import partition_patients
 from libs.data.phantom import make_phantoms
+from libs.data.transforms import to_model_input
 from libs.fl.evaluation import predict_logits
-from libs.fl.metrics import RoundMetrics, score_histogram
+from libs.fl.metrics import METRICS_LENGTH, RoundMetrics, score_histogram
 from libs.fl.presets import default_plan
+from libs.fl.vectorise import parameter_count
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
+from libs.secure_nn.calibrate import calibrate
+from libs.secure_nn.compile import compile_module
 
 SECONDS = {"train": 3.0, "predict": 1.0, "total": 4.5}
 
@@ -38,7 +44,13 @@ SECONDS = {"train": 3.0, "predict": 1.0, "total": 4.5}
 def _prediction(logits: np.ndarray[Any, Any], *, slower_s: float = 0.0) -> Prediction:
     costs = [
         EvaluatorCost(
-            party=party, rounds=9, online_bytes=100, online_s=0.01, offline_bytes=offline, offline_s=0
+            party=party,
+            rounds=9,
+            online_bytes=100,
+            online_s=0.01,
+            offline_bytes=offline,
+            offline_s=0,
+            dealt_ahead=False,
         )
         for party, offline in ((1, 0), (2, 70))
     ]
@@ -79,7 +91,9 @@ class _Run:
         batches = [
             _prediction(self.clear[start : start + 32] + noise[start : start + 32]) for start in (0, 32)
         ]
-        self.asked = Asked(self.clear + noise, batches, [_prediction(self.clear[:1])] * 3)
+        bounds = calibrate(module.eval(), to_model_input(images.images[:4]))
+        released = compile_module(module, input_shape=(1, 16, 16), bounds=bounds)
+        self.asked = Asked(released, self.clear + noise, batches, [_prediction(self.clear[:1])] * 3)
         labels = self.material.test.labels
         self.baselines = {
             name: Baseline(name, np.where(labels == 1, 0.6, 0.4), 0.5)
@@ -130,12 +144,20 @@ def test_the_summary_has_the_keys_that_others_rely_on(run: _Run) -> None:
         "images",
         "label_agreement",
         "max_logit_difference",
+        "max_logit_difference_bound",
         "latency_s",
         "batch32_s",
         "rounds",
         "bytes_sent_by_party",
     }
     assert expected <= summary["encrypted"].keys()
+
+
+def test_the_largest_difference_is_exact_and_may_differ_between_runs(run: _Run) -> None:
+    encrypted = run.summary()["encrypted"]
+    exact = float(np.abs(run.asked.logits - run.clear).max())
+    assert encrypted["max_logit_difference"] == exact < encrypted["max_logit_difference_bound"]
+    assert "encrypted.max_logit_difference" in VOLATILE
 
 
 def test_the_bound_holds_and_does_not_move_with_the_rounding(run: _Run) -> None:
@@ -159,6 +181,23 @@ def test_all_that_fresh_randomness_or_time_changes_is_declared_volatile(run: _Ru
     assert first != second
     assert without_volatile(first) == without_volatile(second)
     assert set(first["volatile"]) == set(VOLATILE)
+
+
+def test_training_bytes_count_every_round_and_the_release_on_every_link(run: _Run) -> None:
+    both, one = ["north", "east"], ["north"]
+    rounds = [
+        coordinator_pb2.Round(survivor_identities=hospitals, bytes_between_parties=sent)
+        for hospitals, sent in ((both, 1), (one, 20), (both, 300))
+    ]
+    study = coordinator_pb2.Study(rounds_done=2, rounds=rounds)
+    sent = training_bytes(study, run.plan, run.asked.plan)
+    weights = 4 * parameter_count(model_of(run.plan))
+    release = run.asked.plan.parameter_length * run.asked.plan.ring.element_bytes
+    assert sent["between_parties"] == 321
+    assert sent["hospitals_to_parties"] == 3 * (weights + 4 * METRICS_LENGTH) + 2 * release + 5 * 32
+    assert sent["parties_to_hospitals"] == (3 + 2 + 2) * 3 * weights, "for rounds, calibration and release"
+    assert sent["scientist_to_parties"] == weights + 32
+    assert sent["parties_to_scientist"] == 3 * (2 * 4 * METRICS_LENGTH + weights)
 
 
 class _Page(HTMLParser):
@@ -204,6 +243,16 @@ def test_samples_are_of_both_classes_and_not_chosen_by_their_answers() -> None:
     assert sum(labels[chosen]) == 3
 
 
+@pytest.mark.parametrize("wrong", [{"model": "nonsense"}, {"model": "resnet18", "size": 16}])
+def test_a_model_that_cannot_be_is_refused_before_anything_is_made(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    options = DemoOptions(output=tmp_path / "runs", **wrong)
+    with pytest.raises(InvalidInput, match="Choose"):
+        run_demo(options, as_json=False)
+    assert not options.output.exists()
+
+
 def test_runs_of_one_second_get_different_folders(tmp_path: Path) -> None:
     now = datetime(2026, 11, 1, 12, tzinfo=UTC)
     made: list[Path] = []
@@ -213,6 +262,33 @@ def test_runs_of_one_second_get_different_folders(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(set(made)) == 4
+
+
+def _fill(federation: Path) -> None:
+    for file in ("party-0/log.jsonl", "party-0/shares/model", "keys/federation/secret"):
+        (federation / file).parent.mkdir(parents=True, exist_ok=True)
+        (federation / file).write_text("")
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_a_run_that_fails_or_is_stopped_keeps_its_logs_only(
+    tmp_path: Path, failure: type[BaseException]
+) -> None:
+    def fail() -> None:
+        with federation_folder(tmp_path, keep=False) as federation:
+            _fill(federation)
+            raise failure
+
+    with pytest.raises(failure):
+        fail()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "logs" / "party-0.jsonl"]
+    assert not (tmp_path / "federation").exists()
+
+
+def test_keys_and_shares_stay_when_asked_for(tmp_path: Path) -> None:
+    with federation_folder(tmp_path, keep=True) as federation:
+        _fill(federation)
+    assert (federation / "keys" / "federation" / "secret").exists()
 
 
 def test_latest_is_a_relative_link_to_the_last_run(tmp_path: Path) -> None:

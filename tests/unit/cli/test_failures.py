@@ -51,6 +51,11 @@ def test_machines_get_the_error_as_json_on_stderr(capsys: pytest.CaptureFixture[
     assert error["code"] == "not_found"
 
 
+def test_a_library_that_says_which_file_is_missing_is_quoted() -> None:
+    code, text = describe(FileNotFoundError("No such file or directory: m.safetensors"))
+    assert (code, text) == ("os_error", "No such file or directory: m.safetensors.")
+
+
 def test_an_unexpected_error_does_not_show_its_text() -> None:
     code, text = describe(ValueError("weights = [0.25, ...]"))
     assert code == "internal"

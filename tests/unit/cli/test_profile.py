@@ -41,7 +41,7 @@ def test_a_staff_profile_says_what_to_add_when_federation_commands_are_used(tmp_
 
 
 def test_a_profile_without_a_server_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="neither a coordinator nor a hospital"):
+    with pytest.raises(InvalidInput, match=r"Add a \[coordinator\] section"):
         load_profile(_write(tmp_path, TLS))
 
 

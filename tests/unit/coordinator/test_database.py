@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from libs.core.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound, Unavailable
+from libs.fl.strategies.fedavg import FedAvg
 from services.coordinator.adapters.database import Database, open_database
 from services.coordinator.domain import Study
 from services.coordinator.ports import Dataset, DatasetQuery, Model, Node
@@ -62,7 +63,7 @@ def test_a_study_comes_back_equal_after_a_restart(file: Path, study: Study) -> N
 def test_a_retried_round_replaces_its_first_attempt(database: Database) -> None:
     study = in_round(training()).with_round_event(RoundEvent.OVER).with_round_event(RoundEvent.FELL_SHORT)
     database.add_study(study)
-    retried = study.with_round(RoundKind.TRAIN, {A, B}, opened_at=NOW, deadline=LATER)
+    retried = study.with_round(RoundKind.TRAIN, {A, B}, strategy=FedAvg(), opened_at=NOW, deadline=LATER)
     database.update_study("study-1", lambda _: retried)
     assert database.study("study-1") == retried
 

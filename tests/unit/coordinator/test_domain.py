@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from fractions import Fraction
@@ -9,6 +10,8 @@ from itertools import product
 
 import pytest
 
+from libs.core.errors import InvalidInput
+from libs.fl.strategies.fedavg import FedAvg
 from services.coordinator.domain import Participant, is_over, weigh
 from services.coordinator.states import (
     ENDED,
@@ -82,10 +85,22 @@ def test_a_second_round_cannot_open_beside_an_open_one() -> None:
 
 def test_weights_sum_to_exactly_one() -> None:
     members = created().members
-    assert [p.weight for p in weigh(members)] == [Fraction(1, 6), Fraction(1, 3), Fraction(1, 2)]
-    assert sum(p.weight for p in weigh(members[:2])) == 1
-    with pytest.raises(IllegalTransition):
-        weigh(())
+    assert [p.weight for p in weigh(members, FedAvg())] == [Fraction(1, 6), Fraction(1, 3), Fraction(1, 2)]
+    assert sum(p.weight for p in weigh(members[:2], FedAvg())) == 1
+    with pytest.raises(InvalidInput):
+        weigh((), FedAvg())
+
+
+class _AllAlike:
+    def weights(self, samples: Mapping[str, int]) -> dict[str, Fraction]:
+        return {participant: Fraction(1, len(samples)) for participant in samples}
+
+
+def test_a_round_takes_its_weights_from_the_strategy() -> None:
+    study = training().with_round(
+        RoundKind.TRAIN, frozenset({A, B, C}), strategy=_AllAlike(), opened_at=NOW, deadline=LATER
+    )
+    assert [p.weight for p in study.rounds[0].participants] == [Fraction(1, 3)] * 3
 
 
 def test_a_round_takes_only_hospitals_that_approved() -> None:
@@ -96,7 +111,9 @@ def test_a_round_takes_only_hospitals_that_approved() -> None:
 def test_a_retry_is_the_same_round_with_new_participants_and_nothing_done() -> None:
     study = in_round(training()).with_task(A, number=1, attempt=0, status=TaskStatus.DONE)
     study = study.with_round_event(RoundEvent.OVER).with_round_event(RoundEvent.FELL_SHORT)
-    retried = study.with_round(RoundKind.TRAIN, frozenset({A, B}), opened_at=NOW, deadline=LATER)
+    retried = study.with_round(
+        RoundKind.TRAIN, frozenset({A, B}), strategy=FedAvg(), opened_at=NOW, deadline=LATER
+    )
     (current,) = retried.rounds
     assert (current.number, current.attempt, current.state) == (1, 1, RoundState.OPENING)
     assert current.participants == (Participant(A, Fraction(1, 3)), Participant(B, Fraction(2, 3)))

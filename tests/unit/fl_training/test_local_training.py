@@ -9,9 +9,9 @@ from libs.core.errors import InvalidInput
 from libs.data.imageset import ImageSet
 from libs.data.partition import partition_patients
 from libs.data.phantom import make_phantoms
-from libs.fl.baseline import train_without_sharing, training_seed
+from libs.fl.baseline import train_without_sharing
 from libs.fl.evaluation import auc, predict_probabilities
-from libs.fl.local_training import LocalResult, divide, train_locally
+from libs.fl.local_training import LocalResult, divide, train_locally, training_seed
 from libs.fl.training_plan import Augmentation, Optimizer, TrainingPlan
 from libs.fl.vectorise import load_state_vector, state_vector
 from libs.models.registry import build_model
@@ -150,7 +150,9 @@ def test_a_result_does_not_print_its_values(images: ImageSet) -> None:
 
 
 def test_seeds_differ_between_hospitals_and_rounds() -> None:
-    seeds = {training_seed(PLAN, hospital=h, round_number=r) for h in ("a", "b", "c") for r in range(1, 30)}
+    seeds = {
+        training_seed(PLAN.seed, hospital=h, round_number=r) for h in ("a", "b", "c") for r in range(1, 30)
+    }
     assert len(seeds) == 87
 
 
@@ -165,7 +167,7 @@ def test_federated_averaging_learns_from_made_up_images() -> None:
         mean = np.zeros(version.shape, np.float64)
         for i, part in enumerate(parts):
             load_state_vector(model, version)
-            seed = training_seed(plan, hospital=str(i), round_number=round_number)
+            seed = training_seed(plan.seed, hospital=str(i), round_number=round_number)
             result = train_locally(model, part, plan, round_number=round_number, seed=seed)
             mean += result.update.astype(np.float64) * (len(part) / total)
         version = (version + mean).astype(np.float32)

@@ -6,8 +6,8 @@ import grpc
 import pytest
 
 from libs.core import errors
-from libs.core.errors import Bug, InvalidInput, NotFound, TrefoilError
-from libs.rpc.error_catalog import MAX_TEXT_BYTES, error_of_code, public_error, translate
+from libs.core.errors import Bug, InvalidInput, TrefoilError
+from libs.rpc.error_catalog import MAX_TEXT_BYTES, public_error, translate
 
 
 class UnsupportedLayer(InvalidInput):
@@ -73,9 +73,3 @@ def test_a_text_is_cut_at_whole_characters() -> None:
     public = public_error(InvalidInput("é" * MAX_TEXT_BYTES), request_id="r")
     assert len(public.text.encode()) <= MAX_TEXT_BYTES
     assert public.text.endswith("é [...]")
-
-
-def test_codes_of_messages_become_errors() -> None:
-    assert type(error_of_code("not_found", "gone")) is NotFound
-    assert type(error_of_code("peer_violation", "broke")) is errors.PeerViolation
-    assert type(error_of_code("who knows", "text")) is Bug

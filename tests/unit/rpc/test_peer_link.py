@@ -1,12 +1,8 @@
-"""Two ends of a peer stream against each other, and against a peer that breaks the rules."""
+"""Two ends of a peer stream against each other; frames, and the driver of programs."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,75 +16,10 @@ from libs.core.errors import (
     TrefoilError,
     Unavailable,
 )
-from libs.core.ids import PartyId
-from libs.mpc.program import ArraySpec, Program, Round, swap
-from libs.rpc import peer_link
-from libs.rpc._generated.trefoil.party.v1 import party_pb2
-from libs.rpc.computation import Session
+from libs.mpc.program import ArraySpec, Program, Round
 from libs.rpc.peer_frames import PART_BYTES, Assembler, FrameError, encode_message
-from libs.rpc.peer_link import PeerLink
 from libs.rpc.run_party import run_party
-
-P0, P1 = PartyId(0), PartyId(1)
-Frame = party_pb2.PeerFrame
-EXECUTOR = ThreadPoolExecutor(2)
-U32 = np.dtype("<u4")
-
-
-@dataclass
-class Wire:
-    """Both directions of a stream; a test may change or add frames."""
-
-    low: PeerLink = field(default_factory=lambda: PeerLink(me=P0, peer=P1))
-    high: PeerLink = field(default_factory=lambda: PeerLink(me=P1, peer=P0))
-    tamper: Callable[[Frame], list[Frame]] = lambda frame: [frame]  # from low to high
-    outcomes: list[BaseException | None] = field(default_factory=list)
-
-    async def run(self) -> None:
-        reads = [
-            asyncio.create_task(self.high.read(self._tampered(self.low.outgoing()))),
-            asyncio.create_task(self.low.read(self.high.outgoing())),
-        ]
-        self.outcomes = list(await asyncio.gather(*reads, return_exceptions=True))
-
-    async def _tampered(self, frames: AsyncIterator[Frame]) -> AsyncIterator[Frame]:
-        async for frame in frames:
-            for changed in self.tamper(frame):
-                yield changed
-
-    def sessions(self, name: str = "c-1", *, max_bytes: int = 1 << 24) -> tuple[Session, Session]:
-        return (
-            Session(name, {P1: self.low}, max_bytes={P1: max_bytes}),
-            Session(name, {P0: self.high}, max_bytes={P0: max_bytes}),
-        )
-
-
-@asynccontextmanager
-async def connected(wire: Wire | None = None) -> AsyncIterator[Wire]:
-    wire = wire or Wire()
-    running = asyncio.create_task(wire.run())
-    for link in (wire.low, wire.high):
-        while link._key is None and not running.done():  # noqa: ASYNC110 - one turn of the loop
-            await asyncio.sleep(0)
-    try:
-        yield wire
-    finally:
-        wire.low.close()
-        wire.high.close()
-        await running
-
-
-async def exchange(session: Session, peer: PartyId, value: int, *, terms: bytes = b"terms") -> Any:
-    """Join, then swap one array."""
-    async with session:
-        await session.join(terms, timeout_s=1.0)
-        program = swap("step", peer, "m", np.full(3, value, U32))
-        return await run_party(program, session, executor=EXECUTOR)
-
-
-async def both(low: Any, high: Any) -> list[Any]:
-    return await asyncio.gather(low, high, return_exceptions=True)
-
+from tests.fakes.peer_wire import EXECUTOR, P0, P1, U32, both, connected, exchange
 
 # ---------------------------------------------------------------- the honest way
 
@@ -240,134 +171,6 @@ async def test_a_message_that_nobody_awaits_is_a_violation() -> None:
         outcomes = await both(too_much(), nothing())
         assert isinstance(outcomes[1], PeerViolation)
         assert "surplus" in str(outcomes[1])
-
-
-# ---------------------------------------------------------------- a peer that breaks the rules
-
-
-def data_frames(**fields: Any) -> Frame:
-    defaults = {"computation_id": "c-1", "sequence": 1, "label": "step", "parts": 1}
-    header = party_pb2.ArrayHeader(name="m", dtype=party_pb2.ArrayHeader.DTYPE_UINT32, shape=[3])
-    frame = Frame(data=party_pb2.PeerData(**{**defaults, "payload": bytes(12), **fields}))
-    if "arrays" not in fields:
-        frame.data.arrays.append(header)
-    return frame
-
-
-def header(**fields: Any) -> party_pb2.ArrayHeader:
-    defaults: dict[str, Any] = {"name": "m", "dtype": party_pb2.ArrayHeader.DTYPE_UINT32, "shape": [3]}
-    return party_pb2.ArrayHeader(**{**defaults, **fields})
-
-
-BAD_FRAMES = {
-    "an earlier number": data_frames(sequence=0),
-    "a later number": data_frames(sequence=2),
-    "another label": data_frames(label="other"),
-    "no label": data_frames(label=""),
-    "an overlong label": data_frames(label="x" * 1000),
-    "a part that is not the first": data_frames(part=1, parts=2),
-    "no parts": data_frames(parts=0),
-    "a part cut short": data_frames(parts=2),
-    "fewer bytes": data_frames(payload=bytes(11)),
-    "more bytes": data_frames(payload=bytes(13)),
-    "another name": data_frames(arrays=[header(name="n")]),
-    "two arrays of one name": data_frames(arrays=[header(), header()], payload=bytes(24)),
-    "an array too many": data_frames(arrays=[header(), header(name="n")], payload=bytes(24)),
-    "no array": data_frames(arrays=[], payload=b""),
-    "another type": data_frames(arrays=[header(dtype=party_pb2.ArrayHeader.DTYPE_UINT16, shape=[6])]),
-    "an unknown type": data_frames(arrays=[header(dtype=99)]),
-    "another shape": data_frames(arrays=[header(shape=[1, 3])]),
-    "a huge shape": data_frames(arrays=[header(shape=[2**40, 2**40])]),
-    "too many dimensions": data_frames(arrays=[header(shape=[1] * 9 + [3])]),
-    "more than is allowed": data_frames(arrays=[header(shape=[PART_BYTES // 4])], payload=bytes(PART_BYTES)),
-}
-
-
-@pytest.mark.parametrize("name", BAD_FRAMES)
-async def test_a_bad_frame_is_a_violation_of_its_sender_and_ends_only_its_computation(name: str) -> None:
-    def replace_step(frame: Frame) -> list[Frame]:
-        is_target = frame.data.label == "step" and frame.data.computation_id == "c-1"
-        return [BAD_FRAMES[name]] if is_target else [frame]
-
-    async with connected(Wire(tamper=replace_step)) as wire:
-        low, high = wire.sessions(max_bytes=1000)
-        outcomes = await both(exchange(low, P1, 7), exchange(high, P0, 9))
-        assert isinstance(outcomes[1], PeerViolation)
-        assert outcomes[1].sender == 0
-        low, high = wire.sessions("c-2")
-        assert [r.tolist() for r in await both(exchange(low, P1, 7), exchange(high, P0, 9))] == [
-            [9] * 3,
-            [7] * 3,
-        ]
-
-
-def hello(party: int, key: bytes) -> list[Frame]:
-    return [Frame(hello=party_pb2.PeerHello(party=party, public_key=key))]
-
-
-BAD_STREAMS = {
-    "data before the hello": lambda f: [data_frames(), f] if f.HasField("hello") else [f],
-    "another party's hello": lambda f: [
-        Frame(hello=party_pb2.PeerHello(party=2, public_key=f.hello.public_key))
-    ],
-    "a hello without a key": lambda f: hello(0, b""),
-    "a key of low order": lambda f: hello(0, bytes(32)),
-    "two hellos": lambda f: [f, f] if f.HasField("hello") else [f],
-    "an empty frame": lambda f: [f, Frame()],
-    "an abort with an overlong id": lambda f: [f, Frame(abort=party_pb2.PeerAbort(computation_id="x" * 999))],
-}
-
-
-@pytest.mark.parametrize("name", BAD_STREAMS)
-async def test_a_bad_stream_is_closed(name: str) -> None:
-    wire = Wire(tamper=BAD_STREAMS[name])
-    running = asyncio.create_task(wire.run())
-    await asyncio.sleep(0.02)
-    assert wire.high.closed
-    wire.low.close()
-    await running
-    assert isinstance(wire.outcomes[0], PeerViolation)
-
-
-async def test_a_peer_that_says_no_hello_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_link, "HELLO_TIMEOUT_S", 0.02)
-
-    async def silence() -> AsyncIterator[Frame]:
-        await asyncio.sleep(10)
-        yield Frame()
-
-    link = PeerLink(me=P1, peer=P0)
-    with pytest.raises(Unavailable, match="hello"):
-        await link.read(silence())
-    assert link.closed
-
-
-async def test_memory_for_unknown_computations_is_bounded() -> None:
-    async with connected() as wire:
-        for i in range(2 * peer_link.EARLY_COMPUTATIONS):
-            await wire.low.send(data_frames(computation_id=f"unknown-{i}", sequence=0))
-        await wire.low.send(data_frames(computation_id="large", sequence=0, payload=bytes(5000)))
-        await wire.low.send(data_frames(computation_id="later", sequence=1))
-        await asyncio.sleep(0.05)
-        assert len(wire.high._early) == peer_link.EARLY_COMPUTATIONS
-        assert not {"large", "later"} & set(wire.high._early)
-        assert {"large", "later", "unknown-0"} <= set(wire.low._ended), "the sender must be told"
-
-
-async def test_a_fast_sender_waits_for_a_slow_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_link, "OUTBOX_BYTES", 100)
-    link = PeerLink(me=P0, peer=P1)
-    await link.send(data_frames(payload=bytes(101)))
-    waiting = asyncio.create_task(link.send(data_frames()))
-    await asyncio.sleep(0.01)
-    assert not waiting.done()
-    outgoing = link.outgoing()
-    await anext(outgoing)
-    await anext(outgoing)
-    await waiting
-    link.close()
-    with pytest.raises(Unavailable):
-        await link.send(data_frames())
 
 
 # ---------------------------------------------------------------- frames and the driver
