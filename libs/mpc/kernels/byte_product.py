@@ -4,7 +4,8 @@ Modulo 2^k only the products x_i w_j of digits with i + j < L = k/8 count. Those
 one matrix product of inner dimension (s+1) K: the weights' digits side by side in rising order, the columns'
 digits stacked in falling order, a prefix of the one times a suffix of the other. No int32 accumulator can
 overflow: (s+1) K 2^14 < 2^31, larger K are cut. The dot-product instructions of processors since 2019 (VNNI)
-multiply bytes 40 times as fast as int32, so ten byte products beat one of int32, and 36 one of int64.
+multiply bytes 25 times as fast as int32, so ten such products beat one. The 64-bit ring takes 36, which is
+right but no faster than int64: `linear.py` does not choose it.
 """
 
 from __future__ import annotations
