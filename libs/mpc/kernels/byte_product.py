@@ -123,7 +123,8 @@ def _tiles(
     for image in range(0, images, count):
         for row in range(0, height, rows):
             chosen = view[:, :, :, :, image : image + count, row : row + rows]
-            yield image, row, chosen.shape[5], chosen.reshape(inner, -1)
+            # A reshaped view may have strides, even overlapping ones, that oneDNN does not take.
+            yield image, row, chosen.shape[5], np.ascontiguousarray(chosen.reshape(inner, -1))
 
 
 @functools.cache
