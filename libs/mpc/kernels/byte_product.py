@@ -4,7 +4,8 @@ Modulo 2^k only the products x_i w_j of digits with i + j < L = k/8 count. Those
 one matrix product of inner dimension (s+1) K: the weights' digits side by side in rising order, the columns'
 digits stacked in falling order, a prefix of the one times a suffix of the other. No int32 accumulator can
 overflow: (s+1) K 2^14 < 2^31, larger K are cut. The dot-product instructions of processors since 2019 (VNNI)
-multiply bytes 40 times as fast as int32, so ten byte products beat one of int32, and 36 one of int64.
+multiply bytes 25 times as fast as int32, so ten such products beat one. The 64-bit ring takes 36, which is
+right but no faster than int64: `linear.py` does not choose it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from libs.mpc.kernels.columns import I8, I32
 from libs.mpc.kernels.shapes import ConvolutionShape
 from libs.mpc.ring import Ring, RingArray
 
-_TILE_BYTES = 1 << 20
-"""Unfolded columns at a time: they stay in a core's second-level cache."""
+_TILE_BYTES = 1 << 23
+"""Unfolded columns at a time. Smaller tiles are slower: the four calls block for the caches themselves."""
 
 
 class PreparedWeights:
@@ -122,7 +123,8 @@ def _tiles(
     for image in range(0, images, count):
         for row in range(0, height, rows):
             chosen = view[:, :, :, :, image : image + count, row : row + rows]
-            yield image, row, chosen.shape[5], chosen.reshape(inner, -1)
+            # A reshaped view may have strides, even overlapping ones, that oneDNN does not take.
+            yield image, row, chosen.shape[5], np.ascontiguousarray(chosen.reshape(inner, -1))
 
 
 @functools.cache

@@ -23,6 +23,10 @@ U16 = npt.NDArray[np.uint16]
 _compiled = njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
 
 
+_CONSTANT_BIT = 31
+"""Of a coefficient: the part without any mask, which the lead adds."""
+
+
 @_compiled
 def _parity16(value: Any) -> Any:
     value ^= value >> np.uint32(8)
@@ -33,8 +37,8 @@ def _parity16(value: Any) -> Any:
 
 
 @_compiled
-def _top_block(m, low, hot, negative, bits):  # type: ignore[no-untyped-def]
-    """Bit 0 of `bits`: equal; `negative`: the sign. The sets of R are those of `tables`, computed."""
+def _top_block(m, low, hot, masks, negative, bits):  # type: ignore[no-untyped-def]
+    """Bit 0 of `bits`, which begin as masks: equal; `negative`: the sign. Sets as in `tables`."""
     for v in range(m.size):
         block = np.uint32(m[v] >> low) & np.uint32(15)
         rest, mine = block & np.uint32(7), np.uint32(hot[v])
@@ -42,7 +46,8 @@ def _top_block(m, low, hot, negative, bits):  # type: ignore[no-untyped-def]
         chosen = less | ((less ^ np.uint32(0xFF)) << np.uint32(8))
         chosen ^= (np.uint32(0) - (block >> np.uint32(3))) & np.uint32(0xFFFF)
         negative[v] = np.uint8(_parity16(mine & chosen))
-        bits[v] = np.uint8(((mine >> rest) ^ (mine >> (rest + np.uint32(8)))) & np.uint32(1))
+        equal = ((mine >> rest) ^ (mine >> (rest + np.uint32(8)))) & np.uint32(1)
+        bits[v] = np.uint8(equal ^ np.uint32(masks[v]))
 
 
 @_compiled
@@ -52,7 +57,7 @@ def _lower_block(m, low, hot, plane, bits):  # type: ignore[no-untyped-def]
         block, mine = np.uint32(m[v] >> low) & np.uint32(15), np.uint32(hot[v])
         less = _parity16(mine & (np.uint32(0xFFFE) << block) & np.uint32(0xFFFF))
         equal = (mine >> block) & np.uint32(1)
-        bits[v] |= np.uint8((less | (equal << np.uint32(1))) << plane)
+        bits[v] ^= np.uint8((less | (equal << np.uint32(1))) << plane)
 
 
 @_compiled
@@ -69,13 +74,13 @@ def transpose_bits(groups):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _join32(pattern, top, masks, products, coefficients, constant, width, lead, out):  # type: ignore[no-untyped-def]
+def _join32(pattern, top, masks, products, coefficients, width, lead, out):  # type: ignore[no-untyped-def]
     own = (np.uint32(1) << width) - np.uint32(1)
     for v in range(top.size):
-        word = (np.uint32(masks[v]) & own) | (np.uint32(products[v]) << width)
+        word = (np.uint32(masks[v]) & own) | (np.uint32(products[v]) << width) | lead
         chosen = word & coefficients[pattern[v]]
         share = _parity16(chosen ^ (chosen >> np.uint32(16))) ^ np.uint32(top[v])
-        share ^= (np.uint32(masks[v]) >> np.uint32(15)) ^ (lead & constant[pattern[v]])
+        share ^= np.uint32(masks[v]) >> np.uint32(15)
         out[v] = np.uint8(share & np.uint32(1))
 
 
@@ -140,11 +145,10 @@ def compare_blocks(m: RingArray, onehot: U16, masks: U16, *, low: int, blocks: i
     n, top = len(m), blocks - 1
     bits = np.zeros((n + 7) // 8 * 8, dtype=np.uint8)
     negative = np.empty(n, dtype=np.uint8)
-    _top_block(m, m.dtype.type(low + 4 * top), onehot[top], negative, bits)
+    _top_block(m, m.dtype.type(low + 4 * top), onehot[top], masks, negative, bits)
     for i in range(top - 1, -1, -1):
         plane = np.uint32(2 * (top - i) - 1)
         _lower_block(m, m.dtype.type(low + 4 * i), onehot[i], plane, bits)
-    bits[:n] ^= masks.astype(np.uint8)
     # The bottom block's "equal" and the masks' other bits lie in planes that are not sent.
     groups = bits.view(np.uint64)
     transpose_bits(groups)
@@ -155,16 +159,17 @@ def join_blocks(
     opened: U8, top: U8, masks: U16, products: npt.NDArray[Any], *, tables: JoinTables, lead: bool
 ) -> U8:
     """See `reference.join_blocks`. Five blocks take the plain path: they are the exception, not the rule."""
-    if tables.opened + tables.products > 32:
+    if tables.opened + tables.products > _CONSTANT_BIT:
         return reference.join_blocks(opened, top, masks, products, tables=tables, lead=lead)
     groups = np.zeros((opened.shape[1], 8), dtype=np.uint8)
     groups[:, : tables.opened] = opened.T
     pattern = groups.reshape(-1)
     transpose_bits(pattern.view(np.uint64))
     out = np.empty(len(top), dtype=np.uint8)
-    coefficients, constant = tables.coefficients.astype(np.uint32), tables.constant.astype(np.uint32) ^ 1
-    width = np.uint32(tables.opened)
-    _join32(pattern, top, masks, products, coefficients, constant, width, np.uint32(lead), out)
+    constant = (tables.constant.astype(np.uint32) ^ 1) << np.uint32(_CONSTANT_BIT)
+    coefficients = tables.coefficients.astype(np.uint32) | constant
+    width, mine = np.uint32(tables.opened), np.uint32(int(lead) << _CONSTANT_BIT)
+    _join32(pattern, top, masks, products, coefficients, width, mine, out)
     return np.packbits(out, bitorder="little")
 
 
