@@ -53,13 +53,13 @@ class RangeTooWide(InvalidInput):
 
 
 _NORMALISE = "Use BatchNorm2d: it folds into the layer before it and costs nothing."
-_RELU = "Use ReLU: the other activations need an exponential, which costs many rounds."
+_RELU = "Use ReLU, ReLU6 or Hardtanh: other activations need exponentials or products, which cost many rounds."
 _CLIENT = "Leave it out of the model: whoever receives the logits applies it to them."
 
 _ALTERNATIVES: tuple[tuple[str, str], ...] = (
     ("GroupNorm LayerNorm InstanceNorm2d LocalResponseNorm group_norm layer_norm", _NORMALISE),
-    ("GELU SiLU ELU SELU LeakyReLU PReLU Mish Hardswish Hardsigmoid Tanh ReLU6 Softplus", _RELU),
-    ("gelu silu elu leaky_relu hardswish tanh relu6 softplus", _RELU),
+    ("GELU SiLU ELU SELU LeakyReLU PReLU Mish Hardswish Hardsigmoid Tanh Softplus CELU", _RELU),
+    ("gelu silu elu leaky_relu hardswish hardsigmoid mish prelu tanh softplus", _RELU),
     ("Softmax LogSoftmax Sigmoid LogSigmoid softmax log_softmax sigmoid argmax", _CLIENT),
     ("AdaptiveMaxPool2d adaptive_max_pool2d", "Use AdaptiveAvgPool2d, or MaxPool2d with a fixed kernel."),
     ("LPPool2d", "Use AvgPool2d or MaxPool2d."),
@@ -72,6 +72,6 @@ WAYS_ROUND: dict[str, str] = {name: way for names, way in _ALTERNATIVES for name
 """What to use instead, by the name of the module class, function or method."""
 
 DEFAULT_WAY_ROUND = (
-    "Build the model from Conv2d, Linear, BatchNorm, ReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, "
+    "Build the model from Conv2d, Linear, BatchNorm, ReLU, ReLU6, Hardtanh, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, "
     "Flatten, addition, subtraction, concatenation and Dropout, or add a file to libs/secure_nn/layers."
 )

@@ -12,11 +12,22 @@ from libs.secure_nn import steps as s
 def product_of(step: s.WeightedStep) -> Bilinear:
     """(x, w) -> x * w of this layer, without bias."""
     if isinstance(step, s.Conv2d):
-        shape = kernels.ConvolutionShape(step.stride, step.padding, step.dilation, step.groups)
-        return lambda x, w: kernels.conv2d(x, w, shape)
+        return _convolution(step)
     if isinstance(step, s.Linear):
         return kernels.linear
     raise Bug(f"No product is known for the step {step.kind}.")
+
+
+def _convolution(step: s.Conv2d) -> Bilinear:
+    shape = kernels.ConvolutionShape(step.stride, step.padding, step.dilation, step.groups)
+
+    def product(x: RingArray, w: RingArray) -> RingArray:
+        if w.shape == (step.groups, 1, 1, 1) and step.stride == (1, 1):
+            scaled: RingArray = x * w.reshape(-1, 1, 1)  # one factor a channel: a BatchNorm of its own
+            return scaled
+        return kernels.conv2d(x, w, shape)
+
+    return product
 
 
 def broadcast_bias(step: s.WeightedStep, bias: RingArray) -> RingArray:
