@@ -16,7 +16,7 @@ from libs.secure_nn.trace import build_graph
 SAFETY_FACTOR = 1.5
 """Room for images that calibration did not see. Rounding up to a power of two adds 1.4 on average."""
 WEIGHT_MARGIN = 1.01
-"""Weights and the limits of clamps are known exactly; this only keeps rounding from crossing a power of two."""
+"""Weights and clamps are known exactly; this only keeps rounding from crossing a power of two."""
 BATCH = 32
 
 

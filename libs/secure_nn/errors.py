@@ -53,7 +53,9 @@ class RangeTooWide(InvalidInput):
 
 
 _NORMALISE = "Use BatchNorm2d: it folds into the layer before it and costs nothing."
-_RELU = "Use ReLU, ReLU6 or Hardtanh: other activations need exponentials or products, which cost many rounds."
+_RELU = (
+    "Use ReLU, ReLU6 or Hardtanh: other activations need exponentials or products, which cost many rounds."
+)
 _CLIENT = "Leave it out of the model: whoever receives the logits applies it to them."
 
 _ALTERNATIVES: tuple[tuple[str, str], ...] = (
@@ -72,6 +74,7 @@ WAYS_ROUND: dict[str, str] = {name: way for names, way in _ALTERNATIVES for name
 """What to use instead, by the name of the module class, function or method."""
 
 DEFAULT_WAY_ROUND = (
-    "Build the model from Conv2d, Linear, BatchNorm, ReLU, ReLU6, Hardtanh, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, "
-    "Flatten, addition, subtraction, concatenation and Dropout, or add a file to libs/secure_nn/layers."
+    "Build the model from Conv2d, Linear, BatchNorm, ReLU, ReLU6, Hardtanh, MaxPool2d, AvgPool2d, "
+    "AdaptiveAvgPool2d, Flatten, addition, subtraction, concatenation and Dropout, "
+    "or add a file to libs/secure_nn/layers."
 )

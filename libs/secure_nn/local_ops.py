@@ -28,9 +28,7 @@ def _subtract(_: s.Subtract, inputs: Sequence[RingArray], __: Ring, ___: bool) -
     return difference
 
 
-def _add_constant(
-    step: s.AddConstant, inputs: Sequence[RingArray], ring: Ring, constants: bool
-) -> RingArray:
+def _add_constant(step: s.AddConstant, inputs: Sequence[RingArray], ring: Ring, constants: bool) -> RingArray:
     if not constants:
         return inputs[0]
     shifted: RingArray = inputs[0] + ring.constant(step.value)

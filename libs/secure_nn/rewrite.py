@@ -96,7 +96,7 @@ def _narrow(name: str) -> str:
 
 
 def relu_after_max_pool(graph: Graph) -> Graph:
-    """max(relu(a), relu(b)) = relu(max(a, b)), and so for clamps: the pool leaves fewer values whose sign costs."""
+    """max(relu(a), relu(b)) = relu(max(a, b)), clamps alike: the pool leaves fewer values to compare."""
     while (found := _relu_before_pool(graph)) is not None:
         graph = _swapped(graph, *found)
     return graph

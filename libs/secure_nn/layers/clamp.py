@@ -75,7 +75,7 @@ class Clamp(Operation):
         bound = max(emitter.values[part].bound for part in parts)
         ratio = emitter.ratio(x, emitter.scales[name])
         step = emitter.relu_step(emitter.unique(name), joined, ratio=ratio, bound=bound)
-        relu = emitter.append(step, bound=bound)
+        relu = emitter.append(step, bound=max(bound, emitter.bounds[name]))
         return [relu] if len(parts) == 1 else _halves(relu, node, emitter)
 
 

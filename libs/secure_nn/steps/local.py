@@ -133,8 +133,8 @@ class SumPool2d(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveSumPool2d(Step):
-    """PyTorch's adaptive windows, also more of them than pixels. Each sum is multiplied by uniform_area / (area of its window), a
-    whole number, so that one scale fits all averages."""
+    """PyTorch's adaptive windows, of which there may be more than pixels. Each sum is multiplied by
+    uniform_area / (area of its window), a whole number, so that one scale fits all averages."""
 
     kind: ClassVar[str] = "adaptive_sum_pool2d"
     arity: ClassVar[int | None] = 1

@@ -182,11 +182,13 @@ REFUSED = {
     "an even kernel with same": nn.Sequential(nn.Conv2d(1, 1, 2, padding="same")),
     "a padding beyond the kernel": nn.Sequential(nn.Conv2d(1, 1, 1, padding=1)),
     "pool indices": nn.Sequential(nn.MaxPool2d(2, return_indices=True)),
-    "max pool ceil": nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True)),
+    "max pool ceil": nn.Sequential(nn.MaxPool2d(10, 12, 5, ceil_mode=True)),
     "avg pool ceil": nn.Sequential(nn.AvgPool2d(3, 2, ceil_mode=True)),
     "avg pool without border": nn.Sequential(nn.AvgPool2d(3, padding=1, count_include_pad=False)),
     "avg pool divisor": nn.Sequential(nn.AvgPool2d(2, divisor_override=3)),
-    "adaptive enlarging": nn.Sequential(nn.AdaptiveAvgPool2d(9)),
+    "too many adaptive windows": nn.Sequential(nn.AdaptiveAvgPool2d((1, 8193))),
+    "a clamp between tensors": Function(lambda m, x: torch.clamp(x, x.relu(), x)),
+    "a clamp of nothing": Function(lambda m, x: torch.clamp(x, 1.0, 1.0)),
 }
 
 
