@@ -14,8 +14,8 @@ from libs.models.registry import build_model
 from libs.models.torchvision_ops import classifier
 from libs.mpc.fixed_point import FixedPoint
 from libs.mpc.ring import Ring
-from libs.secure_nn.client import reveal_output
 from libs.secure_nn.cleartext import run_plan_ring
+from libs.secure_nn.client import reveal_output
 from tests.conformance.secure_nn.test_prediction import compiled, settled
 
 DECLARED = 0.02
