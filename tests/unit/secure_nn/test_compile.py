@@ -196,9 +196,35 @@ def test_all_unsupported_layers_are_listed_at_once_with_the_way_round() -> None:
     assert "BatchNorm2d" in problems["norm"].way_round
     assert "ReLU" in problems["gelu"].way_round
     assert "zeros" in problems["mirror"].way_round
+    assert "receives the logits" in problems["end"].way_round
+    assert "Inside use ReLU" in problems["gate"].way_round
     for layer in problems:
         assert f"- {layer}: " in str(caught.value)
     assert isinstance(caught.value, CallerError)
+
+
+WAYS: dict[str, tuple[nn.Module, str]] = {
+    "layer norm": (nn.LayerNorm(8), "BatchNorm2d"),
+    "group norm": (nn.GroupNorm(1, 1), "BatchNorm2d"),
+    "instance norm": (nn.InstanceNorm2d(1), "BatchNorm2d"),
+    "silu": (nn.SiLU(), "ReLU6"),
+    "gelu": (nn.GELU(), "ReLU6"),
+    "hard swish": (nn.Hardswish(), "ReLU6"),
+    "softmax": (nn.Softmax(1), "gates and attention"),
+    "upsample": (nn.Upsample(scale_factor=2), "decoders"),
+    "adaptive max pool": (nn.AdaptiveMaxPool2d(1), "AdaptiveAvgPool2d"),
+    "anything else": (nn.Softshrink(), "add a file to libs/secure_nn/layers"),
+}
+
+
+@pytest.mark.parametrize("case", WAYS)
+def test_what_has_no_secure_counterpart_says_what_to_use_instead(case: str) -> None:
+    layer, way_round = WAYS[case]
+    with pytest.raises(UnsupportedModel) as caught:
+        build_graph(nn.Sequential(nn.Conv2d(1, 1, 1), layer), input_shape=(1, 8, 8))
+    (problem,) = caught.value.problems
+    assert problem.layer == "1"
+    assert way_round in problem.way_round
 
 
 class Function(nn.Module):
