@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import typer
 
 from libs.cli import (
-    bench,
     coordinator,
     dataset,
     demo_command,
@@ -23,6 +22,7 @@ from libs.cli import (
     predict,
     study,
 )
+from libs.cli.bench import command as bench
 from libs.cli.failures import run_and_exit
 
 app = typer.Typer(

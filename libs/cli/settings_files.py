@@ -16,10 +16,16 @@ FEDERATION_AUDIENCE = "trefoil"
 Settings = dict[str, Any]
 
 
-def coordinator_settings(*, listen: str, parties: Sequence[str], keys: str = "keys") -> Settings:
-    """Settings of the coordinator. `parties`: addresses of party 0, 1 and 2. `keys`: its folder of keys."""
+def coordinator_settings(
+    *, listen: str, parties: Sequence[str], cells: Sequence[Sequence[str]] = (), keys: str = "keys"
+) -> Settings:
+    """Settings of the coordinator. `parties`: addresses of party 0, 1 and 2. `keys`: its folder of keys.
+
+    `cells`: for each further cell the addresses of the three parties' replicas in it.
+    """
     return {
         "listen": listen,
+        "cells": [list(cell) for cell in cells],
         "database": "sqlite:///coordinator.db",
         "log_level": "info",
         "tls": _tls(keys),
@@ -28,10 +34,17 @@ def coordinator_settings(*, listen: str, parties: Sequence[str], keys: str = "ke
     }
 
 
-def party_settings(*, index: int, listen: str, parties: Sequence[str], keys: str = "keys") -> Settings:
-    """Settings of party `index`; its peers are the other two of `parties`."""
+def party_settings(
+    *, index: int, listen: str, parties: Sequence[str], cell: int = 0, home: str = "", keys: str = "keys"
+) -> Settings:
+    """Settings of party `index`; its peers are the other two of `parties`, its cell's addresses.
+
+    `home`: the address of its replica in cell 0, for every other cell.
+    """
     return {
         "index": index,
+        "cell": cell,
+        **({"home": home} if home else {}),
         "listen": listen,
         "store": f"store-{index}",
         "storage_key": f"{keys}/storage.key",

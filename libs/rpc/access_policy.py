@@ -41,6 +41,7 @@ _SCIENTIST = _only((Kind.CLIENT, Role.SCIENTIST))
 _SCIENTIST_OR_OPERATOR = _only((Kind.CLIENT, Role.SCIENTIST), (Kind.CLIENT, Role.OPERATOR))
 _PREDICTION = _only((Kind.CLIENT, Role.SCIENTIST), (Kind.CLIENT, Role.CLINICIAN))
 _CATALOGUE = _only(*((Kind.CLIENT, role) for role in (Role.SCIENTIST, Role.CLINICIAN, Role.OPERATOR)))
+_POOL = _only((Kind.COORDINATOR, None), *((Kind.CLIENT, role) for role in (Role.SCIENTIST, Role.OPERATOR)))
 _OWNER = _only((Kind.CLIENT, Role.OWNER))
 _OPERATOR = _only((Kind.CLIENT, Role.OPERATOR))
 _EVERYBODY = _only(*((kind, None) for kind in Kind))
@@ -64,10 +65,12 @@ ACCESS_POLICY: Mapping[str, Rule] = MappingProxyType(
         "/trefoil.party.v1.PartyService/CloseRound": _COORDINATOR,
         "/trefoil.party.v1.PartyService/AbandonRound": _COORDINATOR,
         "/trefoil.party.v1.PartyService/OpenPrediction": _COORDINATOR,
+        "/trefoil.party.v1.PartyService/DescribePool": _POOL,
         "/trefoil.party.v1.PartyService/PutShares": _SHARES,
         "/trefoil.party.v1.PartyService/GetShares": _SHARES,
         "/trefoil.party.v1.PartyService/Predict": _PREDICTION,
         "/trefoil.party.v1.PeerService/Exchange": _PARTY,
+        "/trefoil.party.v1.PeerService/FetchModel": _PARTY,
         "/trefoil.hospital.v1.HospitalService/DescribeNode": _OWNER,
         "/trefoil.hospital.v1.HospitalService/PublishDataset": _OWNER,
         "/trefoil.hospital.v1.HospitalService/ListDatasets": _OWNER,

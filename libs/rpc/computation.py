@@ -101,6 +101,18 @@ class Session:
         """The masks shared with each peer. Raises `MaskReuse` at a second call."""
         return {peer: link.key.for_computation(self.computation_id) for peer, link in self._links.items()}
 
+    def release(self, peer: PartyId) -> None:
+        """Go on without this peer: its part is over, and losing it no longer ends the computation.
+
+        Raises `PeerViolation` when it sent more than it had to.
+        """
+        unread = self._unread()
+        if unread is not None:
+            raise unread
+        self._lane(peer)
+        del self._lanes[peer]
+        self._links[peer].end_lane(self.computation_id, abort_code=None)
+
     async def send(self, receiver: PartyId, label: str, message: Message) -> None:
         """Send one message to one peer."""
         self.sent_bytes += await self._lane(receiver).send(label, message)

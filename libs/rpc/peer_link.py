@@ -8,6 +8,7 @@ draw masks from two keys: the computation ends with the stream, and a new one ge
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 
@@ -33,6 +34,9 @@ EARLY_COMPUTATIONS = 256
 EARLY_BYTES = 4096
 """What is kept for computations that a peer began before us: one first message each, this long at most."""
 
+MAX_PING_BYTES = 1 << 20
+MAX_QUEUED_PONGS = 1000
+
 ENDED_COMPUTATIONS = 10_000
 """Late frames of this many past computations are dropped in silence; of older ones they are answered."""
 
@@ -41,18 +45,30 @@ class PeerLink:
     """This party's end of one stream. `outgoing` feeds the stream, `read` consumes it."""
 
     def __init__(
-        self, *, me: PartyId, peer: PartyId, on_established: Callable[[PeerLink], None] = lambda _link: None
+        self,
+        *,
+        me: PartyId,
+        peer: PartyId,
+        cell: int = 0,
+        on_established: Callable[[PeerLink], None] = lambda _link: None,
+        on_proposal: Callable[[PeerLink, party_pb2.PeerProposal], None] | None = None,
     ) -> None:
-        """`on_established` is called once, when the peer has said hello and the key is agreed."""
-        self.me, self.peer = me, peer
+        """`on_established` is called once, when the peer has said hello and the key is agreed.
+
+        `on_proposal` is called for each computation that the peer proposes; without it all are refused.
+        """
+        self.me, self.peer, self.cell = me, peer, cell
         self.closed = False
         self._on_established = on_established
+        self._on_proposal = on_proposal
         self._private = new_private_key()
         self._key: PairKey | None = None
         self._outbox = _Outbox()
         self._lanes: dict[str, Lane] = {}
         self._early: OrderedDict[str, party_pb2.PeerData] = OrderedDict()
         self._ended: OrderedDict[str, TrefoilError | None] = OrderedDict()
+        self._pings = 0
+        self._pongs: dict[int, asyncio.Future[None]] = {}
 
     @property
     def key(self) -> PairKey:
@@ -64,7 +80,7 @@ class PeerLink:
     async def outgoing(self) -> AsyncIterator[party_pb2.PeerFrame]:
         """The frames to write, the hello first, until the link closes."""
         public = self._private.public_key().public_bytes_raw()
-        yield party_pb2.PeerFrame(hello=party_pb2.PeerHello(party=self.me, public_key=public))
+        yield party_pb2.PeerFrame(hello=party_pb2.PeerHello(party=self.me, public_key=public, cell=self.cell))
         async for frame in self._outbox:
             yield frame
 
@@ -110,6 +126,33 @@ class PeerLink:
         if abort_code is not None:
             self._abort(computation_id, abort_code)
 
+    async def ping(self, padding_bytes: int) -> float:
+        """Seconds until the peer has answered a frame of so many bytes. Raises `Unavailable` once closed.
+
+        It waits its turn behind what is queued, so it is an upper bound.
+        """
+        self._pings += 1
+        number, answered = self._pings, asyncio.get_running_loop().create_future()
+        self._pongs[number] = answered
+        started_s = time.perf_counter()
+        try:
+            ping = party_pb2.PeerPing(number=number, padding=bytes(padding_bytes))
+            await self.send(party_pb2.PeerFrame(ping=ping))
+            await answered
+        finally:
+            self._pongs.pop(number, None)
+        return time.perf_counter() - started_s
+
+    async def propose(self, proposal: party_pb2.PeerProposal) -> None:
+        """Ask the peer to take part in a computation that no coordinator announces."""
+        await self.send(party_pb2.PeerFrame(proposal=proposal))
+
+    def refuse(self, computation_id: str, code: str) -> None:
+        """Tell the peer that its proposal is not followed here."""
+        self._remember(computation_id, None)
+        self._early.pop(computation_id, None)
+        self._abort(computation_id, code)
+
     async def send(self, frame: party_pb2.PeerFrame) -> None:
         """Queue one frame, waiting while too much is queued. Raises `Unavailable` once closed."""
         if not await self._outbox.put(frame):
@@ -123,10 +166,17 @@ class PeerLink:
         self._outbox.close()
         for lane in list(self._lanes.values()):
             lane.fail(self._down())
+        for waiting in self._pongs.values():
+            if not waiting.done():
+                waiting.set_exception(self._down())
 
     def _greet(self, frame: party_pb2.PeerFrame) -> None:
         if frame.WhichOneof("part") != "hello" or frame.hello.party != self.peer:
             raise self._violation("its first frame was not its own hello")
+        if frame.hello.cell != self.cell:
+            raise self._violation(
+                f"it belongs to cell {frame.hello.cell}, not {self.cell}; check the addresses"
+            )
         try:
             self._key = agree_pair_key(
                 self._private,
@@ -144,6 +194,12 @@ class PeerLink:
             self._receive(frame.data)
         elif part == "abort":
             self._receive_abort(frame.abort)
+        elif part == "proposal":
+            self._receive_proposal(frame.proposal)
+        elif part == "ping":
+            self._receive_ping(frame.ping)
+        elif part == "pong":
+            self._receive_pong(frame.pong)
         else:
             raise self._violation(f"unexpected frame {part}")
 
@@ -185,6 +241,25 @@ class PeerLink:
             lane.fail(error)
         elif computation_id not in self._ended:
             self._remember(computation_id, error)
+
+    def _receive_ping(self, ping: party_pb2.PeerPing) -> None:
+        if len(ping.padding) > MAX_PING_BYTES:
+            raise self._violation("a ping of more than it may have")
+        if self._outbox.queued < MAX_QUEUED_PONGS:  # who asks too often is not answered
+            self._outbox.put_now(party_pb2.PeerFrame(pong=party_pb2.PeerPong(number=ping.number)))
+
+    def _receive_pong(self, pong: party_pb2.PeerPong) -> None:
+        waiting = self._pongs.get(pong.number)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    def _receive_proposal(self, proposal: party_pb2.PeerProposal) -> None:
+        if not 0 < len(proposal.computation_id) <= MAX_ID_LENGTH:
+            raise self._violation("a proposal without a proper id")
+        if self._on_proposal is None:
+            self.refuse(proposal.computation_id, FailedPrecondition.code)
+        else:
+            self._on_proposal(self, proposal)
 
     def _remember(self, computation_id: str, error: TrefoilError | None) -> None:
         self._ended[computation_id] = error
@@ -292,6 +367,11 @@ class _Outbox:
         self._bytes = 0
         self._closed = False
         self._filled, self._drained = asyncio.Event(), asyncio.Event()
+
+    @property
+    def queued(self) -> int:
+        """Frames that wait."""
+        return len(self._frames)
 
     async def put(self, frame: party_pb2.PeerFrame) -> bool:
         """Whether the frame was queued; False once closed."""

@@ -8,8 +8,10 @@ could be both evaluators would see the image.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -50,6 +52,22 @@ class EvaluatorReport:
     online_s: float
     bytes_received_offline: int
     offline_s: float
+    dealt_ahead: bool
+    """Whether the material came from the pool."""
+
+
+@dataclass(frozen=True)
+class Waited:
+    """Seconds on the client's clock, one after the other.
+
+    `prepared_s`: until both evaluators had their material and had sent their seeds; next to nothing when it
+    was dealt ahead. `masked_s`: masking the images here. `online_s`: from sending the masked input to
+    holding the logits.
+    """
+
+    prepared_s: float
+    masked_s: float
+    online_s: float
 
 
 @dataclass(frozen=True)
@@ -59,6 +77,7 @@ class Prediction:
     logits: npt.NDArray[np.float64]
     roles: Roles
     reports: tuple[EvaluatorReport, EvaluatorReport]
+    waited: Waited
     bytes_sent: int
     bytes_received: int
 
@@ -125,16 +144,22 @@ class PredictClient:
             for party in (roles.first, roles.second)
         )
         try:
+            times = [time.perf_counter()]
             seeds = await together(first.open(), second.open(), grace_s=GRACE_S)
+            times.append(time.perf_counter())
             masked = await asyncio.to_thread(mask_input, plan, images, *seeds)
+            times.append(time.perf_counter())
             shares = await together(first.ask(masked, plan), second.ask(masked, plan), grace_s=GRACE_S)
+            logits = reveal_output(plan, *shares, batch=len(images))
+            times.append(time.perf_counter())
         finally:
             first.cancel()
             second.cancel()
         return Prediction(
-            logits=reveal_output(plan, *shares, batch=len(images)),
+            logits=logits,
             roles=roles,
             reports=(first.report, second.report),
+            waited=Waited(*(after - before for before, after in pairwise(times))),
             bytes_sent=first.bytes_sent + second.bytes_sent,
             bytes_received=first.bytes_received + second.bytes_received,
         )
@@ -206,6 +231,7 @@ class _Conversation:
             online_s=end.online_s,
             bytes_received_offline=end.bytes_received_offline,
             offline_s=end.offline_s,
+            dealt_ahead=end.dealt_ahead,
         )
 
     def cancel(self) -> None:

@@ -8,7 +8,7 @@ within a computation. Protocol sections 2 to 7.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,13 @@ SEGMENT_BYTES = 1 << 20
 """Corrections are sent as soon as this much has gathered, so that dealing and sending overlap."""
 
 INPUT_LABEL = "input/mask"
+
+OnStep = Callable[[s.Step], None]
+"""Called with each step before it is worked on: for profiles. It learns names, never values."""
+
+
+def _nobody_watches(_step: s.Step) -> None:
+    pass
 
 
 @dataclass(repr=False)
@@ -97,7 +104,13 @@ def _check_batch(batch: int) -> None:
 
 
 def deal_program(
-    plan: Plan, model: DealerModel, dealer: Dealer, roles: Roles, *, batch: int
+    plan: Plan,
+    model: DealerModel,
+    dealer: Dealer,
+    roles: Roles,
+    *,
+    batch: int,
+    on_step: OnStep = _nobody_watches,
 ) -> Program[None]:
     """Deal everything for `batch` images; only the second evaluator is sent anything."""
     _check_batch(batch)
@@ -107,6 +120,7 @@ def deal_program(
     names, size = next(segments, (frozenset[str](), 0))
     number = 0
     for position, step in enumerate(plan.steps):
+        on_step(step)
         _deal_step(step, plan, model, tape, masks, batch)
         masks.drop_unused(position, step)
         waiting.add(step.name)
@@ -150,7 +164,12 @@ def _deal_step(
 
 
 def prepare_program(
-    plan: Plan, model: EvaluatorModel, evaluator: Evaluator, *, batch: int
+    plan: Plan,
+    model: EvaluatorModel,
+    evaluator: Evaluator,
+    *,
+    batch: int,
+    on_step: OnStep = _nobody_watches,
 ) -> Program[Material]:
     """Gather this evaluator's material. The first evaluator waits for nobody, the second for the dealer."""
     _check_batch(batch)
@@ -161,6 +180,7 @@ def prepare_program(
     names: frozenset[str] = frozenset()
     number = 0
     for position, step in enumerate(plan.steps):
+        on_step(step)
         needs_corrections = not evaluator.lead and _dealt_bytes(step, plan, batch) > 0
         if needs_corrections and step.name not in names:
             names, size = next(ends)
@@ -229,6 +249,7 @@ def evaluate_program(
     *,
     digest: bytes,
     computation: str,
+    on_step: OnStep = _nobody_watches,
 ) -> Program[RingArray]:
     """This evaluator's share of the output (batch, *output shape), at the plan's output scale.
 
@@ -245,6 +266,7 @@ def evaluate_program(
         )
     values = _Values(plan)
     for position, step in enumerate(plan.steps):
+        on_step(step)
         if isinstance(step, s.Input):
             values.store(step, masked_input)
         else:

@@ -32,13 +32,17 @@ class DealerModel:
 
 @dataclass(frozen=True, repr=False)
 class EvaluatorModel:
-    """m_w and W_j of every parameter (W_1 = m_w - l_w1, W_2 = -l_w2)."""
+    """m_w and W_j of every parameter (W_1 = m_w - l_w1, W_2 = -l_w2).
+
+    Preparing material takes both, evaluating W_j alone: `masked` is empty where nothing will be prepared.
+    """
 
     masked: tuple[RingArray, ...]
     shares: tuple[RingArray, ...]
 
 
-def _cut(plan: Plan, vector: RingArray) -> tuple[RingArray, ...]:
+def cut_parameters(plan: Plan, vector: RingArray) -> tuple[RingArray, ...]:
+    """The flat vector (parameter_length,) as the plan's parameters; views, not copies."""
     return tuple(vector[p.offset : p.offset + p.elements].reshape(p.shape) for p in plan.parameters)
 
 
@@ -55,8 +59,8 @@ def mask_model_program(
     if me == roles.dealer:
         dealer = Dealer(sources[roles.first], sources[roles.second])
         masks = yield from convert_as_dealer(dealer, roles, _LABEL, share, plan.ring)
-        return DealerModel(_cut(plan, masks))
+        return DealerModel(cut_parameters(plan, masks))
     evaluator = Evaluator.of(me, roles, sources[roles.dealer])
     masked, mask = yield from convert_as_evaluator(evaluator, roles.dealer, _LABEL, share, plan.ring)
     mine = masked - mask if evaluator.lead else plan.ring.constant(0) - mask
-    return EvaluatorModel(_cut(plan, masked), _cut(plan, mine))
+    return EvaluatorModel(cut_parameters(plan, masked), cut_parameters(plan, mine))

@@ -71,6 +71,7 @@ def build(
     database = open_database(settings.database)
     parties = GrpcParties(
         [PartyAddress(PartyId(p.index), p.address, p.identity) for p in settings.parties],
+        cells=settings.cells,
         tls=settings.tls.files,
         call_timeout_s=settings.party_call_timeout_s,
         closing_timeout_s=settings.closing_timeout_s,

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from libs.core.clock import Clock
-from libs.core.errors import AlreadyExists, InvalidInput, NotFound
+from libs.core.errors import AlreadyExists, Bug, InvalidInput, NotFound, Unavailable
 from libs.core.ids import PARTIES, new_id
 from libs.runtime.logging import get_logger
 from services.coordinator.catalogue import checked_text
@@ -17,6 +17,7 @@ from services.coordinator.ports import (
     ModelRegistration,
     Page,
     Parties,
+    PartyAddress,
     PredictionOpening,
     Repository,
 )
@@ -31,6 +32,7 @@ class OpenedPrediction:
 
     opening: PredictionOpening
     model: Model
+    parties: tuple[PartyAddress, ...]
 
 
 class Models:
@@ -94,9 +96,10 @@ class Models:
         return Page(page.items, to_token(page.next_key, listing="models"))
 
     async def open_prediction(self, client: str, *, model_id: str, batch: int) -> OpenedPrediction:
-        """Roles for one prediction by this client, announced to the three parties.
+        """Roles for one prediction by this client, announced to the three parties of a cell.
 
-        Roles rotate per model, so that each server carries a third of each kind of work. Only the parties
+        Predictions go to the cells in turn, and within each the roles rotate per model, so that each server
+        carries a third of each kind of work. A cell that cannot be reached is passed over. Only the parties
         know whether an imported model was dealt: they refuse with FailedPrecondition until then, and the
         first prediction that they accept marks it ready.
         """
@@ -109,18 +112,7 @@ class Models:
             )
         turn = self._asked[model_id]
         self._asked[model_id] += 1
-        dealer, first, second = (PARTIES[(turn + offset) % 3] for offset in range(3))
-        opening = PredictionOpening(
-            computation_id=new_id("prediction"),
-            model_id=model_id,
-            batch=batch,
-            dealer=dealer,
-            first_evaluator=first,
-            second_evaluator=second,
-            client=client,
-            deadline_s=self._deadline_s,
-        )
-        await self._parties.open_prediction(opening)
+        opening, cell = await self._open(turn, model_id=model_id, batch=batch, client=client)
         if not model.ready:
             self._repository.mark_model_ready(model_id)
         log.info(
@@ -128,6 +120,35 @@ class Models:
             computation_id=opening.computation_id,
             model_id=model_id,
             batch=batch,
-            dealer=dealer,
+            dealer=opening.dealer,
+            cell=cell,
         )
-        return OpenedPrediction(opening, model)
+        return OpenedPrediction(opening, model, self._parties.cell(cell))
+
+    async def _open(
+        self, turn: int, *, model_id: str, batch: int, client: str
+    ) -> tuple[PredictionOpening, int]:
+        """The assignment, and the first cell from this turn's on that took it."""
+        cells = self._parties.cells
+        for attempt in range(cells):
+            cell = (turn + attempt) % cells
+            dealer, first, second = (PARTIES[(turn // cells + offset) % 3] for offset in range(3))
+            opening = PredictionOpening(
+                computation_id=new_id("prediction"),
+                model_id=model_id,
+                batch=batch,
+                dealer=dealer,
+                first_evaluator=first,
+                second_evaluator=second,
+                client=client,
+                deadline_s=self._deadline_s,
+            )
+            try:
+                await self._parties.open_prediction(opening, cell=cell)
+            except Unavailable as error:
+                log.warning("cell_passed_over", cell=cell, reason=str(error))
+                if attempt + 1 == cells:
+                    raise
+            else:
+                return opening, cell
+        raise Bug("There is no cell at all.")

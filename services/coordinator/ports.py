@@ -206,7 +206,16 @@ class Parties(Protocol):
 
     async def abandon_round(self, key: RoundKey) -> None: ...
 
-    async def open_prediction(self, opening: PredictionOpening) -> None: ...
+    @property
+    def cells(self) -> int:
+        """How many groups of three can predict side by side; cell 0 is the one of `addresses`."""
+        ...
+
+    def cell(self, number: int) -> tuple[PartyAddress, ...]:
+        """The parties of one cell, by index."""
+        ...
+
+    async def open_prediction(self, opening: PredictionOpening, *, cell: int) -> None: ...
 
 
 @dataclass(frozen=True)

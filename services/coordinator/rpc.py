@@ -144,7 +144,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         opened = await self._models.open_prediction(
             current_caller().identity.uri, model_id=request.model_id, batch=request.batch
         )
-        return wire.prediction_message(opened, self._parties)
+        return wire.prediction_message(opened)
 
 
 def _person() -> Person:

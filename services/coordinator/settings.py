@@ -37,6 +37,9 @@ class CoordinatorSettings(RpcSettings):
 
     database: str = "sqlite:///coordinator.db"
     parties: tuple[PartySettings, ...]
+    cells: tuple[tuple[str, str, str], ...] = Field(
+        default=(), description='further cells: each the "host:port" of party 0, 1 and 2\'s replica in it'
+    )
     round_deadline_s: float = Field(
         default=86400.0, gt=0, description="longest that a plan may give hospitals for one round"
     )

@@ -101,14 +101,12 @@ def model_summary(model: Model) -> coordinator_pb2.Model:
     )
 
 
-def prediction_message(
-    opened: OpenedPrediction, addresses: Sequence[PartyAddress]
-) -> coordinator_pb2.OpenPredictionResponse:
+def prediction_message(opened: OpenedPrediction) -> coordinator_pb2.OpenPredictionResponse:
     """Who plays which part in one prediction."""
     opening = opened.opening
     return coordinator_pb2.OpenPredictionResponse(
         computation_id=opening.computation_id,
-        parties=party_messages(addresses),
+        parties=party_messages(opened.parties),
         dealer=opening.dealer,
         first_evaluator=opening.first_evaluator,
         second_evaluator=opening.second_evaluator,

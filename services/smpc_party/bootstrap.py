@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from libs.core.clock import SystemClock
 from libs.core.errors import TrefoilError
 from libs.core.ids import PartyId
+from libs.core.secret import Secret
 from libs.mpc.kernels.fused import warm_up
 from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
 from libs.rpc.identity import Identity
 from libs.rpc.server import RpcServer
 from libs.runtime.logging import configure_logging, get_logger
 from libs.runtime.settings import load_settings
+from services.smpc_party.adapters.home import GrpcHome
 from services.smpc_party.adapters.index import Index
+from services.smpc_party.adapters.pool_index import PoolIndex
+from services.smpc_party.adapters.sealed_folder import SealedFolder
 from services.smpc_party.adapters.share_store import ShareStore, read_storage_key
 from services.smpc_party.aggregation import Aggregator
+from services.smpc_party.dealing import Dealing
+from services.smpc_party.filling import Filler
 from services.smpc_party.masked_models import MaskedModels
+from services.smpc_party.models import EvaluableModels
 from services.smpc_party.peers import PeerAddress, PeerNetwork, PeerService
+from services.smpc_party.pool import Pool
 from services.smpc_party.predictions import Predictions
 from services.smpc_party.rpc import PartyService
 from services.smpc_party.settings import PartySettings
@@ -33,15 +44,23 @@ SWITCH_INTERVAL_S = 0.0005
 """The event loop waits this long for a computing thread to let go of the interpreter, not 5 ms."""
 
 
+AHEAD_NICENESS = 10
+"""On Linux a thread has a priority of its own."""
+
+
 class Party:
     """One running party; `await start(settings)` gives one."""
 
     def __init__(self, settings: PartySettings) -> None:
         me = PartyId(settings.index)
         recorder = settings.recorder()
-        self._index, self._shares = _open_store(settings)
+        key = read_storage_key(settings.storage_key)
+        self._index, self._shares = _open_store(settings, key)
+        self._piece_index = PoolIndex(settings.store / "pool.db")
+        blobs = SealedFolder(settings.store / "material", key, max_bytes=settings.pool.max_bytes)
         self.network = PeerNetwork(
             me=me,
+            cell=settings.cell,
             peers={
                 PartyId(p.index): PeerAddress(p.address, Identity.parse(p.identity)) for p in settings.peers
             },
@@ -50,6 +69,7 @@ class Party:
         )
         self._online = ThreadPoolExecutor(2, thread_name_prefix="online")
         self._offline = ThreadPoolExecutor(2, thread_name_prefix="offline")
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="ahead", initializer=_give_way)
         self._aggregator = Aggregator(
             me=me,
             rounds=self._index,
@@ -59,12 +79,39 @@ class Party:
             close_deadline_s=settings.close_deadline_s,
         )
         self._masked_models = MaskedModels(
-            me=me, shares=self._shares, peers=self.network, executor=self._offline
+            me=me, shares=self._shares, peers=self.network, blobs=blobs, executor=self._offline
         )
+        self._home = None
+        if settings.home is not None:
+            self._home = GrpcHome(settings.home, me=me, tls=settings.tls.files, recorder=recorder)
+        models = EvaluableModels(self._index, self._shares, home=self._home, max_batch=settings.max_batch)
+        dealing = Dealing(me=me, masked_models=self._masked_models)
+        self._pool = Pool(
+            me=me,
+            index=self._piece_index,
+            blobs=blobs,
+            masked_models=self._masked_models,
+            clock=SystemClock(),
+            executor=self._online,
+            memory_bytes=settings.pool.memory_bytes,
+        )
+        self._pool.open()
+        self._filler = Filler(
+            me=me,
+            models=models,
+            pool=self._pool,
+            dealing=dealing,
+            peers=self.network,
+            executor=self._ahead,
+            settings=settings.pool,
+        )
+        self.network.on_proposal = self._filler.follow
         self._predictions = Predictions(
             me=me,
-            models=self._index,
-            masked_models=self._masked_models,
+            models=models,
+            pool=self._pool,
+            filler=self._filler,
+            dealing=dealing,
             peers=self.network,
             online=self._online,
             offline=self._offline,
@@ -77,6 +124,7 @@ class Party:
             desk=ShareDesk(rounds=self._index, shares=self._shares),
             aggregator=self._aggregator,
             predictions=self._predictions,
+            pool=self._pool,
         )
         names = party_pb2.DESCRIPTOR.services_by_name
         self.server.add(
@@ -84,7 +132,7 @@ class Party:
         )
         self.server.add(
             party_pb2_grpc.add_PeerServiceServicer_to_server,
-            PeerService(self.network),
+            PeerService(self.network, models=models, shares=self._shares),
             names["PeerService"].full_name,
         )
         self.server.on_stop(self._close)
@@ -93,21 +141,31 @@ class Party:
         """Serve and dial; the bound port."""
         port = await self.server.start()
         self.network.start()
+        self._filler.start()
         return port
 
     async def _close(self) -> None:
         """Abort what runs, so that peers and clients are told at once."""
+        await self._filler.stop()
         await self._predictions.stop()
         await self._aggregator.stop()
         await self._masked_models.stop()
         await self.network.stop()
+        if self._home is not None:
+            await self._home.close()
         self._online.shutdown(wait=False, cancel_futures=True)
         self._offline.shutdown(wait=False, cancel_futures=True)
+        self._ahead.shutdown(wait=False, cancel_futures=True)
+        self._piece_index.close()
         self._index.close()
 
 
-def _open_store(settings: PartySettings) -> tuple[Index, ShareStore]:
-    key = read_storage_key(settings.storage_key)
+def _give_way() -> None:
+    """What is made ahead takes the processor time that nobody waits for."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), AHEAD_NICENESS)
+
+
+def _open_store(settings: PartySettings, key: Secret[bytes]) -> tuple[Index, ShareStore]:
     shares = ShareStore(settings.store, key, quota_bytes=settings.quota_bytes)
     index = Index(settings.store / "index.db")
     orphans = shares.clean(index.share_names())

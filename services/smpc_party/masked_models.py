@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +26,9 @@ from libs.mpc.schemes.masked.roles import Roles
 from libs.rpc.computation import Session
 from libs.rpc.run_party import run_party
 from libs.secure_nn.plan import Plan
-from libs.secure_nn.secure_model import DealerModel, EvaluatorModel, mask_model_program
+from libs.secure_nn.secure_model import DealerModel, EvaluatorModel, cut_parameters, mask_model_program
 from services.smpc_party.domain import StoredShare
-from services.smpc_party.ports import Peers, Shares
+from services.smpc_party.ports import Blobs, Peers, Shares
 
 MAX_KEPT = 9
 """Maskings kept at a time: three models in each of three roles."""
@@ -60,20 +61,27 @@ class _Key:
 class MaskedModels:
     """This party's part of every masking it takes part in."""
 
-    def __init__(self, *, me: PartyId, shares: Shares, peers: Peers, executor: Executor) -> None:
+    def __init__(
+        self, *, me: PartyId, shares: Shares, peers: Peers, blobs: Blobs, executor: Executor
+    ) -> None:
         self._me, self._shares, self._peers, self._executor = me, shares, peers, executor
+        self._blobs = blobs
+        # Read from the disk, for material only: nothing new is prepared with them.
+        self._loaded: OrderedDict[bytes, asyncio.Task[Masked]] = OrderedDict()
+        self._stored: set[bytes] = set()
+        self._storing = threading.Lock()
         self._kept: OrderedDict[tuple[_Key, bytes], asyncio.Task[Masked]] = OrderedDict()
         self._turns: dict[_Key, asyncio.Lock] = {}
 
-    async def agree(self, session: Session, model: ModelShare, roles: Roles) -> Masked:
-        """This party's part of the masking that this prediction uses, made now if need be."""
+    async def agree(self, session: Session, model: ModelShare, roles: Roles) -> tuple[bytes, Masked]:
+        """The masking that this computation uses and this party's part of it, made now if need be."""
         key = _Key(model.model_id, roles)
         if self._me != roles.dealer:
             program = _follow(roles, lambda name: (key, name) in self._kept)
             name = await run_party(program, session, executor=self._executor)
             task = self._get(key, name, model)
             await run_party(_say(roles.dealer, "masking/begun", 1), session, executor=self._executor)
-            return await asyncio.shield(task)
+            return name, await asyncio.shield(task)
         # One prediction at a time names a masking, and the next one waits until both evaluators have
         # begun it, so that predictions opened together share it.
         async with self._turns.setdefault(key, asyncio.Lock()):
@@ -82,7 +90,48 @@ class MaskedModels:
             naming = _lead(roles, mine, fresh)
             name = await run_party(naming, session, executor=self._executor)
             task = self._get(key, name, model)
-        return await asyncio.shield(task)
+        return name, await asyncio.shield(task)
+
+    async def weights(self, model: ModelShare, roles: Roles, name: bytes) -> EvaluatorModel:
+        """An evaluator's part of a masking that it had stored, for material that was made with it.
+
+        Raises `FailedPrecondition` when it is not there any more.
+        """
+        known = self._kept.get((_Key(model.model_id, roles), name)) or self._loaded.get(name)
+        if known is None:
+            known = asyncio.create_task(asyncio.to_thread(self._load, model.plan, name))
+            self._loaded[name] = known
+            while len(self._loaded) > MAX_KEPT:
+                self._loaded.popitem(last=False)
+        return evaluator_part(await asyncio.shield(known))
+
+    def store(self, name: bytes, part: EvaluatorModel) -> None:
+        """Keep what evaluating needs of this masking on the disk, once. Blocks."""
+        with self._storing:
+            if name in self._stored:
+                return
+            size_bytes = sum(share.nbytes for share in part.shares)
+            views = (memoryview(np.ascontiguousarray(s).reshape(-1).view(np.uint8).data) for s in part.shares)
+            self._blobs.save(blob_name(name), views, size_bytes=size_bytes)
+            self._stored.add(name)
+
+    def forget_stored(self, names: Iterable[bytes]) -> None:
+        """Remove maskings from the disk that no material needs any more. Blocks."""
+        with self._storing:
+            for name in names:
+                self._blobs.delete(blob_name(name))
+                self._stored.discard(name)
+                self._loaded.pop(name, None)
+
+    def found_stored(self, names: Iterable[bytes]) -> None:
+        """These are on the disk from before the start."""
+        self._stored.update(names)
+
+    def _load(self, plan: Plan, name: bytes) -> Masked:
+        vector = np.frombuffer(self._blobs.load(blob_name(name)), dtype=plan.ring.dtype)
+        if len(vector) != plan.parameter_length:
+            raise Bug("A stored masking does not have the length of its model.")
+        return EvaluatorModel((), cut_parameters(plan, vector))
 
     async def stop(self) -> None:
         """Abort what is being masked."""
@@ -160,6 +209,11 @@ def _say(dealer: PartyId, label: str, known: int) -> Program[None]:
 def _hear(dealer: PartyId, label: str) -> Program[bytes]:
     inbox = yield Round(label, awaits={dealer: _NAME})
     return inbox[dealer]["masking"].tobytes()
+
+
+def blob_name(masking: bytes) -> str:
+    """Where a masking's part lies on the disk."""
+    return f"masking-{masking.hex()}"
 
 
 def dealer_part(masked: Masked) -> DealerModel:

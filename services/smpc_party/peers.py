@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,19 +18,24 @@ import grpc
 from libs.core.errors import PermissionDenied, TrefoilError, Unavailable
 from libs.core.ids import PARTIES, PartyId
 from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
+from libs.rpc.arrays import chunks_of, sha256_of
 from libs.rpc.caller import current_caller
 from libs.rpc.channel import open_channel, translate
 from libs.rpc.computation import Session
 from libs.rpc.identity import Identity, TlsFiles, party_identity
+from libs.rpc.link_gauge import LinkGauge, LinkQuality
 from libs.rpc.peer_link import PeerLink
 from libs.rpc.recorder import Recorder
 from libs.runtime.logging import get_logger
+from services.smpc_party.models import EvaluableModels
+from services.smpc_party.ports import Shares
 
 log = get_logger(__name__)
 
 LINK_WAIT_S = 5.0
 """How long a computation waits for a link that is down: about as long as a peer takes to restart."""
 
+GAUGE_INTERVAL_S = 30.0
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 3.0
 
@@ -49,15 +55,20 @@ class PeerNetwork:
         self,
         *,
         me: PartyId,
+        cell: int,
         peers: Mapping[PartyId, PeerAddress],
         tls: TlsFiles,
         recorder: Recorder | None,
     ) -> None:
-        self.me = me
+        self.me, self._cell = me, cell
         self._peers, self._tls, self._recorder = peers, tls, recorder
         self._links: dict[PartyId, PeerLink] = {}
         self._adopted = asyncio.Event()
         self._dialling: list[asyncio.Task[None]] = []
+        self._qualities: dict[PartyId, LinkQuality] = {}
+        self._gauging: dict[PartyId, asyncio.Task[None]] = {}
+        self.on_proposal: Callable[[PeerLink, party_pb2.PeerProposal], None] | None = None
+        """Who is asked when a peer proposes a computation. Set before `start`; unset: all are refused."""
 
     def start(self) -> None:
         """Dial every peer with a higher index, again and again until `stop`."""
@@ -67,15 +78,25 @@ class PeerNetwork:
 
     async def stop(self) -> None:
         """Close every link; computations in progress are aborted."""
-        for task in self._dialling:
+        tasks = [*self._dialling, *self._gauging.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._dialling, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for link in self._links.values():
             link.close()
 
-    def is_connected(self) -> bool:
-        """Whether both links are up."""
-        return all(self._live(peer) is not None for peer in self._peers)
+    def quality(self, peer: PartyId) -> LinkQuality | None:
+        """What was measured of the link to this peer; None before the first time."""
+        return self._qualities.get(peer)
+
+    async def propose(self, computation_id: str, *, model_id: str, batch: int) -> None:
+        """Ask both peers to take part in dealing material. Raises `Unavailable` when a link is down."""
+        proposal = party_pb2.PeerProposal(computation_id=computation_id, model_id=model_id, batch=batch)
+        for peer in self._peers:
+            link = self._live(peer)
+            if link is None:
+                raise Unavailable(f"Party {self.me} has no link to party {peer} right now.")
+            await link.propose(proposal)
 
     async def session(self, computation_id: str, *, max_bytes: Mapping[PartyId, int]) -> Session:
         """A session over the links as they are now; `max_bytes` is what each peer may send.
@@ -95,7 +116,9 @@ class PeerNetwork:
 
     def new_link(self, peer: PartyId) -> PeerLink:
         """This party's end of a stream that has just begun."""
-        return PeerLink(me=self.me, peer=peer, on_established=self._adopt)
+        return PeerLink(
+            me=self.me, peer=peer, cell=self._cell, on_established=self._adopt, on_proposal=self.on_proposal
+        )
 
     def accepts(self, peer: PartyId) -> bool:
         """Whether `peer` is one that dials us."""
@@ -107,7 +130,18 @@ class PeerNetwork:
         if old is not None:
             old.close()
         self._adopted.set()
+        if (task := self._gauging.get(link.peer)) is not None:
+            task.cancel()
+        self._gauging[link.peer] = asyncio.create_task(self._gauge(link))
         log.info("peer_link_established", peer=int(link.peer))
+
+    async def _gauge(self, link: PeerLink) -> None:
+        """Measure the link now and then, for as long as it lasts."""
+        gauge = LinkGauge(link.ping)
+        with suppress(Unavailable):
+            while True:
+                self._qualities[link.peer] = await gauge.measure()
+                await asyncio.sleep(GAUGE_INTERVAL_S)
 
     def _live(self, peer: PartyId) -> PeerLink | None:
         link = self._links.get(peer)
@@ -155,8 +189,8 @@ class PeerNetwork:
 class PeerService(party_pb2_grpc.PeerServiceServicer):
     """The answering end of the peer links."""
 
-    def __init__(self, network: PeerNetwork) -> None:
-        self._network = network
+    def __init__(self, network: PeerNetwork, *, models: EvaluableModels, shares: Shares) -> None:
+        self._network, self._models, self._shares = network, models, shares
 
     async def Exchange(  # noqa: N802 - the proto's name
         self, request_iterator: AsyncIterator[party_pb2.PeerFrame], context: Any
@@ -173,6 +207,26 @@ class PeerService(party_pb2_grpc.PeerServiceServicer):
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
             log.info("peer_link_ended", peer=int(link.peer))
+
+    async def FetchModel(  # noqa: N802 - the proto's name
+        self, request: party_pb2.FetchModelRequest, context: Any
+    ) -> AsyncIterator[party_pb2.FetchModelResponse]:
+        """A model's share, for another replica of this very party and for nobody else."""
+        identity = current_caller().identity
+        if identity != party_identity(self._network.me):
+            raise PermissionDenied(f"{identity} is another party; a share is for its own party only.")
+        record = await asyncio.to_thread(self._models.record, request.model_id)
+        model = self._models.share_of(record)
+        share = await asyncio.to_thread(self._shares.load, model.share)
+        ring = model.plan.ring
+        header = party_pb2.ModelHeader(
+            spec=record.spec.to_json().encode(),
+            upload_id=record.upload_id or "",
+            sha256=await asyncio.to_thread(sha256_of, share, ring),
+        )
+        yield party_pb2.FetchModelResponse(header=header)
+        for chunk in chunks_of(share, ring):
+            yield party_pb2.FetchModelResponse(chunk=chunk)
 
     def _dialler(self) -> PartyId:
         identity = current_caller().identity

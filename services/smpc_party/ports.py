@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,7 @@ from libs.core.ids import PartyId
 from libs.mpc.ring import Ring, RingArray
 from libs.rpc.computation import Session
 from libs.rpc.identity import Identity
+from libs.rpc.link_gauge import LinkQuality
 from services.smpc_party.domain import (
     Form,
     ModelSpec,
@@ -19,6 +20,7 @@ from services.smpc_party.domain import (
     RoundState,
     StoredShare,
 )
+from services.smpc_party.material import Piece, Shelf
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,10 @@ class Rounds(Protocol):
         """A model."""
         ...
 
+    def evaluable_models(self) -> list[str]:
+        """Ids of the models that can be asked."""
+        ...
+
     def put_model_share(self, model_id: str, upload_id: str, share: StoredShare) -> bool:
         """Store a dealt model's share."""
         ...
@@ -146,6 +152,79 @@ class Rounds(Protocol):
 class Peers(Protocol):
     """The links to the two other parties."""
 
+    def quality(self, peer: PartyId) -> LinkQuality | None:
+        """What was measured of a link."""
+        ...
+
     async def session(self, computation_id: str, *, max_bytes: Mapping[PartyId, int]) -> Session:
         """A session over the links as they are now. Raises `Unavailable` when one is down."""
+        ...
+
+    async def propose(self, computation_id: str, *, model_id: str, batch: int) -> None:
+        """Ask both peers to take part in dealing material."""
+        ...
+
+
+@dataclass(frozen=True, repr=False)
+class FetchedModel:
+    """A model as another replica of this party stores it."""
+
+    spec: ModelSpec
+    upload_id: str
+    share: RingArray
+
+
+class Home(Protocol):
+    """This party's replica in cell 0."""
+
+    async def fetch(self, model_id: str) -> FetchedModel:
+        """A model that it stores. Raises `NotFound`, `FailedPrecondition`, `Unavailable`."""
+        ...
+
+
+class PieceIndex(Protocol):
+    """The list of pieces. Methods block; each is one transaction that is on the disk when it returns."""
+
+    def add(self, piece: Piece) -> None:
+        """Put a piece on its shelf."""
+        ...
+
+    def take(self, piece_id: str, shelf: Shelf) -> Piece | None:
+        """This piece, gone from now on."""
+        ...
+
+    def take_oldest(self, shelf: Shelf) -> Piece | None:
+        """The oldest piece, gone from now on."""
+        ...
+
+    def burn(self, piece_id: str) -> Piece | None:
+        """Take a piece out for nobody."""
+        ...
+
+    def ready(self) -> list[Piece]:
+        """Every piece that can still be taken."""
+        ...
+
+    def count(self, shelf: Shelf) -> int:
+        """Ready pieces of a shelf."""
+        ...
+
+
+class Blobs(Protocol):
+    """Encrypted blobs by name. Methods block."""
+
+    def save(self, name: str, content: Iterable[memoryview], *, size_bytes: int) -> int:
+        """Write one; its bytes on the disk."""
+        ...
+
+    def load(self, name: str) -> bytearray:
+        """Read one."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove one."""
+        ...
+
+    def clean(self, known: Iterable[str]) -> list[str]:
+        """Remove all others; those of the known that are missing."""
         ...

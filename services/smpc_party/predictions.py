@@ -29,13 +29,14 @@ from libs.core.errors import (
 )
 from libs.core.ids import PartyId
 from libs.mpc.ring import RingArray
-from libs.mpc.schemes.masked.roles import Dealer, Evaluator
+from libs.mpc.schemes.masked.roles import Evaluator
 from libs.rpc.computation import Session
 from libs.rpc.identity import Identity
 from libs.rpc.run_party import run_party
 from libs.runtime.logging import get_logger
 from libs.secure_nn.plan import Plan
-from libs.secure_nn.predict import Material, deal_program, evaluate_program, prepare_program
+from libs.secure_nn.predict import evaluate_program
+from services.smpc_party.dealing import Dealing, Ready
 from services.smpc_party.domain import (
     PREDICTION_TABLE,
     PredictionEvent,
@@ -43,8 +44,12 @@ from services.smpc_party.domain import (
     PredictionState,
     move,
 )
-from services.smpc_party.masked_models import MaskedModels, ModelShare, dealer_part, evaluator_part
-from services.smpc_party.ports import Peers, Rounds
+from services.smpc_party.filling import Filler
+from services.smpc_party.masked_models import ModelShare
+from services.smpc_party.material import Shelf, session_budget
+from services.smpc_party.models import EvaluableModels
+from services.smpc_party.pool import Pool
+from services.smpc_party.ports import Peers
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -54,7 +59,6 @@ MAX_OPEN = 64
 
 MAX_REMEMBERED = 1000
 JOIN_TIMEOUT_S = 10.0
-_SLACK_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Answer:
     online_s: float
     received_bytes_offline: int
     offline_s: float
+    dealt_ahead: bool
 
 
 class Prediction:
@@ -125,8 +130,10 @@ class Predictions:
         self,
         *,
         me: PartyId,
-        models: Rounds,
-        masked_models: MaskedModels,
+        models: EvaluableModels,
+        pool: Pool,
+        filler: Filler,
+        dealing: Dealing,
         peers: Peers,
         online: Executor,
         offline: Executor,
@@ -134,12 +141,12 @@ class Predictions:
         deadline_s: float,
     ) -> None:
         """`online` runs what a client waits for, `offline` the long work ahead of it."""
-        self._me, self._models, self._masked_models, self._peers = me, models, masked_models, peers
+        self._me, self._models, self._pool, self._filler = me, models, pool, filler
+        self._dealing, self._peers = dealing, peers
         self._online, self._offline = online, offline
         self._max_batch, self._deadline_s = max_batch, deadline_s
         self._open: dict[str, Prediction] = {}
         self._ended: OrderedDict[str, TrefoilError | None] = OrderedDict()
-        self._plans: dict[str, Plan] = {}
 
     async def open(self, spec: PredictionSpec) -> None:
         """Begin a prediction in the background. The same assignment again changes nothing.
@@ -148,7 +155,11 @@ class Predictions:
         cannot be evaluated, `TooLarge`, `InvalidInput`, `PermissionDenied`, `NotFound`, `Unavailable`.
         """
         self._check_new(spec)
-        model = await asyncio.to_thread(self._model, spec)
+        record, model = await self._models.get(spec.model_id)
+        if record.spec.predictors and spec.client not in record.spec.predictors:
+            raise PermissionDenied(
+                f"{spec.client} may not ask model {spec.model_id}. Ask its owner for access."
+            )
         known = self._open.get(spec.computation_id)
         if known is not None and known.spec == spec:
             return
@@ -196,24 +207,6 @@ class Predictions:
         if not 0 < spec.deadline_s <= self._deadline_s:
             raise InvalidInput(f"The deadline of a prediction is at most {self._deadline_s:g} s.")
 
-    def _model(self, spec: PredictionSpec) -> ModelShare:
-        record = self._models.model(spec.model_id)
-        if record.share is None:
-            raise FailedPrecondition(f"Model {spec.model_id} was not dealt to this party yet. Deal it first.")
-        if not record.spec.plan:
-            raise FailedPrecondition(
-                f"Model {spec.model_id} is a training version without a compiled plan. "
-                "Ask the released model."
-            )
-        if record.spec.predictors and spec.client not in record.spec.predictors:
-            raise PermissionDenied(
-                f"{spec.client} may not ask model {spec.model_id}. Ask its owner for access."
-            )
-        plan = self._plans.get(spec.model_id)
-        if plan is None:
-            plan = self._plans[spec.model_id] = Plan.from_json(record.spec.plan)
-        return ModelShare(spec.model_id, plan, record.share)
-
     # ---------------------------------------------------------------- the task of one prediction
 
     async def _run(self, prediction: Prediction, model: ModelShare) -> None:
@@ -255,58 +248,50 @@ class Predictions:
         log.warning("prediction_burned", computation=spec.computation_id, code=error.code, reason=str(error))
 
     async def _session(self, spec: PredictionSpec, plan: Plan) -> Session:
-        """Each peer may send what the plan declares for its role, and no more."""
-        cost = plan.cost(spec.batch)
-        online = {spec.roles.first: cost.online_bytes_each_way, spec.roles.second: cost.online_bytes_each_way}
-        if self._me == spec.roles.dealer:
-            budget = {spec.roles.first: 0, spec.roles.second: 0}
-        elif self._me == spec.roles.first:
-            budget = {spec.roles.dealer: 0, spec.roles.second: online[spec.roles.second]}
-        else:
-            budget = {spec.roles.dealer: cost.dealt_bytes, spec.roles.first: online[spec.roles.first]}
-        max_bytes = {peer: size + _SLACK_BYTES for peer, size in budget.items()}
-        return await self._peers.session(spec.computation_id, max_bytes=max_bytes)
+        budget = session_budget(self._me, spec.roles, plan, batch=spec.batch, online=True)
+        return await self._peers.session(spec.computation_id, max_bytes=budget)
 
     async def _live(self, prediction: Prediction, model: ModelShare, session: Session) -> Answer | None:
         """The whole computation. None for the dealer."""
         spec, plan, roles = prediction.spec, model.plan, prediction.spec.roles
         await session.join(spec.terms(plan.hash), timeout_s=JOIN_TIMEOUT_S)
-        masked = await self._masked_models.agree(session, model, roles)
-        sources = session.masks()
-        started_s = time.monotonic()
+        shelf = Shelf(spec.model_id, spec.batch, roles)
+        self._filler.asked(spec.model_id, spec.batch)
+        masks = session.masks()
+        piece = await self._pool.reserve(session, shelf)
         if spec.is_dealer(self._me):
-            dealer = Dealer(sources[roles.first], sources[roles.second])
-            dealing = deal_program(plan, dealer_part(masked), dealer, roles, batch=spec.batch)
-            await run_party(dealing, session, executor=self._offline)
+            if piece is None:
+                await self._dealing.make(session, masks, shelf, model, self._offline)
             prediction.move(PredictionEvent.DEAL)
             return None
-        weights = evaluator_part(masked)
-        evaluator = Evaluator.of(self._me, roles, sources[roles.dealer])
-        preparing = prepare_program(plan, weights, evaluator, batch=spec.batch)
-        material = await run_party(preparing, session, executor=self._offline)
-        offline_s = time.monotonic() - started_s
+        if piece is None:
+            dealt = await self._dealing.make(session, masks, shelf, model, self._offline)
+            ready = dealt.of_evaluator
+        else:
+            ready = await self._pool.fetch(piece, model)
+        session.release(roles.dealer)
         prediction.move(PredictionEvent.PREPARE)
-        prediction.input_seed.set_result(material.input_seed)
+        prediction.input_seed.set_result(ready.material.input_seed)
         masked_input = await session.guard(prediction.masked_input)
         prediction.move(PredictionEvent.EVALUATE)
         evaluating = evaluate_program(
             plan,
-            weights,
-            evaluator,
-            material,
+            ready.weights,
+            Evaluator.of(self._me, roles, masks[roles.dealer]),
+            ready.material,
             masked_input.values,
             digest=masked_input.sha256,
             computation=spec.computation_id,
         )
-        meter = _Meter(session, material, offline_s)
+        meter = _Meter(session, ready, dealt_ahead=piece is not None)
         return meter.answer(await run_party(evaluating, session, executor=self._online))
 
 
 class _Meter:
     """What the online part of a prediction costs this evaluator."""
 
-    def __init__(self, session: Session, material: Material, offline_s: float) -> None:
-        self._session, self._material, self._offline_s = session, material, offline_s
+    def __init__(self, session: Session, ready: Ready, *, dealt_ahead: bool) -> None:
+        self._session, self._ready, self._dealt_ahead = session, ready, dealt_ahead
         self._rounds, self._sent_bytes, self._started_s = session.rounds, session.sent_bytes, time.monotonic()
 
     def answer(self, share: RingArray) -> Answer:
@@ -315,6 +300,7 @@ class _Meter:
             rounds=self._session.rounds - self._rounds,
             sent_bytes_online=self._session.sent_bytes - self._sent_bytes,
             online_s=time.monotonic() - self._started_s,
-            received_bytes_offline=self._material.bytes_received,
-            offline_s=self._offline_s,
+            received_bytes_offline=self._ready.received_bytes,
+            offline_s=self._ready.seconds,
+            dealt_ahead=self._dealt_ahead,
         )

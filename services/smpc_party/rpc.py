@@ -15,6 +15,7 @@ from libs.rpc.arrays import ChunkCollector, chunks_of, sha256_of
 from libs.rpc.caller import current_caller
 from services.smpc_party import wire
 from services.smpc_party.aggregation import Aggregator
+from services.smpc_party.pool import Pool
 from services.smpc_party.ports import Rounds
 from services.smpc_party.predictions import Answer, MaskedInput, Prediction, Predictions
 from services.smpc_party.uploads import ShareDesk
@@ -28,9 +29,15 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
     """What a party offers to the coordinator, to data owners and to clients."""
 
     def __init__(
-        self, *, rounds: Rounds, desk: ShareDesk, aggregator: Aggregator, predictions: Predictions
+        self,
+        *,
+        rounds: Rounds,
+        desk: ShareDesk,
+        aggregator: Aggregator,
+        predictions: Predictions,
+        pool: Pool,
     ) -> None:
-        self._rounds, self._desk = rounds, desk
+        self._rounds, self._desk, self._pool = rounds, desk, pool
         self._aggregator, self._predictions = aggregator, predictions
 
     # ---------------------------------------------------------------- from the coordinator
@@ -76,6 +83,13 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
         """Take a role in one prediction; the work begins in the background."""
         await self._predictions.open(wire.prediction_spec(request))
         return party_pb2.OpenPredictionResponse()
+
+    async def DescribePool(
+        self, request: party_pb2.DescribePoolRequest, context: Any
+    ) -> party_pb2.DescribePoolResponse:
+        """Levels and counts."""
+        levels = (level for level in self._pool.levels() if request.model_id in {"", level.shelf.model_id})
+        return party_pb2.DescribePoolResponse(shelves=[wire.shelf_message(level) for level in levels])
 
     # ---------------------------------------------------------------- from data owners and clients
 
@@ -178,6 +192,7 @@ def _responses(answer: Answer, ring: Ring) -> list[party_pb2.PredictResponse]:
         online_s=answer.online_s,
         bytes_received_offline=answer.received_bytes_offline,
         offline_s=answer.offline_s,
+        dealt_ahead=answer.dealt_ahead,
     )
     return [
         *(party_pb2.PredictResponse(output_share_chunk=chunk) for chunk in chunks_of(answer.share, ring)),

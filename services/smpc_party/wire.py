@@ -22,6 +22,7 @@ from services.smpc_party.domain import (
     RoundSpec,
     check_plain_id,
 )
+from services.smpc_party.pool import ShelfLevel
 from services.smpc_party.uploads import ContributionVector, MetricsVector, ModelVector, Upload, Vector
 
 _RINGS = {types_pb2.RING_32: Ring.RING_32, types_pb2.RING_64: Ring.RING_64}
@@ -83,6 +84,25 @@ def prediction_spec(request: party_pb2.OpenPredictionRequest) -> PredictionSpec:
         ),
         client=Identity.parse(request.client_identity),
         deadline_s=request.deadline_s,
+    )
+
+
+def shelf_message(level: ShelfLevel) -> party_pb2.PoolShelf:
+    """One shelf of the pool."""
+    roles, count = level.shelf.roles, level.count
+    return party_pb2.PoolShelf(
+        model_id=level.shelf.model_id,
+        batch=level.shelf.batch,
+        dealer=roles.dealer,
+        first_evaluator=roles.first,
+        second_evaluator=roles.second,
+        ready=level.ready,
+        made=count.made,
+        taken=count.taken,
+        burned=count.burned,
+        oldest_age_s=level.oldest_age_s,
+        made_per_s=count.made / count.making_s if count.making_s else 0.0,
+        stored_bytes=level.stored_bytes,
     )
 
 

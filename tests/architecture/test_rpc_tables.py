@@ -72,6 +72,7 @@ def test_the_policy_is_the_one_that_was_agreed() -> None:
         } - {"Health/Check", "Health/List", "Health/Watch"}
 
     coordinator = {"RegisterModel", "OpenRound", "CloseRound", "AbandonRound", "OpenPrediction"}
+    coordinator |= {"DescribePool"}
     studies = {"CreateStudy", "StartStudy", "GetStudy", "ListStudies", "CancelStudy", "WatchStudy"}
     watching = {"GetStudy", "ListStudies", "WatchStudy"}
     catalogue = {"DescribeFederation", "SearchDatasets", "ListModels"}
@@ -83,16 +84,16 @@ def test_the_policy_is_the_one_that_was_agreed() -> None:
     shares = of("Party", {"PutShares", "GetShares"})
     predicting = of("Party", {"Predict"}) | of("Coordinator", {"OpenPrediction"})
     assert callers(Kind.COORDINATOR, None) == of("Party", coordinator)
-    assert callers(Kind.PARTY, None) == of("Peer", {"Exchange"})
+    assert callers(Kind.PARTY, None) == of("Peer", {"Exchange", "FetchModel"})
     assert callers(Kind.HOSPITAL, Role.WORKER) == of("Coordinator", {"Attach"}) | shares
+    pool = of("Party", {"DescribePool"})
     assert (
         callers(Kind.CLIENT, Role.SCIENTIST)
-        == of("Coordinator", studies | catalogue | {"ImportModel"}) | shares | predicting
+        == of("Coordinator", studies | catalogue | {"ImportModel"}) | shares | predicting | pool
     )
     assert callers(Kind.CLIENT, Role.CLINICIAN) == of("Coordinator", catalogue) | predicting
-    assert callers(Kind.CLIENT, Role.OPERATOR) == of("Coordinator", catalogue | watching) | {
-        "ServerReflection/ServerReflectionInfo"
-    }
+    operator = of("Coordinator", catalogue | watching) | pool | {"ServerReflection/ServerReflectionInfo"}
+    assert callers(Kind.CLIENT, Role.OPERATOR) == operator
     assert callers(Kind.CLIENT, Role.OWNER) == of("Hospital", hospital | {"DecideProposal"})
     kinds_and_roles = {(kind, role) for kind in Kind for role in (None, *Role)}
     listed = {

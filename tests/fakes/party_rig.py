@@ -33,12 +33,14 @@ from libs.secure_nn.compile import compile_module
 from libs.secure_nn.encode import encode_parameters
 from libs.secure_nn.plan import Plan
 from services.smpc_party.bootstrap import Party
-from services.smpc_party.settings import PartySettings, PeerSettings
+from services.smpc_party.settings import PartySettings, PeerSettings, PoolSettings
 
 HOSPITALS = tuple(Identity(Kind.HOSPITAL, name) for name in ("alpha", "beta", "gamma"))
 SCIENTIST = Identity(Kind.CLIENT, "dana")
 CLINIC = Identity(Kind.CLIENT, "clinic")
 ONCE = Patience(attempts=1)
+NO_POOL = PoolSettings(high_watermark=0)
+"""Most tests look at what happens while a client waits, and would meet background work by chance."""
 STUDY = "study-1"
 
 
@@ -109,7 +111,7 @@ class PartyRig:
             ),
             store=self.folder / f"party-{party}",
             storage_key=self.keys / f"party-{party}" / "storage.key",
-            **self.overrides,
+            **{"pool": NO_POOL, **self.overrides},
         )
 
     def address(self, party: PartyId) -> str:

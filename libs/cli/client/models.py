@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from libs.cli.client.session import Session
+    from libs.mpc.ring import RingArray
+    from libs.secure_nn.plan import Plan
 
 
 @plain_errors
@@ -37,12 +39,20 @@ async def import_model(
     plan = compile_module(
         module, input_shape=(channels, height, width), bounds=calibrate(module, calibration)
     )
+    return await import_plan(session, name=name, plan=plan, parameters=encode_parameters(module, plan))
+
+
+@plain_errors
+async def import_plan(
+    session: Session, *, name: str, plan: Plan, parameters: RingArray
+) -> coordinator_pb2.Model:
+    """Register a plan and deal its encoded parameters (plan.parameter_length,) to the parties."""
     answer = await session.coordinator.ImportModel(
         coordinator_pb2.ImportModelRequest(request_id=new_id("request"), name=name, plan=plan.to_json()),
         timeout=CALL_TIMEOUT_S,
     )
     await deal_vector(
-        encode_parameters(module, plan),
+        parameters,
         ring=plan.ring,
         ref=types_pb2.VectorRef(model_id=answer.model.model_id),
         channels=session.party_channels(answer.parties),

@@ -32,13 +32,15 @@ class EvaluatorCost:
     online_s: float
     offline_bytes: int
     offline_s: float
+    dealt_ahead: bool
 
 
 @dataclass(frozen=True)
 class Prediction:
     """Logits (batch, classes) and what they cost.
 
-    `opened_s`, `answered_s`: wall-clock seconds on the client.
+    `opened_s`, `prepared_s`, `masked_s`, `online_s`: wall-clock seconds on the client, one after the other;
+    `libs/rpc/predict_client.py` says where each begins.
     """
 
     computation_id: str
@@ -46,14 +48,21 @@ class Prediction:
     dealer: int
     evaluators: tuple[EvaluatorCost, EvaluatorCost]
     opened_s: float
-    answered_s: float
+    prepared_s: float
+    masked_s: float
+    online_s: float
     bytes_sent: int
     bytes_received: int
 
     @property
+    def dealt_ahead(self) -> bool:
+        """Whether the parties took the material from their pool."""
+        return all(evaluator.dealt_ahead for evaluator in self.evaluators)
+
+    @property
     def latency_s(self) -> float:
         """From asking the coordinator to holding the logits."""
-        return self.opened_s + self.answered_s
+        return self.opened_s + self.prepared_s + self.masked_s + self.online_s
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,6 @@ async def answer_prediction(
     Raises what the servers raise: `Unavailable` when one of them is down (nothing was revealed, ask again),
     `PeerViolation`, `InvalidInput` for images that do not fit the model.
     """
-    started = time.perf_counter()
     prediction = await session.predictions.predict(opened.wire, opened.plan, images)
     first, second = [_cost(report) for report in prediction.reports]
     return Prediction(
@@ -93,7 +101,9 @@ async def answer_prediction(
         dealer=opened.wire.dealer,
         evaluators=(first, second),
         opened_s=opened.opened_s,
-        answered_s=time.perf_counter() - started,
+        prepared_s=prediction.waited.prepared_s,
+        masked_s=prediction.waited.masked_s,
+        online_s=prediction.waited.online_s,
         bytes_sent=prediction.bytes_sent,
         bytes_received=prediction.bytes_received,
     )
@@ -113,6 +123,7 @@ def _cost(report: EvaluatorReport) -> EvaluatorCost:
         online_s=report.online_s,
         offline_bytes=report.bytes_received_offline,
         offline_s=report.offline_s,
+        dealt_ahead=report.dealt_ahead,
     )
 
 

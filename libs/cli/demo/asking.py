@@ -35,8 +35,8 @@ class Asked:
 
     @property
     def online_s(self) -> float:
-        """Median seconds of that from the opened question on: without the coordinator and dealing ahead."""
-        return statistics.median(prediction.answered_s for prediction in self.singles)
+        """Median seconds of that online: from sending the masked image to the logits."""
+        return statistics.median(prediction.online_s for prediction in self.singles)
 
     @property
     def batch_s(self) -> float:

@@ -24,6 +24,7 @@ from libs.cli.demo.figures import Figures
 from libs.cli.demo.journey import Trained
 from libs.cli.demo.material import Material
 from libs.cli.demo.tables import COLUMNS, agreement_text, cost_rows, quality_rows
+from libs.cli.drawing import style_sheet
 from libs.cli.output import human_seconds
 from libs.cli.who_saw_what import who_saw_what
 from libs.data.imageset import CLASS_NAMES, ImageSet
@@ -66,7 +67,7 @@ def build_page(
     }
     costs = cost_rows(seconds=seconds, trained=trained, asked=asked, plan=plan)
     markup = {
-        "style": _resource("page.css"),
+        "style": style_sheet(),
         "tiles": _tiles(figures, asked),
         "quality_head": "".join(f'<th scope="col">{escape(name.lstrip(">"))}</th>' for name in COLUMNS),
         "quality_rows": _rows(quality_rows(figures), marked="federated"),

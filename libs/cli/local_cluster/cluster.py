@@ -14,10 +14,11 @@ from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
 from libs.cli.local_cluster import layout
-from libs.cli.local_cluster.health import wait_until_serving
+from libs.cli.local_cluster.health import wait_until_listening, wait_until_serving
+from libs.cli.local_cluster.link_emulation import LinkEmulation
 from libs.cli.local_cluster.ports import PortReservation, is_free
 from libs.cli.local_cluster.process import ServiceProcess, stop_all
-from libs.cli.settings_files import Settings
+from libs.cli.settings_files import Settings, to_toml
 from libs.core.errors import Unavailable
 
 T = TypeVar("T")
@@ -25,6 +26,8 @@ T = TypeVar("T")
 _START_TIMEOUT_S = 120.0  # seven interpreters that load PyTorch on two cores
 _GRACE_S = 10.0
 _ATTEMPTS = 3
+LINKS = "links"
+"""The process between all others, when links are emulated."""
 
 
 class ProcessDied(Unavailable):
@@ -44,14 +47,18 @@ class LocalCluster:
         root: Path,
         *,
         hospitals: Sequence[str] = ("north", "east", "south"),
+        cells: int = 1,
         record_received: bool = False,
         overrides: Mapping[str, Settings] | None = None,
         threads: int = 1,
+        link: LinkEmulation | None = None,
     ) -> None:
+        """`link`: what every connection between processes, clients included, is slowed down to."""
         self.root = layout.private_folder(root.resolve())
         self.hospitals = tuple(hospitals)
-        self.services = layout.services_of(self.hospitals)
-        self._record_received = record_received
+        self.cells = cells
+        self.services = layout.services_of(self.hospitals, cells)
+        self._record_received, self._link = record_received, link
         self._overrides = dict(overrides or {})
         self._ports = PortReservation()
         self._processes: dict[str, ServiceProcess] = {}
@@ -67,6 +74,7 @@ class LocalCluster:
         if record_received:
             self._environment["TREFOIL_TESTING"] = "1"
         self.addresses: dict[str, str] = {}
+        self.reached_at: dict[str, str] = {}
 
     # ------------------------------------------------------------ life
 
@@ -75,12 +83,13 @@ class LocalCluster:
 
         A port that a stranger took in the meantime costs one more attempt with other ports.
         """
-        layout.make_identities(self.root, self.hospitals)
+        layout.make_identities(self.root, self.hospitals, self.cells)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 self._start_once()
             except ProcessDied:
                 stolen = not all(self._has_its_port(service.name) for service in self.services)
+                stolen = stolen or self._link_emulator_ended()
                 self._stop_processes()
                 if not stolen or attempt == _ATTEMPTS:
                     raise
@@ -90,26 +99,49 @@ class LocalCluster:
     def _start_once(self) -> None:
         self._ports.release()
         self.addresses = {service.name: f"127.0.0.1:{self._ports.take()}" for service in self.services}
+        self.reached_at = self.addresses
+        if self._link is not None:
+            self.reached_at = self._start_links(self._link)
         layout.write_settings(
             self.root,
             self.hospitals,
             self.addresses,
+            cells=self.cells,
+            reached_at=self.reached_at,
             record_received=self._record_received,
             overrides=self._overrides,
         )
-        layout.write_profiles(self.root, self.hospitals, self.addresses)
+        layout.write_profiles(self.root, self.hospitals, self.reached_at)
         for service in self.services:
-            folder = self.folder(service.name)
-            self._processes[service.name] = ServiceProcess(
-                name=service.name,
-                module=service.module,
-                config=folder / "settings.toml",
-                log=folder / "log.jsonl",
-                environment=self._environment,
-            )
-            self._starter.submit(self._processes[service.name].start).result()
+            self._start_process(service.name, service.module)
         for service in self.services:
             self._wait(service)
+
+    def _start_process(self, name: str, module: str) -> None:
+        folder = self.folder(name)
+        self._processes[name] = ServiceProcess(
+            name=name,
+            module=module,
+            config=folder / "settings.toml",
+            log=folder / "log.jsonl",
+            environment=self._environment,
+        )
+        self._starter.submit(self._processes[name].start).result()
+
+    def _start_links(self, link: LinkEmulation) -> dict[str, str]:
+        """Where each service is reached over an emulated link. First to start, so last to be stopped."""
+        reached_at = {name: f"127.0.0.1:{self._ports.take()}" for name in self.addresses}
+        routes = {reached_at[name]: self.addresses[name] for name in self.addresses}
+        settings = layout.private_folder(self.folder(LINKS)) / "settings.toml"
+        settings.write_text(to_toml(link.settings(routes)))
+        self._start_process(LINKS, "libs.cli.local_cluster.link_emulator")
+        for address in routes:
+            wait_until_listening(address, timeout_s=_START_TIMEOUT_S, still_running=self.check)
+        return reached_at
+
+    def _link_emulator_ended(self) -> bool:
+        """Of itself: one of its ports was taken."""
+        return LINKS in self._processes and not self._processes[LINKS].running
 
     def _has_its_port(self, name: str) -> bool:
         """Whether the service runs, or could have had its port."""

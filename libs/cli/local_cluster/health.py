@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 
@@ -37,3 +38,17 @@ def wait_until_serving(
                 pass  # not up yet; a process that died is reported by still_running
             time.sleep(_POLL_S)
     raise DeadlineExceeded(f"{server.uri} did not become ready within {timeout_s:.0f} s. Its log says why.")
+
+
+def wait_until_listening(address: str, *, timeout_s: float, still_running: Callable[[], None]) -> None:
+    """Return once something accepts connections at `address`, whatever it is."""
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        still_running()
+        try:
+            with socket.create_connection((host, int(port)), timeout=_CALL_S):
+                return
+        except OSError:
+            time.sleep(_POLL_S)
+    raise DeadlineExceeded(f"Nothing listened on {address} within {timeout_s:.0f} s.")

@@ -3,6 +3,7 @@
 ROOT/keys/                    the development CA and what issues tokens; nobody else's folder has these
 ROOT/<service>/settings.toml  keys/ log.jsonl and what the service stores
 ROOT/client-<name>/           profile.toml keys/ with tokens
+ROOT/links/                   settings and log of the link emulator, if there is one
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from shutil import copytree
 
 from libs.cli.settings_files import (
     Settings,
@@ -45,11 +47,18 @@ def hospital_names(count: int) -> tuple[str, ...]:
     return (HOSPITAL_NAMES + extra)[:count]
 
 
-def services_of(hospitals: Sequence[str]) -> tuple[Service, ...]:
+def replica_name(party: int, cell: int) -> str:
+    """`party-1` in cell 0, else `party-1-cell-2`."""
+    return PARTY_NAMES[party] + (f"-cell-{cell}" if cell else "")
+
+
+def services_of(hospitals: Sequence[str], cells: int = 1) -> tuple[Service, ...]:
     """Coordinator and parties first, for hospitals dial out to them."""
     coordinator = Service(COORDINATOR, "services.coordinator", COORDINATOR_IDENTITY)
     parties = [
-        Service(name, "services.smpc_party", party_identity(index)) for index, name in enumerate(PARTY_NAMES)
+        Service(replica_name(index, cell), "services.smpc_party", party_identity(index))
+        for cell in range(cells)
+        for index in range(len(PARTY_NAMES))
     ]
     nodes = [
         Service(f"hospital-{name}", "services.hospital_node", Identity(Kind.HOSPITAL, name))
@@ -63,20 +72,32 @@ def write_settings(
     hospitals: Sequence[str],
     addresses: Mapping[str, str],
     *,
+    reached_at: Mapping[str, str],
+    cells: int = 1,
     record_received: bool,
     overrides: Mapping[str, Settings],
 ) -> None:
-    """Write every service's settings.toml. `overrides`: service name -> keys to set on top (tests use it)."""
-    parties = [addresses[name] for name in PARTY_NAMES]
+    """Write every service's settings.toml. `addresses`: where each listens; `reached_at`: where the others
+    find it. `overrides`: service name -> keys to set on top (bench and tests use it).
+    """
+    groups = [[replica_name(index, cell) for index in range(len(PARTY_NAMES))] for cell in range(cells)]
+    found = [[reached_at[name] for name in group] for group in groups]
     settings: dict[str, Settings] = {
-        COORDINATOR: coordinator_settings(listen=addresses[COORDINATOR], parties=parties)
+        COORDINATOR: coordinator_settings(listen=addresses[COORDINATOR], parties=found[0], cells=found[1:])
     }
-    for index, name in enumerate(PARTY_NAMES):
-        settings[name] = party_settings(index=index, listen=addresses[name], parties=parties)
+    for cell, group in enumerate(groups):
+        for index, name in enumerate(group):
+            settings[name] = party_settings(
+                index=index,
+                listen=addresses[name],
+                parties=found[cell],
+                cell=cell,
+                home=found[0][index] if cell else "",
+            )
     for hospital in hospitals:
         name = f"hospital-{hospital}"
         settings[name] = hospital_settings(
-            name=hospital, listen=addresses[name], coordinator=addresses[COORDINATOR]
+            name=hospital, listen=addresses[name], coordinator=reached_at[COORDINATOR]
         )
         (root / name / "data").mkdir(exist_ok=True)
     for name, values in settings.items():
@@ -85,11 +106,11 @@ def write_settings(
         (root / name / "settings.toml").write_text(to_toml(values | overrides.get(name, {})))
 
 
-def make_identities(root: Path, hospitals: Sequence[str]) -> None:
+def make_identities(root: Path, hospitals: Sequence[str], cells: int = 1) -> None:
     """Keys, certificates and tokens for all services, the scientist, the clinic and each hospital's staff.
 
     They are made in one place, as `trefoil keys init` does, and then moved: each folder gets its own and
-    keeps nobody else's.
+    keeps nobody else's. A party's replicas share the party's identity, so they get copies.
     """
     keys = root / "keys"
     clients = ["scientist", "clinic", *[f"staff-{name}" for name in hospitals]]
@@ -103,6 +124,9 @@ def make_identities(root: Path, hospitals: Sequence[str]) -> None:
     owners = [service.name for service in services_of(hospitals)] + [f"client-{client}" for client in clients]
     for owner in owners:
         (keys / owner).rename(private_folder(root / owner) / "keys")
+    for cell in range(1, cells):
+        for index, name in enumerate(PARTY_NAMES):
+            copytree(root / name / "keys", private_folder(root / replica_name(index, cell)) / "keys")
 
 
 def _write_token(keys: Path, issuer: str, path: Path, subject: str, role: Role) -> None:
@@ -113,15 +137,15 @@ def _write_token(keys: Path, issuer: str, path: Path, subject: str, role: Role) 
     path.write_text(token)
 
 
-def write_profiles(root: Path, hospitals: Sequence[str], addresses: Mapping[str, str]) -> None:
+def write_profiles(root: Path, hospitals: Sequence[str], reached_at: Mapping[str, str]) -> None:
     """The profile of every client."""
     tls = {"certificate": "keys/tls.crt", "key": "keys/tls.key", "ca": "keys/ca.crt"}
     for client in ("scientist", "clinic"):
-        coordinator = {"address": addresses[COORDINATOR], "token": "keys/federation.token"}
+        coordinator = {"address": reached_at[COORDINATOR], "token": "keys/federation.token"}
         profile = {"tls": tls, "coordinator": coordinator}
         (root / f"client-{client}" / "profile.toml").write_text(to_toml(profile))
     for name in hospitals:
-        node = {"name": name, "address": addresses[f"hospital-{name}"], "token": "keys/hospital.token"}
+        node = {"name": name, "address": reached_at[f"hospital-{name}"], "token": "keys/hospital.token"}
         (root / f"client-staff-{name}" / "profile.toml").write_text(to_toml({"tls": tls, "hospital": node}))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import grpc
@@ -37,28 +38,47 @@ class GrpcParties:
         self,
         addresses: Sequence[PartyAddress],
         *,
+        cells: Sequence[Sequence[str]] = (),
         tls: TlsFiles,
         call_timeout_s: float,
         closing_timeout_s: float,
         recorder: Recorder | None,
     ) -> None:
-        self._addresses = tuple(sorted(addresses, key=lambda party: party.index))
-        self._channels = [
-            open_channel(
-                address=party.address, server=Identity.parse(party.identity), tls=tls, recorder=recorder
-            )
-            for party in self._addresses
+        """`cells`: for each further cell the addresses of party 0, 1 and 2's replica in it."""
+        first = tuple(sorted(addresses, key=lambda party: party.index))
+        others = (
+            tuple(replace(party, address=address) for party, address in zip(first, cell, strict=True))
+            for cell in cells
+        )
+        self._cells = (first, *others)
+        self._channels: list[grpc.aio.Channel] = []
+        self._stubs = [
+            {party.index: self._stub(party, tls, recorder) for party in cell} for cell in self._cells
         ]
-        self._stubs = {
-            party.index: party_pb2_grpc.PartyServiceStub(channel)
-            for party, channel in zip(self._addresses, self._channels, strict=True)
-        }
         self._timeout_s, self._closing_timeout_s = call_timeout_s, closing_timeout_s
+
+    def _stub(
+        self, party: PartyAddress, tls: TlsFiles, recorder: Recorder | None
+    ) -> party_pb2_grpc.PartyServiceAsyncStub:
+        channel = open_channel(
+            address=party.address, server=Identity.parse(party.identity), tls=tls, recorder=recorder
+        )
+        self._channels.append(channel)
+        return party_pb2_grpc.PartyServiceStub(channel)
 
     @property
     def addresses(self) -> tuple[PartyAddress, ...]:
-        """By index."""
-        return self._addresses
+        """Of cell 0, by index."""
+        return self._cells[0]
+
+    @property
+    def cells(self) -> int:
+        """How many there are."""
+        return len(self._cells)
+
+    def cell(self, number: int) -> tuple[PartyAddress, ...]:
+        """The parties of one cell, by index."""
+        return self._cells[number]
 
     async def close(self) -> None:
         """Hang up."""
@@ -132,8 +152,8 @@ class GrpcParties:
 
         await self._ask(abandon)
 
-    async def open_prediction(self, opening: PredictionOpening) -> None:
-        """Give the three parties their roles. What only some accepted ends by its deadline."""
+    async def open_prediction(self, opening: PredictionOpening, *, cell: int) -> None:
+        """Give the three parties of a cell their roles. What only some accepted ends by its deadline."""
         request = party_pb2.OpenPredictionRequest(
             computation_id=opening.computation_id,
             model_id=opening.model_id,
@@ -144,12 +164,15 @@ class GrpcParties:
             client_identity=opening.client,
             deadline_s=opening.deadline_s,
         )
-        await self._ask(lambda stub: stub.OpenPrediction(request, timeout=self._timeout_s))
+        await self._ask(lambda stub: stub.OpenPrediction(request, timeout=self._timeout_s), cell=cell)
 
-    async def _ask(self, call: Callable[[party_pb2_grpc.PartyServiceAsyncStub], Awaitable[T]]) -> list[T]:
+    async def _ask(
+        self, call: Callable[[party_pb2_grpc.PartyServiceAsyncStub], Awaitable[T]], *, cell: int = 0
+    ) -> list[T]:
         """Every party's answer, by index. All are waited for: no call of ours goes on after an error."""
         results = await asyncio.gather(
-            *(self._ask_one(party, call) for party in self._stubs), return_exceptions=True
+            *(self._ask_one(party, stub, call) for party, stub in self._stubs[cell].items()),
+            return_exceptions=True,
         )
         failures = [result for result in results if isinstance(result, BaseException)]
         if failures:
@@ -157,10 +180,13 @@ class GrpcParties:
         return [result for result in results if not isinstance(result, BaseException)]
 
     async def _ask_one(
-        self, party: PartyId, call: Callable[[party_pb2_grpc.PartyServiceAsyncStub], Awaitable[T]]
+        self,
+        party: PartyId,
+        stub: party_pb2_grpc.PartyServiceAsyncStub,
+        call: Callable[[party_pb2_grpc.PartyServiceAsyncStub], Awaitable[T]],
     ) -> T:
         try:
-            return await call(self._stubs[party])
+            return await call(stub)
         except grpc.aio.AioRpcError as error:
             raise _naming(party, translate(error)) from error
 

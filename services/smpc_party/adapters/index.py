@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from libs.core.errors import AlreadyExists, NotFound, StorageFull
 from libs.mpc.ring import Ring
 from libs.rpc.identity import Identity
+from services.smpc_party.adapters.sqlite import open_sqlite
 from services.smpc_party.domain import (
     ROUND_TABLE,
     Form,
@@ -67,9 +68,7 @@ class Index:
     """The party's SQLite index."""
 
     def __init__(self, file: Path) -> None:
-        self._engine = sa.create_engine(f"sqlite:///{file}")
-        sa.event.listen(self._engine, "connect", _durable)
-        sa.event.listen(self._engine, "begin", _begin)
+        self._engine = open_sqlite(file)
         _metadata.create_all(self._engine)
 
     def close(self) -> None:
@@ -104,6 +103,13 @@ class Index:
         if row is None:
             raise NotFound(f"This party knows no model {model_id}. Check the name.")
         return ModelRecord(ModelSpec.from_json(row.spec), row.upload_id, _load_share(row.share))
+
+    def evaluable_models(self) -> list[str]:
+        """The models that have a share here and a plan to evaluate; the newest last."""
+        with self._transaction() as tx:
+            query = sa.select(_models.c.model_id, _models.c.spec).where(_models.c.share.is_not(None))
+            rows = tx.execute(query.order_by(sa.text("rowid"))).all()
+        return [row.model_id for row in rows if ModelSpec.from_json(row.spec).plan]
 
     def put_model_share(self, model_id: str, upload_id: str, share: StoredShare) -> bool:
         """Whether the share is now this model's; False when the same upload had been stored before."""
@@ -212,18 +218,6 @@ class Index:
                     "room; then send it again."
                 ) from error
             raise
-
-
-def _durable(connection: Any, _record: Any) -> None:
-    """Commits are on the disk when they return, and writers queue up instead of failing."""
-    connection.isolation_level = None  # the driver must not begin transactions; `_begin` does
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin(connection: sa.Connection) -> None:
-    """Take the write lock before the first read, so that no decision rests on what another one changes."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _is(table: sa.Table, key: RoundKey) -> sa.ColumnElement[bool]:

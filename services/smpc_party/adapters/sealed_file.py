@@ -46,7 +46,7 @@ class SealedWriter:
         self._chunk = 0
         file.write(_MAGIC + salt)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Add content, of any length."""
         self._pending += data
         while len(self._pending) > CHUNK_BYTES:

@@ -6,25 +6,24 @@ What the index does not name when the party starts is left over from a crash and
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from libs.core.errors import Bug, InvalidInput, StorageFull
+from libs.core.errors import Bug, InvalidInput
 from libs.core.secret import Secret
 from libs.mpc.prg import SEED_BYTES, expand_seed
 from libs.mpc.ring import Ring, RingArray
+from services.smpc_party.adapters.full_disk import full_disk_explained, store_full
 from services.smpc_party.adapters.sealed_file import SealedWriter, read_sealed, sealed_size
 from services.smpc_party.domain import Form, StoredShare
 
 KEY_BYTES = 32
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class ShareStore:
@@ -54,7 +53,7 @@ class ShareStore:
         share = StoredShare(name, context, form, ring, length, sealed_size(plain_bytes))
         with self._lock:
             if self._quota_bytes is not None and self._used_bytes + share.size_bytes > self._quota_bytes:
-                raise _full()
+                raise store_full()
             self._used_bytes += share.size_bytes
         try:
             return ShareWriter(
@@ -120,7 +119,7 @@ class ShareWriter:
         self._store, self._share, self._part, self._whole = store, share, part, whole
         self._left_bytes = plain_bytes
         self._open = True
-        with _full_disk_explained():
+        with full_disk_explained():
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             self._file = os.fdopen(descriptor, "wb")
             self._sealed = SealedWriter(self._file, key, context=share.context)
@@ -132,7 +131,7 @@ class ShareWriter:
             raise InvalidInput(
                 "The share has more bytes than its header says. Send exactly `length` elements."
             )
-        with _full_disk_explained():
+        with full_disk_explained():
             self._sealed.write(data)
 
     def finish(self) -> StoredShare:
@@ -141,7 +140,7 @@ class ShareWriter:
             raise InvalidInput(
                 "The share has fewer bytes than its header says. Send exactly `length` elements."
             )
-        with _full_disk_explained():
+        with full_disk_explained():
             self._sealed.finish()
             self._file.close()
             self._part.rename(self._whole)
@@ -174,26 +173,9 @@ def read_storage_key(path: Path) -> Secret[bytes]:
     return Secret(key)
 
 
-@contextmanager
-def _full_disk_explained() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise _full() from error
-        raise
-
-
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _full() -> StorageFull:
-    return StorageFull(
-        "This party's share store is full; nothing was kept of the request. "
-        "Its operator must make room or raise quota_bytes; then send it again."
-    )

@@ -48,7 +48,9 @@ def _prediction(logits: np.ndarray[Any, Any], *, slower_s: float = 0.0) -> Predi
         dealer=0,
         evaluators=(costs[0], costs[1]),
         opened_s=0.01,
-        answered_s=0.02 + slower_s,
+        prepared_s=0.005,
+        masked_s=0.001,
+        online_s=0.014 + slower_s,
         bytes_sent=10,
         bytes_received=10,
     )

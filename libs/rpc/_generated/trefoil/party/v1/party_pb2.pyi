@@ -342,6 +342,104 @@ class OpenPredictionResponse(_message.Message):
 Global___OpenPredictionResponse: _TypeAlias = OpenPredictionResponse  # noqa: Y015
 
 @_typing.final
+class DescribePoolRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    """Empty: all models."""
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribePoolRequest: _TypeAlias = DescribePoolRequest  # noqa: Y015
+
+@_typing.final
+class DescribePoolResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHELVES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def shelves(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolShelf]: ...
+    def __init__(
+        self,
+        *,
+        shelves: _abc.Iterable[Global___PoolShelf] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shelves", b"shelves"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribePoolResponse: _TypeAlias = DescribePoolResponse  # noqa: Y015
+
+@_typing.final
+class PoolShelf(_message.Message):
+    """The pieces of material for one model, batch and choice of roles, as this party counts them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    DEALER_FIELD_NUMBER: _builtins.int
+    FIRST_EVALUATOR_FIELD_NUMBER: _builtins.int
+    SECOND_EVALUATOR_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    MADE_FIELD_NUMBER: _builtins.int
+    TAKEN_FIELD_NUMBER: _builtins.int
+    BURNED_FIELD_NUMBER: _builtins.int
+    OLDEST_AGE_S_FIELD_NUMBER: _builtins.int
+    MADE_PER_S_FIELD_NUMBER: _builtins.int
+    STORED_BYTES_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    batch: _builtins.int
+    dealer: _builtins.int
+    first_evaluator: _builtins.int
+    second_evaluator: _builtins.int
+    ready: _builtins.int
+    """Pieces that a prediction can take now."""
+    made: _builtins.int
+    """Since this party started."""
+    taken: _builtins.int
+    burned: _builtins.int
+    oldest_age_s: _builtins.float
+    made_per_s: _builtins.float
+    """Pieces a second while this party was dealing or preparing them; 0 before the first."""
+    stored_bytes: _builtins.int
+    """On this party's disk, encrypted."""
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        batch: _builtins.int = ...,
+        dealer: _builtins.int = ...,
+        first_evaluator: _builtins.int = ...,
+        second_evaluator: _builtins.int = ...,
+        ready: _builtins.int = ...,
+        made: _builtins.int = ...,
+        taken: _builtins.int = ...,
+        burned: _builtins.int = ...,
+        oldest_age_s: _builtins.float = ...,
+        made_per_s: _builtins.float = ...,
+        stored_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "burned", b"burned", "dealer", b"dealer", "first_evaluator", b"first_evaluator", "made", b"made", "made_per_s", b"made_per_s", "model_id", b"model_id", "oldest_age_s", b"oldest_age_s", "ready", b"ready", "second_evaluator", b"second_evaluator", "stored_bytes", b"stored_bytes", "taken", b"taken"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PoolShelf: _TypeAlias = PoolShelf  # noqa: Y015
+
+@_typing.final
 class PutSharesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -587,6 +685,8 @@ class PredictEnd(_message.Message):
     ONLINE_S_FIELD_NUMBER: _builtins.int
     BYTES_RECEIVED_OFFLINE_FIELD_NUMBER: _builtins.int
     OFFLINE_S_FIELD_NUMBER: _builtins.int
+    DEALT_AHEAD_FIELD_NUMBER: _builtins.int
+    COMPARISON_FIELD_NUMBER: _builtins.int
     rounds: _builtins.int
     """What the prediction cost this evaluator."""
     bytes_sent_online: _builtins.int
@@ -594,6 +694,10 @@ class PredictEnd(_message.Message):
     bytes_received_offline: _builtins.int
     """What the dealer sent ahead of the input, as seen by the second evaluator (else 0)."""
     offline_s: _builtins.float
+    dealt_ahead: _builtins.bool
+    """Whether the material was taken from the pool; else it was dealt while the client waited."""
+    comparison: _builtins.str
+    """How signs were found, by the plan's two declared costs: "narrow" or "wide"."""
     def __init__(
         self,
         *,
@@ -602,10 +706,12 @@ class PredictEnd(_message.Message):
         online_s: _builtins.float = ...,
         bytes_received_offline: _builtins.int = ...,
         offline_s: _builtins.float = ...,
+        dealt_ahead: _builtins.bool = ...,
+        comparison: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_received_offline", b"bytes_received_offline", "bytes_sent_online", b"bytes_sent_online", "offline_s", b"offline_s", "online_s", b"online_s", "rounds", b"rounds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_received_offline", b"bytes_received_offline", "bytes_sent_online", b"bytes_sent_online", "comparison", b"comparison", "dealt_ahead", b"dealt_ahead", "offline_s", b"offline_s", "online_s", b"online_s", "rounds", b"rounds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -618,24 +724,36 @@ class PeerFrame(_message.Message):
     HELLO_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     ABORT_FIELD_NUMBER: _builtins.int
+    PROPOSAL_FIELD_NUMBER: _builtins.int
+    PING_FIELD_NUMBER: _builtins.int
+    PONG_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___PeerHello: ...
     @_builtins.property
     def data(self) -> Global___PeerData: ...
     @_builtins.property
     def abort(self) -> Global___PeerAbort: ...
+    @_builtins.property
+    def proposal(self) -> Global___PeerProposal: ...
+    @_builtins.property
+    def ping(self) -> Global___PeerPing: ...
+    @_builtins.property
+    def pong(self) -> Global___PeerPong: ...
     def __init__(
         self,
         *,
         hello: Global___PeerHello | None = ...,
         data: Global___PeerData | None = ...,
         abort: Global___PeerAbort | None = ...,
+        proposal: Global___PeerProposal | None = ...,
+        ping: Global___PeerPing | None = ...,
+        pong: Global___PeerPong | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "data", b"data", "hello", b"hello", "part", b"part"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "data", b"data", "hello", b"hello", "part", b"part", "ping", b"ping", "pong", b"pong", "proposal", b"proposal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "data", b"data", "hello", b"hello", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "data", b"data", "hello", b"hello", "part", b"part", "ping", b"ping", "pong", b"pong", "proposal", b"proposal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["hello", "data", "abort"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["hello", "data", "abort", "proposal", "ping", "pong"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -646,19 +764,23 @@ class PeerHello(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PARTY_FIELD_NUMBER: _builtins.int
+    CELL_FIELD_NUMBER: _builtins.int
     PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     party: _builtins.int
+    cell: _builtins.int
+    """Replica i of each party belongs to cell i, and talks to that cell only."""
     public_key: _builtins.bytes
     """X25519, fresh for every stream; authenticated by the stream's mTLS."""
     def __init__(
         self,
         *,
         party: _builtins.int = ...,
+        cell: _builtins.int = ...,
         public_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["party", b"party", "public_key", b"public_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "party", b"party", "public_key", b"public_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -755,6 +877,50 @@ class ArrayHeader(_message.Message):
 Global___ArrayHeader: _TypeAlias = ArrayHeader  # noqa: Y015
 
 @_typing.final
+class PeerPing(_message.Message):
+    """Measures the link; answered at once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PADDING_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    padding: _builtins.bytes
+    """Zeros, to see how long so many bytes take."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        padding: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "padding", b"padding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerPing: _TypeAlias = PeerPing  # noqa: Y015
+
+@_typing.final
+class PeerPong(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerPong: _TypeAlias = PeerPong  # noqa: Y015
+
+@_typing.final
 class PeerAbort(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -776,3 +942,103 @@ class PeerAbort(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PeerAbort: _TypeAlias = PeerAbort  # noqa: Y015
+
+@_typing.final
+class PeerProposal(_message.Message):
+    """The sender, as dealer, is about to deal one piece of material for the pool and asks the peer to take part.
+    Roles follow from the sender: the evaluators are the parties after it, in order.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPUTATION_ID_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    computation_id: _builtins.str
+    model_id: _builtins.str
+    batch: _builtins.int
+    def __init__(
+        self,
+        *,
+        computation_id: _builtins.str = ...,
+        model_id: _builtins.str = ...,
+        batch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "computation_id", b"computation_id", "model_id", b"model_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerProposal: _TypeAlias = PeerProposal  # noqa: Y015
+
+@_typing.final
+class FetchModelRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchModelRequest: _TypeAlias = FetchModelRequest  # noqa: Y015
+
+@_typing.final
+class FetchModelResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """At most 1 MiB."""
+    @_builtins.property
+    def header(self) -> Global___ModelHeader: ...
+    def __init__(
+        self,
+        *,
+        header: Global___ModelHeader | None = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___FetchModelResponse: _TypeAlias = FetchModelResponse  # noqa: Y015
+
+@_typing.final
+class ModelHeader(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    UPLOAD_ID_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    spec: _builtins.bytes
+    """The model as it was registered, in the party's own canonical JSON."""
+    upload_id: _builtins.str
+    sha256: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        spec: _builtins.bytes = ...,
+        upload_id: _builtins.str = ...,
+        sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "spec", b"spec", "upload_id", b"upload_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelHeader: _TypeAlias = ModelHeader  # noqa: Y015

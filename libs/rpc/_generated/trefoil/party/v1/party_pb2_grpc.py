@@ -60,6 +60,11 @@ class PartyServiceStub:
                 request_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.OpenPredictionRequest.SerializeToString,
                 response_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.OpenPredictionResponse.FromString,
                 _registered_method=True)
+        self.DescribePool = channel.unary_unary(
+                '/trefoil.party.v1.PartyService/DescribePool',
+                request_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.DescribePoolRequest.SerializeToString,
+                response_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.DescribePoolResponse.FromString,
+                _registered_method=True)
         self.PutShares = channel.stream_unary(
                 '/trefoil.party.v1.PartyService/PutShares',
                 request_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.PutSharesRequest.SerializeToString,
@@ -117,6 +122,13 @@ class PartyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DescribePool(self, request, context):
+        """How much material this party has ready. Counts and times, nothing else.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PutShares(self, request_iterator, context):
         """--- from data owners and clients: shares, directly ---
 
@@ -165,6 +177,11 @@ def add_PartyServiceServicer_to_server(servicer, server):
                     servicer.OpenPrediction,
                     request_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.OpenPredictionRequest.FromString,
                     response_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.OpenPredictionResponse.SerializeToString,
+            ),
+            'DescribePool': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribePool,
+                    request_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.DescribePoolRequest.FromString,
+                    response_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.DescribePoolResponse.SerializeToString,
             ),
             'PutShares': grpc.stream_unary_rpc_method_handler(
                     servicer.PutShares,
@@ -329,6 +346,33 @@ class PartyService:
             _registered_method=True)
 
     @staticmethod
+    def DescribePool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trefoil.party.v1.PartyService/DescribePool',
+            trefoil_dot_party_dot_v1_dot_party__pb2.DescribePoolRequest.SerializeToString,
+            trefoil_dot_party_dot_v1_dot_party__pb2.DescribePoolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def PutShares(request_iterator,
             target,
             options=(),
@@ -425,6 +469,11 @@ class PeerServiceStub:
                 request_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.PeerFrame.SerializeToString,
                 response_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.PeerFrame.FromString,
                 _registered_method=True)
+        self.FetchModel = channel.unary_stream(
+                '/trefoil.party.v1.PeerService/FetchModel',
+                request_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.FetchModelRequest.SerializeToString,
+                response_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.FetchModelResponse.FromString,
+                _registered_method=True)
 
 
 class PeerServiceServicer:
@@ -437,6 +486,13 @@ class PeerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FetchModel(self, request, context):
+        """A replica of the same party fetches a model's share from the replica that stores it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -444,6 +500,11 @@ def add_PeerServiceServicer_to_server(servicer, server):
                     servicer.Exchange,
                     request_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.PeerFrame.FromString,
                     response_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.PeerFrame.SerializeToString,
+            ),
+            'FetchModel': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchModel,
+                    request_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.FetchModelRequest.FromString,
+                    response_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.FetchModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -474,6 +535,33 @@ class PeerService:
             '/trefoil.party.v1.PeerService/Exchange',
             trefoil_dot_party_dot_v1_dot_party__pb2.PeerFrame.SerializeToString,
             trefoil_dot_party_dot_v1_dot_party__pb2.PeerFrame.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/trefoil.party.v1.PeerService/FetchModel',
+            trefoil_dot_party_dot_v1_dot_party__pb2.FetchModelRequest.SerializeToString,
+            trefoil_dot_party_dot_v1_dot_party__pb2.FetchModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,8 @@ class PartyServiceStub:
     """Forgets a round and every contribution to it."""
     OpenPrediction: _grpc.UnaryUnaryMultiCallable[_party_pb2.OpenPredictionRequest, _party_pb2.OpenPredictionResponse]
     """Assigns this party its role in one prediction. The dealer begins at once."""
+    DescribePool: _grpc.UnaryUnaryMultiCallable[_party_pb2.DescribePoolRequest, _party_pb2.DescribePoolResponse]
+    """How much material this party has ready. Counts and times, nothing else."""
     PutShares: _grpc.StreamUnaryMultiCallable[_party_pb2.PutSharesRequest, _party_pb2.PutSharesResponse]
     """--- from data owners and clients: shares, directly ---"""
     GetShares: _grpc.UnaryStreamMultiCallable[_party_pb2.GetSharesRequest, _party_pb2.GetSharesResponse]
@@ -68,6 +70,8 @@ class PartyServiceAsyncStub(PartyServiceStub):
     """Forgets a round and every contribution to it."""
     OpenPrediction: _aio.UnaryUnaryMultiCallable[_party_pb2.OpenPredictionRequest, _party_pb2.OpenPredictionResponse]  # type: ignore[assignment]
     """Assigns this party its role in one prediction. The dealer begins at once."""
+    DescribePool: _aio.UnaryUnaryMultiCallable[_party_pb2.DescribePoolRequest, _party_pb2.DescribePoolResponse]  # type: ignore[assignment]
+    """How much material this party has ready. Counts and times, nothing else."""
     PutShares: _aio.StreamUnaryMultiCallable[_party_pb2.PutSharesRequest, _party_pb2.PutSharesResponse]  # type: ignore[assignment]
     """--- from data owners and clients: shares, directly ---"""
     GetShares: _aio.UnaryStreamMultiCallable[_party_pb2.GetSharesRequest, _party_pb2.GetSharesResponse]  # type: ignore[assignment]
@@ -120,6 +124,14 @@ class PartyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Assigns this party its role in one prediction. The dealer begins at once."""
 
     @_abc_1.abstractmethod
+    def DescribePool(
+        self,
+        request: _party_pb2.DescribePoolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_party_pb2.DescribePoolResponse, _abc.Awaitable[_party_pb2.DescribePoolResponse]]:
+        """How much material this party has ready. Counts and times, nothing else."""
+
+    @_abc_1.abstractmethod
     def PutShares(
         self,
         request_iterator: _MaybeAsyncIterator[_party_pb2.PutSharesRequest],
@@ -152,6 +164,8 @@ class PeerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PeerServiceAsyncStub: ...
     Exchange: _grpc.StreamStreamMultiCallable[_party_pb2.PeerFrame, _party_pb2.PeerFrame]
+    FetchModel: _grpc.UnaryStreamMultiCallable[_party_pb2.FetchModelRequest, _party_pb2.FetchModelResponse]
+    """A replica of the same party fetches a model's share from the replica that stores it."""
 
 @_typing.type_check_only
 class PeerServiceAsyncStub(PeerServiceStub):
@@ -159,6 +173,8 @@ class PeerServiceAsyncStub(PeerServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Exchange: _aio.StreamStreamMultiCallable[_party_pb2.PeerFrame, _party_pb2.PeerFrame]  # type: ignore[assignment]
+    FetchModel: _aio.UnaryStreamMultiCallable[_party_pb2.FetchModelRequest, _party_pb2.FetchModelResponse]  # type: ignore[assignment]
+    """A replica of the same party fetches a model's share from the replica that stores it."""
 
 class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
     """The long-lived stream between two parties; the one with the lower index dials."""
@@ -169,5 +185,13 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_party_pb2.PeerFrame],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_party_pb2.PeerFrame], _abc.AsyncIterator[_party_pb2.PeerFrame]]: ...
+
+    @_abc_1.abstractmethod
+    def FetchModel(
+        self,
+        request: _party_pb2.FetchModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_party_pb2.FetchModelResponse], _abc.AsyncIterator[_party_pb2.FetchModelResponse]]:
+        """A replica of the same party fetches a model's share from the replica that stores it."""
 
 def add_PeerServiceServicer_to_server(servicer: PeerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
