@@ -21,6 +21,8 @@ from tests.conformance.secure_nn.test_prediction import compiled, settled
 DECLARED = 0.02
 SLOW = pytest.mark.slow
 
+pytestmark = pytest.mark.timeout(600)  # VGG holds ten gigabytes
+
 CASES = [
     ("squeezenet1_1", 1, 32, None),
     ("squeezenet1_1", 3, 45, Ring.RING_64),
