@@ -9,9 +9,13 @@ import torch
 from torch import nn
 
 from libs.core.errors import InvalidInput
+from libs.models.densenet import densenet121
 from libs.models.medium_cnn import MediumCnn
-from libs.models.resnet import resnet18
+from libs.models.mobilenet import mobilenet_v2
+from libs.models.resnet import resnet18, resnet34, resnet50
 from libs.models.small_cnn import SmallCnn
+from libs.models.squeezenet import squeezenet1_1
+from libs.models.vgg import vgg11_bn, vgg16_bn
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,13 @@ ARCHITECTURES: dict[str, Architecture] = {
     "small_cnn": Architecture(SmallCnn, min_size=8),
     "medium_cnn": Architecture(MediumCnn, min_size=32),
     "resnet18": Architecture(resnet18, min_size=32),
+    "resnet34": Architecture(resnet34, min_size=32),
+    "resnet50": Architecture(resnet50, min_size=32),
+    "vgg11_bn": Architecture(vgg11_bn, min_size=32),
+    "vgg16_bn": Architecture(vgg16_bn, min_size=32),
+    "densenet121": Architecture(densenet121, min_size=32),
+    "mobilenet_v2": Architecture(mobilenet_v2, min_size=32),
+    "squeezenet1_1": Architecture(squeezenet1_1, min_size=32),
 }
 
 

@@ -12,6 +12,7 @@ import importlib.util
 from pathlib import Path
 
 import torch
+from torch import nn
 
 _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -36,6 +37,34 @@ def declare_missing_ops() -> tuple[str, ...]:
             library.define(_SCHEMAS[name])  # type: ignore[no-untyped-call]
         _declared.append(library)
     return missing
+
+
+def classifier(name: str, *, classes: int) -> nn.Module:
+    """torchvision's architecture of that name for three channels, without pretrained weights."""
+    declare_missing_ops()
+    from torchvision.models import get_model  # noqa: PLC0415 - the operators must be declared first
+
+    model: nn.Module = get_model(name, weights=None, num_classes=classes)
+    return model
+
+
+def with_channels(model: nn.Module, channels: int) -> nn.Module:
+    """The model with its first convolution replaced by one that takes `channels` channels, freshly drawn."""
+    name, first = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    changed = nn.Conv2d(
+        channels,
+        first.out_channels,
+        first.kernel_size,  # type: ignore[arg-type]
+        stride=first.stride,  # type: ignore[arg-type]
+        padding=first.padding,  # type: ignore[arg-type]
+        bias=first.bias is not None,
+    )
+    nn.init.kaiming_normal_(changed.weight, mode="fan_out", nonlinearity="relu")
+    if changed.bias is not None:
+        nn.init.zeros_(changed.bias)
+    owner, _, child = name.rpartition(".")
+    setattr(model.get_submodule(owner), child, changed)
+    return model
 
 
 def _exists(name: str) -> bool:

@@ -16,7 +16,7 @@ from libs.secure_nn.trace import build_graph
 SAFETY_FACTOR = 1.5
 """Room for images that calibration did not see. Rounding up to a power of two adds 1.4 on average."""
 WEIGHT_MARGIN = 1.01
-"""Weights are known exactly; this only keeps rounding in the fold from crossing a power of two."""
+"""Weights and clamps are known exactly; this only keeps rounding from crossing a power of two."""
 BATCH = 32
 
 
@@ -40,7 +40,8 @@ def calibrate(module: nn.Module, images: torch.Tensor) -> dict[str, int]:
                 f"Layer {node.name!r} gives NaN or infinity on the calibration images. "
                 "Check the images and whether training diverged."
             )
-        largest[node.name] = max(largest.get(node.name, 0.0), peak * SAFETY_FACTOR)
+        roomy = min(peak * SAFETY_FACTOR, node.operation.limit * WEIGHT_MARGIN)
+        largest[node.name] = max(largest.get(node.name, 0.0), roomy)
 
     for start in range(0, len(images), BATCH):
         graph.run(images[start : start + BATCH].to(torch.float32), note)

@@ -19,6 +19,7 @@ from libs.secure_nn.plan import Plan
 from libs.secure_nn.steps import (
     AdaptiveSumPool2d,
     Add,
+    AddConstant,
     Concatenate,
     Conv2d,
     Flatten,
@@ -138,8 +139,8 @@ class _Numbers:
         """x at a scale larger by `factor`."""
         raise NotImplementedError
 
-    def constant(self, step: Pad2d) -> Any:
-        """The border's value."""
+    def constant(self, step: Pad2d | AddConstant) -> Any:
+        """The step's public value."""
         raise NotImplementedError
 
 
@@ -155,7 +156,7 @@ class _Reals(_Numbers):
     def lifted(self, x: Array, factor: int) -> Array:
         return x
 
-    def constant(self, step: Pad2d) -> Any:
+    def constant(self, step: Pad2d | AddConstant) -> Any:
         return float(step.value / self.plan.values[step.inputs[0]].scale)
 
 
@@ -188,7 +189,7 @@ class _RingIntegers(_Numbers):
     def lifted(self, x: Array, factor: int) -> Array:
         return self._wrapped(x.astype(np.int64) * np.uint64(factor % 2**64).view(np.int64))
 
-    def constant(self, step: Pad2d) -> Any:
+    def constant(self, step: Pad2d | AddConstant) -> Any:
         return self.plan.ring.signed_dtype.type(step.value)
 
     def _wrapped(self, x: Array) -> Array:
@@ -240,6 +241,7 @@ _LOCAL: dict[type[Step], Callable[[_Numbers, Any, Sequence[Array]], Array]] = {
     Relu: _relu,
     Rescale: _rescale,
     Add: lambda numbers, step, inputs: inputs[0] + inputs[1],
+    AddConstant: lambda numbers, step, inputs: inputs[0] + numbers.constant(step),
     Subtract: lambda numbers, step, inputs: inputs[0] - inputs[1],
     Flatten: lambda numbers, step, inputs: inputs[0].reshape(len(inputs[0]), -1),
     Reshape: lambda numbers, step, inputs: inputs[0].reshape(len(inputs[0]), *step.shape),

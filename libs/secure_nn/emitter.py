@@ -126,9 +126,17 @@ class Emitter:
         excess = ceil_log2(spec.scale * power(spec.bound + bits)) - value_bits(self.ring)
         return self._shifted(value, name, bits=excess) if excess > 0 else value
 
-    def aligned(self, node: Node) -> tuple[int, ...]:
-        """The inputs of a joining node in one form and one scale, lifted by whole numbers if it goes."""
-        alike = all(Form.MASKED in self._forms[name] or self._will_be_open(name) for name in node.inputs)
+    def aligned(self, node: Node, *, reopens: bool = True) -> tuple[int, ...]:
+        """The inputs of a joining node in one form and one scale, lifted by whole numbers if it goes.
+
+        Without `reopens`, what is open already is not made shares of again when the result must be open.
+        """
+        opened = [Form.MASKED in self._forms[name] for name in node.inputs]
+        alike = all(
+            is_open or self._will_be_open(name) for is_open, name in zip(opened, node.inputs, strict=True)
+        )
+        if not reopens and any(opened) and self._will_be_open(node.name):
+            alike = True
         read = self.masked if alike else self.shared
         values = [read(name) for name in node.inputs]
         scales = [self.values[value].scale for value in values]
@@ -218,9 +226,9 @@ class Emitter:
 
     def _shifted(self, value: int, name: str, *, bits: int) -> int:
         """A MASKED value at its scale / 2^bits, MASKED again: one round."""
-        return self.open(self._rescaled(value, name, multiplier=1, shift=min(bits, MAX_SHIFT)), name)
+        return self.open(self.rescaled(value, name, multiplier=1, shift=min(bits, MAX_SHIFT)), name)
 
-    def _rescaled(self, value: int, name: str, *, multiplier: int, shift: int) -> int:
+    def rescaled(self, value: int, name: str, *, multiplier: int, shift: int) -> int:
         step = Rescale(
             name=self.unique(f"{name}.rescale"),
             inputs=(value,),
@@ -248,7 +256,7 @@ class Emitter:
         if factor.numerator > MAX_MULTIPLIER or shift > MAX_SHIFT:
             raise RangeTooWide(name, "its scale is too far from the branch it joins", bits=self.ring.bits)
         opened = value if form is Form.MASKED else self.open(value, name)
-        shared = self._rescaled(opened, name, multiplier=factor.numerator, shift=shift)
+        shared = self.rescaled(opened, name, multiplier=factor.numerator, shift=shift)
         return shared if form is Form.SHARED else self.open(shared, name)
 
 

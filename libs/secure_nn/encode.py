@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
 from libs.core.errors import InvalidInput
@@ -23,12 +24,14 @@ def encode_parameters(module: nn.Module, plan: Plan) -> RingArray:
     Raises InvalidInput when the module is not of the plan's architecture, or holds values that the
     calibrated bounds did not promise.
     """
-    values = float_parameters(module, plan)
+    tensors = _tensors(module, plan)
     encoded = plan.ring.zeros((plan.parameter_length,))
     for parameter in plan.parameters:
+        # One at a time: the largest networks have a gigabyte of them.
+        values = tensors.pop(parameter.name).numpy().reshape(-1)
         place = slice(parameter.offset, parameter.offset + parameter.elements)
         try:
-            encoded[place] = FixedPoint(ring=plan.ring, scale=parameter.scale).encode(values[place])
+            encoded[place] = FixedPoint(ring=plan.ring, scale=parameter.scale).encode(values)
         except InvalidInput as error:
             raise InvalidInput(
                 f"Parameter {parameter.name!r} does not fit its encoding. Calibrate the trained model again."
@@ -38,6 +41,13 @@ def encode_parameters(module: nn.Module, plan: Plan) -> RingArray:
 
 def float_parameters(module: nn.Module, plan: Plan) -> FloatArray:
     """The same vector in real numbers (float64), BatchNorm folded. Shape (plan.parameter_length,)."""
+    tensors = _tensors(module, plan)
+    parts = [tensors[parameter.name].numpy().reshape(-1) for parameter in plan.parameters]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float64)
+
+
+def _tensors(module: nn.Module, plan: Plan) -> dict[str, torch.Tensor]:
+    """Folded weights and biases by name, float64."""
     graph = build_graph(module, input_shape=plan.input_shape)
     tensors = {
         node.parameter(role): tensor
@@ -47,5 +57,4 @@ def float_parameters(module: nn.Module, plan: Plan) -> FloatArray:
     expected = {parameter.name: parameter.shape for parameter in plan.parameters}
     if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != expected:
         raise InvalidInput("The plan is of another architecture than this model. Compile this model again.")
-    parts = [tensors[parameter.name].numpy().reshape(-1) for parameter in plan.parameters]
-    return np.concatenate(parts) if parts else np.zeros(0, np.float64)
+    return tensors

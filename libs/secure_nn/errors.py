@@ -53,18 +53,30 @@ class RangeTooWide(InvalidInput):
 
 
 _NORMALISE = "Use BatchNorm2d: it folds into the layer before it and costs nothing."
-_RELU = "Use ReLU: the other activations need an exponential, which costs many rounds."
-_CLIENT = "Leave it out of the model: whoever receives the logits applies it to them."
+_RELU = (
+    "Use ReLU, ReLU6 or Hardtanh: other activations need exponentials or products, which cost many rounds."
+)
+_CLIENT = (
+    "At the end of the model leave it out: whoever receives the logits applies it to them. "
+    "Inside use ReLU or Hardtanh; gates and attention are not supported."
+)
+_CONVOLVE = "Use a convolutional classifier: attention and other layouts than (C, H, W) are not supported."
+_DEPTH = "Leave it out of the model that is released: it does nothing outside training."
 
 _ALTERNATIVES: tuple[tuple[str, str], ...] = (
-    ("GroupNorm LayerNorm InstanceNorm2d LocalResponseNorm group_norm layer_norm", _NORMALISE),
-    ("GELU SiLU ELU SELU LeakyReLU PReLU Mish Hardswish Hardsigmoid Tanh ReLU6 Softplus", _RELU),
-    ("gelu silu elu leaky_relu hardswish tanh relu6 softplus", _RELU),
+    (
+        "GroupNorm LayerNorm LayerNorm2d InstanceNorm2d LocalResponseNorm RMSNorm group_norm layer_norm",
+        _NORMALISE,
+    ),
+    ("GELU SiLU ELU SELU LeakyReLU PReLU Mish Hardswish Hardsigmoid Tanh Softplus CELU", _RELU),
+    ("gelu silu elu leaky_relu hardswish hardsigmoid mish prelu tanh softplus", _RELU),
     ("Softmax LogSoftmax Sigmoid LogSigmoid softmax log_softmax sigmoid argmax", _CLIENT),
     ("AdaptiveMaxPool2d adaptive_max_pool2d", "Use AdaptiveAvgPool2d, or MaxPool2d with a fixed kernel."),
     ("LPPool2d", "Use AvgPool2d or MaxPool2d."),
     ("ConvTranspose2d Upsample interpolate", "Use Conv2d; decoders are not supported."),
-    ("LSTM GRU RNN MultiheadAttention", "Use a convolutional classifier."),
+    ("LSTM GRU RNN MultiheadAttention Embedding", _CONVOLVE),
+    ("matmul bmm einsum scaled_dot_product_attention permute transpose swapaxes expand getitem", _CONVOLVE),
+    ("StochasticDepth stochastic_depth AlphaDropout alpha_dropout", _DEPTH),
     ("mul imul", "Use Conv2d for fixed factors; gates (squeeze and excitation) are not supported."),
 )
 
@@ -72,6 +84,7 @@ WAYS_ROUND: dict[str, str] = {name: way for names, way in _ALTERNATIVES for name
 """What to use instead, by the name of the module class, function or method."""
 
 DEFAULT_WAY_ROUND = (
-    "Build the model from Conv2d, Linear, BatchNorm, ReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, "
-    "Flatten, addition, subtraction, concatenation and Dropout, or add a file to libs/secure_nn/layers."
+    "Build the model from Conv2d, Linear, BatchNorm, ReLU, ReLU6, Hardtanh, MaxPool2d, AvgPool2d, "
+    "AdaptiveAvgPool2d, Flatten, addition, subtraction, concatenation and Dropout, "
+    "or add a file to libs/secure_nn/layers."
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -48,6 +49,11 @@ class Operation(ABC):
     def growth(self, shape: Shape) -> int:
         """Output scale over input scale, for a TIED operation on an input of `shape`."""
         return 1
+
+    @property
+    def limit(self) -> float:
+        """No absolute value of the output is larger, whatever the input."""
+        return math.inf
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Weights by role, float64."""

@@ -28,6 +28,13 @@ def _subtract(_: s.Subtract, inputs: Sequence[RingArray], __: Ring, ___: bool) -
     return difference
 
 
+def _add_constant(step: s.AddConstant, inputs: Sequence[RingArray], ring: Ring, constants: bool) -> RingArray:
+    if not constants:
+        return inputs[0]
+    shifted: RingArray = inputs[0] + ring.constant(step.value)
+    return shifted
+
+
 def _flatten(_: s.Flatten, inputs: Sequence[RingArray], __: Ring, ___: bool) -> RingArray:
     return inputs[0].reshape(len(inputs[0]), -1)
 
@@ -87,6 +94,7 @@ def _adaptive_sum_pool(
 
 _OPERATIONS: dict[type[s.Step], LocalOperation] = {
     s.Add: _add,
+    s.AddConstant: _add_constant,
     s.Subtract: _subtract,
     s.Flatten: _flatten,
     s.Reshape: _reshape,

@@ -19,7 +19,9 @@ FORMAT = "trefoil-plan-1"
 MAX_JSON_BYTES = 4 * 2**20
 MAX_STEPS = 4096
 MAX_ELEMENTS = 2**26
-"""Of one value or of all parameters: 256 MiB in the 32-bit ring."""
+"""Of one value: 256 MiB in the 32-bit ring."""
+MAX_PARAMETERS = 2**28
+"""In all: 1 GiB in the 32-bit ring, twice what the largest VGG needs."""
 MAX_SIDE = 8192
 MAX_BOUND = 64
 
@@ -156,8 +158,8 @@ class Plan:
             if not 0 < parameter.scale < 2 ** (self.ring.bits - 2):
                 raise _broken(f"the scale of parameter {parameter.name!r} does not fit the ring")
             offset += parameter.elements
-        if offset > MAX_ELEMENTS:
-            raise _broken(f"it has more than {MAX_ELEMENTS} parameters")
+        if offset > MAX_PARAMETERS:
+            raise _broken(f"it has more than {MAX_PARAMETERS} parameters")
         used = [
             index
             for step in self.steps

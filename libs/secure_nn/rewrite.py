@@ -6,21 +6,30 @@ from dataclasses import replace
 
 from libs.secure_nn.graph import Graph, Node
 from libs.secure_nn.layers.batch_norm import Affine
+from libs.secure_nn.layers.cat import Concatenation
+from libs.secure_nn.layers.clamp import Clamp
 from libs.secure_nn.layers.dropout import Nothing
 from libs.secure_nn.layers.max_pool import MaxPool
+from libs.secure_nn.layers.narrow import Narrow
 from libs.secure_nn.layers.relu import Rectifier
 from libs.secure_nn.layers.weighted import Weighted
+from libs.secure_nn.scales import accumulating
 
 
 def simplify(graph: Graph) -> Graph:
-    """Identities dropped, BatchNorm folded, ReLU moved behind max-pooling."""
-    return relu_after_max_pool(fold_batch_norm(drop_identities(graph)))
+    """Identities dropped, BatchNorm folded, ReLU moved behind concatenations and max-pooling, sums of
+    products brought down once in front of concatenations."""
+    graph = relu_after_concatenation(fold_batch_norm(drop_identities(graph)))
+    return narrow_before_concatenation(relu_after_max_pool(graph))
 
 
 def drop_identities(graph: Graph) -> Graph:
-    """Without dropout and the like."""
+    """Without dropout and the like, and concatenations of one tensor."""
     changed: dict[str, Node | str] = {
-        node.name: node.inputs[0] for node in graph.nodes if isinstance(node.operation, Nothing)
+        node.name: node.inputs[0]
+        for node in graph.nodes
+        if isinstance(node.operation, Nothing)
+        or (isinstance(node.operation, Concatenation) and len(node.inputs) == 1)
     }
     return graph.replaced(changed)
 
@@ -40,8 +49,54 @@ def fold_batch_norm(graph: Graph) -> Graph:
     return graph
 
 
+def relu_after_concatenation(graph: Graph) -> Graph:
+    """cat(relu(a), relu(b)) = relu(cat(a, b)): the branches' comparisons share their rounds."""
+    for join in graph.nodes:
+        branches = [graph.by_name[name] for name in join.inputs]
+        if (
+            not isinstance(join.operation, Concatenation)
+            or not all(isinstance(branch.operation, Rectifier) for branch in branches)
+            or not all(graph.only_consumer(branch.name) is join for branch in branches)
+        ):
+            continue
+        early = replace(join, name=branches[-1].name, inputs=tuple(branch.inputs[0] for branch in branches))
+        late = Node(join.name, branches[-1].operation, (early.name,), join.shape)
+        moved = {early.name: early, late.name: late}
+        dropped = {branch.name for branch in branches[:-1]}
+        return relu_after_concatenation(
+            Graph(tuple(moved.get(node.name, node) for node in graph.nodes if node.name not in dropped))
+        )
+    return graph
+
+
+def narrow_before_concatenation(graph: Graph) -> Graph:
+    """Where only products read a concatenation, each sum of products is brought down before it is joined,
+    and once for all concatenations; joined first, it would be opened again for every one of them."""
+    wide = accumulating(graph)
+    narrowed: set[str] = set()
+    nodes: dict[str, Node] = {}
+    for node in graph.nodes:
+        users = graph.consumers[node.name]
+        read = users and all(isinstance(user.operation, Weighted) for user in users)
+        if isinstance(node.operation, Concatenation) and read:
+            found = [name for name in node.inputs if name in wide]
+            narrowed.update(found)
+            inputs = tuple(_narrow(name) if name in found else name for name in node.inputs)
+            nodes[node.name] = replace(node, inputs=inputs)
+    result: list[Node] = []
+    for node in graph.nodes:
+        result.append(nodes.get(node.name, node))
+        if node.name in narrowed:
+            result.append(Node(_narrow(node.name), Narrow(), (node.name,), node.shape))
+    return Graph(tuple(result))
+
+
+def _narrow(name: str) -> str:
+    return f"{name}.narrow"
+
+
 def relu_after_max_pool(graph: Graph) -> Graph:
-    """max(relu(a), relu(b)) = relu(max(a, b)): the pool leaves fewer values whose sign costs."""
+    """max(relu(a), relu(b)) = relu(max(a, b)), clamps alike: the pool leaves fewer values to compare."""
     while (found := _relu_before_pool(graph)) is not None:
         graph = _swapped(graph, *found)
     return graph
@@ -50,7 +105,8 @@ def relu_after_max_pool(graph: Graph) -> Graph:
 def _relu_before_pool(graph: Graph) -> tuple[Node, Node] | None:
     for node in graph.nodes:
         pool = graph.only_consumer(node.name)
-        if isinstance(node.operation, Rectifier) and pool is not None and isinstance(pool.operation, MaxPool):
+        rectifies = isinstance(node.operation, (Rectifier, Clamp))
+        if rectifies and pool is not None and isinstance(pool.operation, MaxPool):
             return node, pool
     return None
 

@@ -66,15 +66,15 @@ def choose_scales(graph: Graph, bounds: Mapping[str, int], ring: Ring) -> dict[s
     input) form a group, whose scale is the largest that all members' bounds leave room for.
     Activations are not tied to the accumulators they are added to: they are lifted there.
     """
-    accumulating = _accumulating(graph)
-    members = _groups(graph, accumulating)
+    wide = accumulating(graph)
+    members = _groups(graph, wide)
     by_group: dict[str, list[Node]] = {}
     for node in graph.nodes:
         by_group.setdefault(members[node.name].group, []).append(node)
     scales: dict[str, Fraction] = {}
     for nodes in by_group.values():
         factors = {node.name: members[node.name].factor for node in nodes}
-        if nodes[0].name in accumulating:
+        if nodes[0].name in wide:
             # A power of two where branches meet, or at the end, where a ReLU shifts it down.
             joins = [node for node in nodes if len(node.inputs) > 1]
             end = factors[(joins or nodes)[-1].name]
@@ -86,7 +86,7 @@ def choose_scales(graph: Graph, bounds: Mapping[str, int], ring: Ring) -> dict[s
     return scales
 
 
-def _accumulating(graph: Graph) -> set[str]:
+def accumulating(graph: Graph) -> set[str]:
     """Nodes whose value is, or contains, an accumulator: they have no activation's scale yet."""
     found: set[str] = set()
     for node in graph.nodes:
@@ -97,14 +97,14 @@ def _accumulating(graph: Graph) -> set[str]:
     return found
 
 
-def _groups(graph: Graph, accumulating: set[str]) -> dict[str, _Member]:
+def _groups(graph: Graph, wide: set[str]) -> dict[str, _Member]:
     """Union of tied values. A tie that contradicts earlier ones is left to `Emitter.aligned`."""
     members = {node.name: _Member(node.name, Fraction(1)) for node in graph.nodes}
     for node in graph.nodes:
         if node.operation.scale_rule is not ScaleRule.TIED:
             continue
         for name in node.inputs:
-            if (name in accumulating) != (node.name in accumulating):
+            if (name in wide) != (node.name in wide):
                 continue
             growth = node.operation.growth(graph.by_name[name].shape)
             mine, other = members[node.name], members[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from libs.secure_nn.emitter import Emitter
 from libs.secure_nn.graph import Node, Operation, ScaleRule
 from libs.secure_nn.registry import Call, reads
 from libs.secure_nn.steps import AdaptiveSumPool2d, Flatten, SumPool2d
+from libs.secure_nn.steps.local import MAX_WINDOWS
 from libs.secure_nn.values import Shape
 
 
@@ -36,7 +38,9 @@ class AdaptiveAvgPool(Operation):
     def emit(self, node: Node, emitter: Emitter) -> None:
         """A plain sum pool where all windows are alike and apart; nothing where each is one pixel."""
         source = node.inputs[0]
-        x = emitter.either(source)
+        enlarges = prod(node.shape) > prod(emitter.graph.by_name[source].shape)
+        # Opened before it grows: fewer values cross the link.
+        x = emitter.masked(source) if enlarges else emitter.either(source)
         shape = emitter.values[x].shape
         kernel = [size // count for size, count in zip(shape[1:], self.output_size, strict=True)]
         name = emitter.unique(f"{node.name}.sums" if self.flat else node.name)
@@ -66,11 +70,10 @@ class AdaptiveAvgPool(Operation):
 def read_adaptive_avg_pool(call: Call) -> Operation:
     """Sizes that are left out mean the input's own."""
     rows, columns = call.result.shape[2:]
-    height, width = call.x.shape[2:]
     call.require(
-        rows <= height and columns <= width,
-        f"AdaptiveAvgPool2d enlarges {height}x{width} to {rows}x{columns}",
-        way_round="Use an output size of at most the input's.",
+        max(rows, columns) <= MAX_WINDOWS,
+        f"AdaptiveAvgPool2d to more than {MAX_WINDOWS} windows",
+        way_round="Use a smaller output size.",
     )
     return AdaptiveAvgPool(output_size=(rows, columns))
 

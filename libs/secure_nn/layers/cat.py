@@ -26,7 +26,7 @@ class Concatenation(Operation):
 
     def emit(self, node: Node, emitter: Emitter) -> None:
         """Local, after the branches have got one scale."""
-        branches = emitter.aligned(node)
+        branches = emitter.aligned(node, reopens=False)
         if len(branches) == 1:
             emitter.place(node, branches[0])
             return

@@ -12,7 +12,7 @@ from libs.secure_nn.emitter import Emitter
 from libs.secure_nn.graph import Node, Operation, ScaleRule
 from libs.secure_nn.registry import Call, pair, reads
 from libs.secure_nn.steps import Add, Concatenate, Pad2d, Slice, StridedSlice2d, Subtract
-from libs.secure_nn.values import ValueSpec
+from libs.secure_nn.values import Shape, ValueSpec
 
 ROWS, COLUMNS = 1, 2
 
@@ -29,6 +29,7 @@ class MaxPool(Operation):
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int]
+    ceil_mode: bool = False
 
     scale_rule = ScaleRule.TIED
     needs_open = True
@@ -36,19 +37,32 @@ class MaxPool(Operation):
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """The float pool."""
-        return nn.functional.max_pool2d(inputs[0], self.kernel, self.stride, self.padding, self.dilation)
+        return nn.functional.max_pool2d(
+            inputs[0], self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
+        )
 
     def emit(self, node: Node, emitter: Emitter) -> None:
         """MASKED -> MASKED."""
         name = node.name
         x = emitter.with_room(emitter.masked(node.inputs[0]), name, bits=self.headroom)
-        if any(self.padding):
-            x = self._pad(x, name, emitter)
+        beyond = self.beyond(emitter.values[x].shape, node.shape)
+        if any(self.padding) or any(beyond):
+            x = self._pad(x, beyond, name, emitter)
         for axis, label in ((ROWS, "rows"), (COLUMNS, "columns")):
             x = self._along(x, axis, f"{name}.{label}", emitter)
         emitter.place(node, x)
 
-    def _pad(self, x: int, name: str, emitter: Emitter) -> int:
+    def beyond(self, shape: Shape, pooled: Shape) -> tuple[int, int]:
+        """Rows and columns by which the last windows reach over the padded image (ceil_mode)."""
+        rows, columns = (
+            max(0, (count - 1) * stride + dilation * (kernel - 1) + 1 - size - 2 * padding)
+            for size, count, kernel, stride, padding, dilation in zip(
+                shape[1:], pooled[1:], self.kernel, self.stride, self.padding, self.dilation, strict=True
+            )
+        )
+        return rows, columns
+
+    def _pad(self, x: int, beyond: tuple[int, int], name: str, emitter: Emitter) -> int:
         """A border of the smallest value that the bound allows: it never wins against a pixel."""
         spec = emitter.values[x]
         (top, left), smallest = self.padding, -_floor_bound(spec)
@@ -58,9 +72,9 @@ class MaxPool(Operation):
                 inputs=(x,),
                 output=emitter.next_value,
                 left=left,
-                right=left,
+                right=left + beyond[1],
                 top=top,
-                bottom=top,
+                bottom=top + beyond[0],
                 value=smallest,
             ),
             bound=spec.bound,
@@ -155,10 +169,13 @@ def read_max_pool(call: Call) -> Operation:
         stride=pair(stride) if stride else kernel,
         padding=padding,
         dilation=pair(call.option("dilation", position=4, default=1)),
+        ceil_mode=bool(call.option("ceil_mode", position=5, default=False)),
     )
+    shape = tuple(call.x.shape[1:])
+    beyond = pool.beyond(shape, tuple(call.result.shape[1:]))
     call.require(
-        pool.forward(call.x).shape == call.result.shape,
-        "MaxPool2d with ceil_mode has windows that reach beyond the border",
-        way_round="Use ceil_mode=False.",
+        all(pad + more <= size for pad, more, size in zip(padding, beyond, shape[1:], strict=True)),
+        "MaxPool2d with ceil_mode has windows that hardly touch the image",
+        way_round="Use ceil_mode=False or a smaller kernel.",
     )
     return pool

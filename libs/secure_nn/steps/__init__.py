@@ -8,6 +8,7 @@ from libs.secure_nn.steps.linear import Conv2d, Input, Linear, WeightedStep
 from libs.secure_nn.steps.local import (
     AdaptiveSumPool2d,
     Add,
+    AddConstant,
     Concatenate,
     Flatten,
     Lift,
@@ -29,6 +30,7 @@ STEP_KINDS: dict[str, type[Step]] = {
         Rescale,
         Relu,
         Add,
+        AddConstant,
         Subtract,
         Flatten,
         Reshape,
@@ -47,6 +49,7 @@ __all__ = [
     "STEP_KINDS",
     "AdaptiveSumPool2d",
     "Add",
+    "AddConstant",
     "Concatenate",
     "Conv2d",
     "Flatten",

@@ -11,6 +11,9 @@ from typing import ClassVar
 from libs.secure_nn.steps.base import Pair, Slice, Step
 from libs.secure_nn.values import Form, ParameterSpec, Result, ValueSpec, adaptive_windows, lcm_of
 
+MAX_WINDOWS = 8192
+"""Adaptive windows along one side."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class JoiningStep(Step):
@@ -130,8 +133,8 @@ class SumPool2d(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveSumPool2d(Step):
-    """PyTorch's adaptive windows. Each sum is multiplied by uniform_area / (area of its window), a
-    whole number, so that one scale fits all averages."""
+    """PyTorch's adaptive windows, of which there may be more than pixels. Each sum is multiplied by
+    uniform_area / (area of its window), a whole number, so that one scale fits all averages."""
 
     kind: ClassVar[str] = "adaptive_sum_pool2d"
     arity: ClassVar[int | None] = 1
@@ -142,8 +145,8 @@ class AdaptiveSumPool2d(Step):
         """(C, H, W) -> (C, *output_size), scale * uniform_area."""
         (x,) = inputs
         self.need(x, axes=3)
-        if any(not 1 <= count <= size for count, size in zip(self.output_size, x.shape[1:], strict=True)):
-            raise self.refusal("has an output size outside 1 .. input size")
+        if any(not 1 <= count <= MAX_WINDOWS for count in self.output_size):
+            raise self.refusal(f"has an output size outside 1 .. {MAX_WINDOWS}")
         return Result((x.shape[0], *self.output_size), x.scale * self.uniform_area(x.shape), x.form)
 
     def windows(self, shape: tuple[int, ...]) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
@@ -187,6 +190,26 @@ class Pad2d(Step):
             raise self.refusal("pads with a constant beyond its input's bound")
         shape = (channels, self.top + height + self.bottom, self.left + width + self.right)
         return Result(shape, x.scale, x.form)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddConstant(Step):
+    """Plus a public constant, given as a signed ring integer at the input's scale.
+
+    MASKED: m gets it, the masks stay, so an opened value stays open. SHARED: the first evaluator adds it.
+    """
+
+    kind: ClassVar[str] = "add_constant"
+    arity: ClassVar[int | None] = 1
+
+    value: int
+
+    def result(self, inputs: Sequence[ValueSpec], parameters: Sequence[ParameterSpec]) -> Result:
+        """The same shape and scale."""
+        (x,) = inputs
+        if abs(self.value) > x.scale * Fraction(2) ** x.bound:
+            raise self.refusal("adds a constant beyond its input's bound")
+        return Result(x.shape, x.scale, x.form)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,19 @@ from libs.secure_nn.predict import Material, deal_program, evaluate_program, pre
 from libs.secure_nn.secure_model import mask_model_program
 
 
+class Wide(nn.Module):
+    """A layer whose range leaves its weights no bits in 32, so that the compiler takes 64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 4, 3, stride=2), nn.Linear(4 * 7 * 7, 2)
+        with torch.no_grad():
+            self.conv.bias.fill_(20_000.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.conv(x)).flatten(1))
+
+
 class Residual(nn.Module):
     """Every layer that the issue names, in one small network."""
 
@@ -151,6 +164,7 @@ def _model(name: str, size: int) -> Any:
 CASES = [
     ("residual", Residual, (1, 30, 33), None, 3),
     ("residual in the 64-bit ring", Residual, (1, 30, 33), Ring.RING_64, 2),
+    ("a range for the 64-bit ring", Wide, (1, 16, 16), None, 2),
     ("small_cnn", _model("small_cnn", 28), (1, 28, 28), None, 5),
     ("medium_cnn", _model("medium_cnn", 64), (1, 64, 64), None, 1),
     ("resnet18", _model("resnet18", 32), (1, 32, 32), None, 1),
@@ -192,6 +206,8 @@ def test_encrypted_logits_equal_torch_at_the_declared_cost(
     assert offline.bytes_sent(federation.roles.dealer, first) == 0
     if ring is not None:
         assert federation.plan.ring is ring
+    else:
+        assert federation.plan.ring is (Ring.RING_64 if "64-bit" in name else Ring.RING_32)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,9 +36,23 @@ class Residual(nn.Module):
         return torch.cat([x, y], dim=1) if self.join else y + x
 
 
+class Clamp(nn.Module):
+    """torch.clamp with one limit at least."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.low, self.high = (None if math.isinf(limit) else limit for limit in (low, high))
+        if self.low is None and self.high is None:
+            self.low = -1.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Element by element."""
+        return torch.clamp(x, self.low, self.high)
+
+
 def _layer(draw: Any, channels: int, side: int, *, depth: int) -> tuple[nn.Module, int, int]:
     """A random layer that fits, with its output's channels and side."""
-    kinds = ["relu", "norm", "dropout"]
+    kinds = ["relu", "norm", "dropout", "clamp"]
     kinds += ["conv"] if side >= 3 else []
     kinds += ["max", "avg", "adaptive"] if side >= 4 else []
     kinds += ["add", "cat"] if depth and channels <= 8 else []
@@ -47,22 +63,34 @@ def _layer(draw: Any, channels: int, side: int, *, depth: int) -> tuple[nn.Modul
         groups = draw(st.sampled_from([1, channels]))
         conv = nn.Conv2d(channels, outputs, kernel, stride, padding, groups=groups, bias=draw(st.booleans()))
         return conv, outputs, (side + 2 * padding - kernel) // stride + 1
+    if kind == "max" and draw(st.booleans()):
+        kernel, stride = draw(st.integers(2, 4)), draw(st.integers(2, 4))
+        pool = nn.MaxPool2d(kernel, stride, kernel // 2, ceil_mode=True)
+        return pool, channels, pool(torch.zeros(1, side, side)).shape[-1]
     if kind in ("max", "avg"):
         kernel, stride, padding = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(0, 1))
         padding = min(padding, kernel // 2)
         pool = (nn.MaxPool2d if kind == "max" else nn.AvgPool2d)(kernel, stride, padding)
         return pool, channels, (side + 2 * padding - kernel) // stride + 1
     if kind == "adaptive":
-        size = draw(st.integers(1, side))
+        size = draw(st.integers(1, side + 3))
         return nn.AdaptiveAvgPool2d(size), channels, size
     if kind in ("add", "cat"):
         body: list[nn.Module] = [nn.Conv2d(channels, channels, 3, padding=1)]
-        for _ in range(draw(st.integers(0, 2))):
+        for _ in range(draw(st.integers(0, 3))):
             body.append(draw(st.sampled_from([nn.ReLU(), nn.BatchNorm2d(channels), nn.AvgPool2d(3, 1, 1)])))
         join = kind == "cat"
         return Residual(nn.Sequential(*body), join=join), channels * (2 if join else 1), side
-    simple = {"relu": nn.ReLU(), "norm": nn.BatchNorm2d(channels), "dropout": nn.Dropout()}
-    return simple[kind], channels, side
+    simple: dict[str, Callable[[], nn.Module]] = {
+        "relu": nn.ReLU,
+        "norm": lambda: nn.BatchNorm2d(channels),
+        "dropout": nn.Dropout,
+        "clamp": lambda: Clamp(
+            draw(st.sampled_from([-math.inf, -3.0, -1.0, 0.0, 0.5])),
+            draw(st.sampled_from([0.75, 2.0, 6.0, math.inf])),
+        ),
+    }
+    return simple[kind](), channels, side
 
 
 @st.composite

@@ -13,6 +13,7 @@ from libs.models.registry import build_model
 from libs.mpc.ring import Ring
 from libs.secure_nn.calibrate import calibrate, merge_bounds
 from libs.secure_nn.compile import compile_module
+from libs.secure_nn.cost import PlanCost
 from libs.secure_nn.encode import encode_parameters
 from libs.secure_nn.errors import RangeTooWide, UnsupportedModel
 from libs.secure_nn.plan import Plan
@@ -56,6 +57,55 @@ def test_a_convolution_with_relu_takes_four_rounds_and_about_nine_bytes_a_value(
     assert longer.rounds - shorter.rounds == 4
     added = longer.online_bytes_each_way - shorter.online_bytes_each_way
     assert 8.8 < added / (4 * 8 * 16 * 16) < 9
+
+
+def test_the_two_comparisons_of_relu6_share_their_rounds() -> None:
+    def cost(activation: nn.Module, bound: int) -> PlanCost:
+        module = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), activation, nn.Conv2d(4, 4, 3))
+        bounds = dict.fromkeys(build_graph(module, input_shape=(1, 16, 16)).bound_names, bound)
+        return compile_module(module, input_shape=(1, 16, 16), bounds=bounds).cost(1)
+
+    relu, relu6 = cost(nn.ReLU(), 3), cost(nn.ReLU6(), 3)
+    assert relu6.rounds == relu.rounds
+    assert relu6.online_bytes_each_way - relu.online_bytes_each_way == 7 * 4 * 16 * 16 / 8
+    # Values that stay below 4 never reach the upper limit, and those below 1 neither of Hardtanh's.
+    assert cost(nn.ReLU6(), 2) == cost(nn.ReLU(), 2)
+    assert cost(nn.Hardtanh(), 0).rounds == relu.rounds - 2
+
+
+def test_rectified_branches_that_are_joined_share_their_rounds() -> None:
+    class Fire(nn.Module):
+        def __init__(self, branches: int) -> None:
+            super().__init__()
+            self.branches = nn.ModuleList(nn.Conv2d(1, 2, 1) for _ in range(branches))
+            self.end = nn.Conv2d(2 * branches, 1, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.end(torch.cat([torch.relu(branch(x)) for branch in self.branches], 1))
+
+    one, three = (compiled(Fire(count), torch.rand(4, 1, 8, 8)).cost(1) for count in (1, 3))
+    assert one.rounds == three.rounds == 5
+
+
+def test_what_several_concatenations_share_is_brought_down_and_opened_once() -> None:
+    class Dense(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(1, 4, 1), nn.Conv2d(4, 3, 1)
+            self.norms = nn.ModuleList(nn.BatchNorm2d(7) for _ in range(3))
+            self.end = nn.Conv2d(21, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.relu(self.first(x))
+            z = self.second(y)
+            return self.end(torch.cat([torch.relu(norm(torch.cat([y, z], 1))) for norm in self.norms], 1))
+
+    plan = compiled(Dense().eval(), torch.rand(4, 1, 8, 8))
+    rescaled = [step for step in plan.steps if step.kind == "rescale"]
+    assert [plan.values[step.output].shape for step in rescaled] == [(3, 8, 8)]
+    assert plan.cost(1).rounds == 1 + 4 + 2 + 4  # the input, y, z twice, three norms and ReLUs together
+    opened = sum(plan.values[step.output].shape[0] for step in plan.steps if step.kind == "open")
+    assert opened == 4 + 4 + 3 + 3 + 21 + 21
 
 
 def test_relu_moves_behind_max_pooling_and_costs_a_quarter_of_the_signs() -> None:
@@ -146,9 +196,35 @@ def test_all_unsupported_layers_are_listed_at_once_with_the_way_round() -> None:
     assert "BatchNorm2d" in problems["norm"].way_round
     assert "ReLU" in problems["gelu"].way_round
     assert "zeros" in problems["mirror"].way_round
+    assert "receives the logits" in problems["end"].way_round
+    assert "Inside use ReLU" in problems["gate"].way_round
     for layer in problems:
         assert f"- {layer}: " in str(caught.value)
     assert isinstance(caught.value, CallerError)
+
+
+WAYS: dict[str, tuple[nn.Module, str]] = {
+    "layer norm": (nn.LayerNorm(8), "BatchNorm2d"),
+    "group norm": (nn.GroupNorm(1, 1), "BatchNorm2d"),
+    "instance norm": (nn.InstanceNorm2d(1), "BatchNorm2d"),
+    "silu": (nn.SiLU(), "ReLU6"),
+    "gelu": (nn.GELU(), "ReLU6"),
+    "hard swish": (nn.Hardswish(), "ReLU6"),
+    "softmax": (nn.Softmax(1), "gates and attention"),
+    "upsample": (nn.Upsample(scale_factor=2), "decoders"),
+    "adaptive max pool": (nn.AdaptiveMaxPool2d(1), "AdaptiveAvgPool2d"),
+    "anything else": (nn.Softshrink(), "add a file to libs/secure_nn/layers"),
+}
+
+
+@pytest.mark.parametrize("case", WAYS)
+def test_what_has_no_secure_counterpart_says_what_to_use_instead(case: str) -> None:
+    layer, way_round = WAYS[case]
+    with pytest.raises(UnsupportedModel) as caught:
+        build_graph(nn.Sequential(nn.Conv2d(1, 1, 1), layer), input_shape=(1, 8, 8))
+    (problem,) = caught.value.problems
+    assert problem.layer == "1"
+    assert way_round in problem.way_round
 
 
 class Function(nn.Module):
@@ -182,11 +258,13 @@ REFUSED = {
     "an even kernel with same": nn.Sequential(nn.Conv2d(1, 1, 2, padding="same")),
     "a padding beyond the kernel": nn.Sequential(nn.Conv2d(1, 1, 1, padding=1)),
     "pool indices": nn.Sequential(nn.MaxPool2d(2, return_indices=True)),
-    "max pool ceil": nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True)),
+    "max pool ceil": nn.Sequential(nn.MaxPool2d(10, 12, 5, ceil_mode=True)),
     "avg pool ceil": nn.Sequential(nn.AvgPool2d(3, 2, ceil_mode=True)),
     "avg pool without border": nn.Sequential(nn.AvgPool2d(3, padding=1, count_include_pad=False)),
     "avg pool divisor": nn.Sequential(nn.AvgPool2d(2, divisor_override=3)),
-    "adaptive enlarging": nn.Sequential(nn.AdaptiveAvgPool2d(9)),
+    "too many adaptive windows": nn.Sequential(nn.AdaptiveAvgPool2d((1, 8193))),
+    "a clamp between tensors": Function(lambda m, x: torch.clamp(x, x.relu(), x)),
+    "a clamp of nothing": Function(lambda m, x: torch.clamp(x, 1.0, 1.0)),
 }
 
 
