@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from libs.core.errors import (
@@ -19,6 +20,7 @@ from libs.mpc.ring import Ring, RingArray
 from libs.rpc.arrays import CHUNK_BYTES
 from libs.rpc.identity import Identity
 from libs.runtime.logging import get_logger
+from libs.runtime.run_to_end import run_to_end
 from services.smpc_party.domain import (
     ROUND_TABLE,
     Form,
@@ -29,7 +31,7 @@ from services.smpc_party.domain import (
     check_same_upload,
     move,
 )
-from services.smpc_party.ports import Rounds, Shares
+from services.smpc_party.ports import Rounds, Shares, ShareWriter
 
 log = get_logger(__name__)
 
@@ -106,16 +108,7 @@ class ShareDesk:
                 f"{target.what} takes {target.length} elements of {target.ring.bits} bits, "
                 f"not {upload.length} of {upload.ring.bits}. Check the training plan and its version."
             )
-        share = await self._receive(upload, target, chunks)
-        try:
-            new = await asyncio.to_thread(target.store, upload.upload_id, share)
-        except BaseException:
-            await asyncio.to_thread(self._shares.delete, [share])
-            raise
-        if not new:  # the same upload came twice at once, and the other one was faster
-            await asyncio.to_thread(self._shares.delete, [share])
-        log.info("share_stored", what=target.what, form=share.form.value, size_bytes=share.size_bytes)
-        return not new
+        return not await self._receive(upload, target, chunks)
 
     async def get(self, vector: Vector, caller: Identity) -> tuple[Ring, RingArray]:
         """This party's share in full, for a reader of the vector.
@@ -125,14 +118,21 @@ class ShareDesk:
         share = await asyncio.to_thread(self._readable, vector, caller)
         return share.ring, await asyncio.to_thread(self._shares.load, share)
 
-    async def _receive(self, upload: Upload, target: _Target, chunks: AsyncIterator[bytes]) -> StoredShare:
+    async def _receive(self, upload: Upload, target: _Target, chunks: AsyncIterator[bytes]) -> bool:
+        """Whether the share that arrives is now stored; False when the same upload was faster."""
         form = Form.VECTOR if upload.seed is None else Form.SEED
-        writer = await asyncio.to_thread(
-            self._shares.begin, context=target.context, form=form, ring=upload.ring, length=upload.length
-        )
-        try:
+        with ExitStack() as unfinished:  # a client that hangs up cancels us, and leaves nothing either
+
+            def begin() -> ShareWriter:
+                writer = self._shares.begin(
+                    context=target.context, form=form, ring=upload.ring, length=upload.length
+                )
+                unfinished.callback(writer.discard)
+                return writer
+
+            writer = await run_to_end(begin)
             if upload.seed is not None:
-                writer.write(upload.seed)
+                await run_to_end(writer.write, upload.seed)
             digest = hashlib.sha256()
             async for chunk in chunks:
                 if upload.seed is not None or not chunk:
@@ -140,13 +140,23 @@ class ShareDesk:
                 if len(chunk) > CHUNK_BYTES:
                     raise TooLarge(f"A chunk has at most {CHUNK_BYTES} bytes. Send smaller ones.")
                 digest.update(chunk)
-                await asyncio.to_thread(writer.write, chunk)
+                await run_to_end(writer.write, chunk)
             if upload.seed is None and not hmac.compare_digest(digest.digest(), upload.sha256):
                 raise InvalidInput("The share is not the one whose SHA-256 its header gave. Send it again.")
-            return await asyncio.to_thread(writer.finish)
-        except BaseException:  # a client that hangs up cancels us, and leaves nothing either
-            writer.discard()
-            raise
+            return await run_to_end(self._keep, writer, upload.upload_id, target)
+
+    def _keep(self, writer: ShareWriter, upload_id: str, target: _Target) -> bool:
+        """Make the file permanent and name it in the index. It is deleted only if the index does not."""
+        share = writer.finish()
+        new = False
+        try:
+            new = target.store(upload_id, share)
+        finally:
+            if not new:
+                self._shares.delete([share])
+        if new:
+            log.info("share_stored", what=target.what, form=share.form.value, size_bytes=share.size_bytes)
+        return new
 
     def _target(self, upload: Upload, caller: Identity) -> _Target:
         match upload.vector:
