@@ -226,7 +226,11 @@ def approve(
     study: StudyArgument,
     profile: ProfileOption,
     plan_hash: Annotated[
-        str, typer.Option("--hash", help="Approve only this plan (hex); without it, the plan is shown first.")
+        str,
+        typer.Option(
+            "--hash",
+            help="Approve only this plan (hex); without it, plan, hospitals and readers are shown first.",
+        ),
     ] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: JsonOption = False,
@@ -263,6 +267,8 @@ def _plan_text(proposal: hospital_pb2.Proposal) -> str:
 
     lines = [f"[bold]{escape(proposal.title)}[/], asked by {escape(proposal.requested_by)}"]
     lines += [f"data set   {escape(proposal.dataset_name)}", f"plan hash  {proposal.plan_hash}"]
+    lines += [f"together with   {escape(uri)}" for uri in proposal.hospital_identities]
+    lines += [f"sums go to      {escape(uri)}" for uri in proposal.reader_identities]
     for key, value in json.loads(proposal.training_plan).items():
         lines.append(f"  {key:22} {escape(json.dumps(value))}")
     return "\n".join(lines)

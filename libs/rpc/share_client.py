@@ -43,9 +43,10 @@ async def deal_vector(
     ref: types_pb2.VectorRef,
     channels: Mapping[PartyId, grpc.aio.Channel],
     upload_id: str | None = None,
+    terms: types_pb2.ContributionTerms | None = None,
     patience: Patience = Patience(),
 ) -> str:
-    """Split `vector` (n,) and give each party its share; the upload's id.
+    """Split `vector` (n,) and give each party its share; the upload's id. A contribution needs `terms`.
 
     Returns when all three have it on disk. Raises what a party answered; `Unavailable` after the last
     attempt. What was stored by then stays: deal again under another name.
@@ -53,7 +54,9 @@ async def deal_vector(
     _check_channels(channels)
     upload = upload_id or new_id("upload")
     shares = dict(zip(PARTIES, split_compressed(vector, ring), strict=True))
-    header = types_pb2.ShareHeader(upload_id=upload, vector=ref, ring=_RING_CODES[ring], length=len(vector))
+    header = types_pb2.ShareHeader(
+        upload_id=upload, vector=ref, ring=_RING_CODES[ring], length=len(vector), terms=terms
+    )
     await together(*(_put(channels[party], header, shares[party], ring, patience) for party in PARTIES))
     return upload
 

@@ -124,6 +124,8 @@ def _proposal(proposal: Proposal) -> pb.Proposal:
         training_plan=proposal.training_plan,
         state=_STATES[proposal.state],
         received_at=_timestamp(proposal.received_at),
+        hospital_identities=proposal.hospitals,
+        reader_identities=proposal.readers,
     )
 
 

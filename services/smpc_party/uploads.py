@@ -28,6 +28,7 @@ from services.smpc_party.domain import (
     RoundKey,
     RoundState,
     StoredShare,
+    Terms,
     check_same_upload,
     move,
 )
@@ -71,6 +72,8 @@ class Upload:
     length: int
     seed: bytes | None
     sha256: bytes
+    terms: Terms | None = None
+    """What a hospital requires of the round. Only contributions have terms, and all of them do."""
 
     def __repr__(self) -> str:
         return f"Upload({self.upload_id}, {self.vector}, values=<redacted>)"
@@ -190,6 +193,9 @@ class ShareDesk:
                 f"Try {attempt} of {key} is over or has not begun; try {record.spec.attempt} is open. "
                 "Wait for the coordinator's next order."
             )
+        if upload.terms is None:
+            raise InvalidInput("A contribution comes with the terms that its hospital's owner approved.")
+        record.spec.check_terms(caller, upload.terms)
         what = f"The contribution of {caller} to {key}"
         held = {c.hospital: c.upload_id for c in self._rounds.contributions(key)}
         stored = _same(held.get(caller), upload.upload_id, what=what)

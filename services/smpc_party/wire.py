@@ -20,6 +20,7 @@ from services.smpc_party.domain import (
     PredictionSpec,
     RoundKey,
     RoundSpec,
+    Terms,
     check_plain_id,
 )
 from services.smpc_party.uploads import ContributionVector, MetricsVector, ModelVector, Upload, Vector
@@ -109,6 +110,7 @@ def upload(header: types_pb2.ShareHeader) -> Upload:
         length=header.length,
         seed=header.seed if form == "seed" else None,
         sha256=header.vector_sha256,
+        terms=_terms(header.terms) if header.HasField("terms") else None,
     )
 
 
@@ -136,6 +138,15 @@ def _fraction(fraction: types_pb2.Fraction) -> Fraction:
     if fraction.denominator == 0:
         raise InvalidInput("A weight's denominator is zero.")
     return Fraction(fraction.numerator, fraction.denominator)
+
+
+def _terms(message: types_pb2.ContributionTerms) -> Terms:
+    return Terms(
+        quorum=message.quorum,
+        hospitals=_identities(message.hospital_identities),
+        readers=_identities(message.reader_identities),
+        weight=_fraction(message.weight),
+    )
 
 
 def _identities(uris: Iterable[str]) -> frozenset[Identity]:

@@ -97,6 +97,7 @@ class FakeParty(party_pb2_grpc.PartyServiceServicer):
 
     shares: dict[bytes, RingArray] = field(default_factory=dict)
     upload_ids: list[str] = field(default_factory=list)
+    terms: list[types_pb2.ContributionTerms] = field(default_factory=list)
 
     async def PutShares(
         self, requests: AsyncIterator[party_pb2.PutSharesRequest], context: Any
@@ -111,6 +112,7 @@ class FakeParty(party_pb2_grpc.PartyServiceServicer):
         )
         self.shares[name_of(header.vector)] = share.expand(header.length, ring)
         self.upload_ids.append(header.upload_id)
+        self.terms.append(header.terms)
         return party_pb2.PutSharesResponse()
 
     async def GetShares(

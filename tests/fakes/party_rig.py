@@ -158,6 +158,8 @@ class PartyRig:
         self, vector: RingArray, ref: types_pb2.VectorRef, caller: Identity, **options: Any
     ) -> str:
         options.setdefault("patience", ONCE)
+        if ref.HasField("contribution") and caller in HOSPITALS:
+            options.setdefault("terms", terms_of(caller))
         channels = await self.channels(caller)
         return await deal_vector(vector, ring=ring_of(vector), ref=ref, channels=channels, **options)
 
@@ -245,6 +247,18 @@ def metrics_ref(number: int) -> types_pb2.VectorRef:
 
 
 WEIGHTS = (Fraction(1, 2), Fraction(3, 10), Fraction(1, 5))
+
+
+def terms_of(hospital: Identity, **fields: Any) -> types_pb2.ContributionTerms:
+    """What the hospital's owner approved: exactly the rounds of `open_request`."""
+    weight = WEIGHTS[HOSPITALS.index(hospital)]
+    defaults: dict[str, Any] = {
+        "quorum": 2,
+        "hospital_identities": [h.uri for h in HOSPITALS],
+        "reader_identities": [SCIENTIST.uri, *(h.uri for h in HOSPITALS)],
+        "weight": types_pb2.Fraction(numerator=weight.numerator, denominator=weight.denominator),
+    }
+    return types_pb2.ContributionTerms(**{**defaults, **fields})
 
 
 def open_request(number: int, *, length: int, metrics: int = 4, **fields: Any) -> party_pb2.OpenRoundRequest:

@@ -56,6 +56,8 @@ class _ProposalRow(_Base):
     dataset_name: Mapped[str]
     plan_hash: Mapped[str]
     training_plan: Mapped[bytes] = mapped_column(LargeBinary)
+    hospitals: Mapped[str]
+    readers: Mapped[str]
     received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     state: Mapped[str]
     reason: Mapped[str]
@@ -138,6 +140,7 @@ class Database:
             row = session.get(_ProposalRow, proposal.study_id)
             if row is None:
                 values = {name: getattr(proposal, name) for name in _PROPOSAL_FIELDS}
+                values |= {name: json.dumps(values[name]) for name in _LISTS}
                 row = _ProposalRow(**values, state=proposal.state.value)
                 session.add(row)
             return _to_proposal(row)
@@ -235,9 +238,12 @@ _PROPOSAL_FIELDS = (
     "dataset_name",
     "plan_hash",
     "training_plan",
+    "hospitals",
+    "readers",
     "received_at",
     "reason",
 )
+_LISTS = ("hospitals", "readers")
 
 
 def _make_durable(connection: object, _record: object) -> None:
@@ -287,6 +293,7 @@ def _to_dataset(row: _DatasetRow) -> Dataset:
 
 def _to_proposal(row: _ProposalRow) -> Proposal:
     values = {name: getattr(row, name) for name in _PROPOSAL_FIELDS}
+    values |= {name: tuple(json.loads(values[name])) for name in _LISTS}
     values["received_at"] = _utc(row.received_at)
     return Proposal(**values, state=ProposalState(row.state))
 

@@ -12,7 +12,7 @@ from libs.mpc.ring import Ring, RingArray
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.identity import Identity, party_identity
 from libs.rpc.share_client import deal_vector, fetch_vector
-from services.hospital_node.domain import TaskKey
+from services.hospital_node.domain import TaskKey, Terms
 
 Dial = Callable[[str, Identity], grpc.aio.Channel]
 
@@ -47,11 +47,21 @@ class ShareParties:
             types_pb2.VectorRef(model_id=model_id), ring=Ring.RING_32, channels=self._named()
         )
 
-    async def deal(self, key: TaskKey, vector: RingArray, *, ring: Ring, upload_id: str) -> None:
+    async def deal(
+        self, key: TaskKey, vector: RingArray, *, ring: Ring, upload_id: str, terms: Terms
+    ) -> None:
         """Retries send the same shares under the same id; they live in memory only."""
         place = types_pb2.RoundRef(study_id=key.study_id, round=key.round, attempt=key.attempt)
         ref = types_pb2.VectorRef(contribution=place)
-        await deal_vector(vector, ring=ring, ref=ref, channels=self._named(), upload_id=upload_id)
+        required = types_pb2.ContributionTerms(
+            quorum=terms.quorum,
+            hospital_identities=terms.hospitals,
+            reader_identities=terms.readers,
+            weight=types_pb2.Fraction(numerator=terms.weight.numerator, denominator=terms.weight.denominator),
+        )
+        await deal_vector(
+            vector, ring=ring, ref=ref, channels=self._named(), upload_id=upload_id, terms=required
+        )
 
     async def close(self) -> None:
         """Close all channels."""

@@ -35,6 +35,7 @@ from tests.fakes.hospital_federation import FakeFederation, eventually, in_minut
 REPOSITORY = Path(__file__).resolve().parents[3]
 ALPHA = Identity(Kind.HOSPITAL, "alpha")
 STUDY = "study-1"
+HOSPITALS = ["spiffe://trefoil.local/hospital/alpha", "spiffe://trefoil.local/hospital/beta"]
 SHORT = TrainingPlan(
     model="small_cnn", image_size=28, rounds=3, learning_rate=0.05, batch_size=8, validation_fraction=0.25
 )
@@ -62,6 +63,8 @@ class Node:
             training_plan=plan.canonical_json(),
             plan_hash=plan.hash,
             dataset_name="chest",
+            hospital_identities=HOSPITALS,
+            reader_identities=HOSPITALS,
         )
         coordinator.say(pb.CoordinatorOrder(proposal=message))
         # A proposal that cannot be approved would be answered at once; this one waits for the owner.
@@ -159,6 +162,10 @@ async def test_a_hospital_publishes_approves_trains_and_deals_its_contribution(
     assert metrics.train_samples + metrics.validation_samples == published.images
     assert np.any(contribution[:-METRICS_LENGTH])
     assert len({tuple(party.upload_ids) for party in node.federation.parties}) == 1
+    for party in node.federation.parties:
+        [terms] = party.terms
+        assert (terms.quorum, terms.hospital_identities, terms.reader_identities) == (2, HOSPITALS, HOSPITALS)
+        assert (terms.weight.numerator, terms.weight.denominator) == (1, 3)
 
 
 async def test_an_order_with_another_hash_is_refused_whatever_the_coordinator_says(

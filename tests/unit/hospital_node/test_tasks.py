@@ -22,6 +22,7 @@ from services.hospital_node.domain import (
     TaskKey,
     TaskKind,
     TaskState,
+    Terms,
 )
 from services.hospital_node.proposals import Proposals
 from services.hospital_node.tasks import TaskRunner
@@ -109,6 +110,17 @@ async def test_an_approved_round_is_trained_dealt_and_reported(node: Node) -> No
     [(_, done)] = node.announcer.of("done")
     assert isinstance(done, Task)
     assert (done.state, done.upload_id) == (TaskState.DONE, upload_id)
+
+
+async def test_a_contribution_is_sent_on_the_terms_that_the_owner_approved(node: Node) -> None:
+    await node.obey(train_order())
+    approved = Terms(PLAN.quorum, proposal().hospitals, proposal().readers, train_order().weight)
+    assert node.parties.terms == [approved]
+
+
+async def test_a_released_model_is_contributed_on_the_term_that_nobody_reads_it(node: Node) -> None:
+    await node.obey(release_order())
+    assert node.parties.terms == [Terms(PLAN.quorum, proposal().hospitals, (), release_order().weight)]
 
 
 @pytest.mark.parametrize(

@@ -75,8 +75,7 @@ async def test_an_upload_cancelled_within_any_step_leaves_a_file_only_where_the_
     elif step == "begin":
         monkeypatch.setattr(desk.store, "begin", desk.hold(desk.store.begin))
     else:
-        held = desk.hold(getattr(ShareWriter, step))
-        monkeypatch.setattr(ShareWriter, step, lambda self, *args: held(self, *args))
+        monkeypatch.setattr(ShareWriter, step, desk.hold(getattr(ShareWriter, step)))
     task = asyncio.create_task(desk.put(DATA))
     await asyncio.to_thread(desk.held.wait, 10)
     task.cancel()
@@ -88,7 +87,7 @@ async def test_an_upload_cancelled_within_any_step_leaves_a_file_only_where_the_
     await asyncio.sleep(0.05)
     assert desk.files() == desk.index.share_names()
     await desk.put(DATA)
-    ring, values = await desk.desk.get(ModelVector("m"), DEALER)
+    _, values = await desk.desk.get(ModelVector("m"), DEALER)
     np.testing.assert_array_equal(values, VALUES)
     for name in desk.index.share_names():
         assert desk.store._used_bytes == (desk.folder / "shares" / name).stat().st_size
