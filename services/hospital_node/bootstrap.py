@@ -88,6 +88,7 @@ async def run(settings: HospitalSettings) -> None:
         proposals=proposals,
         attached=lambda: link.attached,
         activity=lambda: tasks.activity,
+        consent_changed=tasks.consent_changed,
     )
     server = settings.server(name=f"hospital-{settings.name}", recorder=recorder)
     server.add(add_HospitalServiceServicer_to_server, service, SERVICE)

@@ -53,6 +53,7 @@ class TaskRunner:
         self._parties, self._worker = parties, worker
         self._turn = asyncio.Lock()
         self._running: dict[TaskKey, asyncio.Task[None]] = {}
+        self._orders: dict[TaskKey, Order] = {}
         self._activity = IDLE
 
     @property
@@ -68,12 +69,26 @@ class TaskRunner:
             )
             return
         task = asyncio.create_task(self._run(order))
-        self._running[order.key] = task
-        task.add_done_callback(lambda _: self._running.pop(order.key, None))
+        self._running[order.key], self._orders[order.key] = task, order
+        task.add_done_callback(lambda _: self._forget(order.key))
 
     async def cancel_study(self, study_id: str) -> None:
         """Stop what runs for a study, by killing the worker where need be."""
         await self._cancel([task for key, task in self._running.items() if key.study_id == study_id])
+
+    async def consent_changed(self) -> None:
+        """Stop what the owner no longer consents to, and say so, lest anybody wait for it."""
+        refused: dict[TaskKey, FailedPrecondition] = {}
+        for key, order in list(self._orders.items()):
+            try:
+                await self._proposals.consent(study_id=key.study_id, plan_hash=order.plan_hash)
+            except FailedPrecondition as error:
+                refused[key] = error
+        tasks = {key: self._running[key] for key in refused if key in self._running}
+        await self._cancel(list(tasks.values()))
+        for key, task in tasks.items():
+            if task.cancelled():  # else it ended by itself, and said so
+                await self._record_failure(key, refused[key])
 
     async def stop(self) -> None:
         """Stop everything; what was under way counts as interrupted at the next start."""
@@ -84,6 +99,9 @@ class TaskRunner:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _forget(self, key: TaskKey) -> None:
+        del self._running[key], self._orders[key]
 
     async def _run(self, order: Order) -> None:
         key = order.key

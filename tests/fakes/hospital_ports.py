@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -91,6 +91,7 @@ class ScriptedWorker:
 
     error: Exception | None = None
     hangs: bool = False
+    before_answering: Callable[[], Awaitable[None]] | None = None
     jobs: list[str] = field(default_factory=list)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     inspection: Inspection = field(
@@ -104,6 +105,8 @@ class ScriptedWorker:
         self.begun.set()
         if self.hangs:
             await asyncio.Event().wait()
+        if self.before_answering is not None:
+            await self.before_answering()
         if self.error is not None:
             raise self.error
 

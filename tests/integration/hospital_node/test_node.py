@@ -179,6 +179,22 @@ async def test_an_order_with_another_hash_is_refused_whatever_the_coordinator_sa
     assert not any(party.upload_ids for party in node.federation.parties)
 
 
+async def test_the_owner_stops_training_by_taking_consent_back(node: Node, data_root: Path) -> None:
+    await node.publish(data_root / "chest")
+    await node.approve(LONG)
+    node.order(LONG)
+    await node.federation.coordinator.heard("progress", where=lambda e: e.phase == pb.PHASE_TRAINING)
+    worker = node.worker()
+    denial = hospital_pb2.DecideProposalRequest(study_id=STUDY, plan_hash=LONG.hash, approve=False)
+    with translated():
+        await node.stub.DecideProposal(denial)
+    assert not worker.is_running()
+    [failed] = await node.federation.coordinator.heard("task_failed")
+    assert failed.code == "failed_precondition"
+    described = await node.stub.DescribeNode(hospital_pb2.DescribeNodeRequest())
+    assert described.activity == "idle"
+
+
 async def test_the_node_answers_while_it_trains_and_a_killed_worker_fails_only_its_task(
     node: Node, data_root: Path
 ) -> None:

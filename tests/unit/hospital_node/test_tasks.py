@@ -236,6 +236,38 @@ async def test_the_end_of_a_study_stops_its_task_and_no_other_order_is_obeyed(no
     assert node.parties.dealt == []
 
 
+async def withdraw(node: Node, how: str) -> None:
+    if how == "denied":
+        await node.proposals.decide(study_id=STUDY, plan_hash=PLAN.hash, approve=False, reason="")
+    else:
+        await node.store.remove_dataset("chest")
+
+
+@pytest.mark.parametrize("how", ["denied", "data set withdrawn"])
+async def test_withdrawing_consent_stops_the_task_that_runs_and_the_one_that_waits(
+    node: Node, how: str
+) -> None:
+    node.worker.hangs = True
+    node.tasks.accept(train_order())
+    node.tasks.accept(train_order(2))
+    await asyncio.wait_for(node.worker.begun.wait(), 10)
+    await node.tasks.consent_changed()
+    assert node.tasks.activity != "idle", "nothing was withdrawn"
+    await withdraw(node, how)
+    await node.tasks.consent_changed()
+    assert node.tasks.activity == "idle"
+    assert [key for _, key, *_ in node.announcer.of("failed")] == [train_order().key, train_order(2).key]
+    assert node.parties.dealt == []
+
+
+@pytest.mark.parametrize("how", ["denied", "data set withdrawn"])
+async def test_consent_is_asked_for_again_before_the_first_share_leaves(node: Node, how: str) -> None:
+    node.worker.before_answering = lambda: withdraw(node, how)
+    await node.obey(train_order())
+    assert node.failure()[0] == "failed_precondition"
+    assert node.parties.dealt == []
+
+
 async def test_an_order_that_is_being_carried_out_is_not_begun_twice(node: Node) -> None:
     node.tasks.accept(train_order())
     await node.obey(train_order())
