@@ -20,6 +20,7 @@ from libs.runtime.settings import load_settings
 from services.smpc_party.adapters.index import Index
 from services.smpc_party.adapters.share_store import ShareStore, read_storage_key
 from services.smpc_party.aggregation import Aggregator
+from services.smpc_party.limits import PredictionLimits
 from services.smpc_party.masked_models import MaskedModels
 from services.smpc_party.peers import PeerAddress, PeerNetwork, PeerService
 from services.smpc_party.predictions import Predictions
@@ -50,12 +51,15 @@ class Party:
         )
         self._online = ThreadPoolExecutor(2, thread_name_prefix="online")
         self._offline = ThreadPoolExecutor(2, thread_name_prefix="offline")
+        # One of its own: rounds must close however many predictions are asked for.
+        self._closing = ThreadPoolExecutor(1, thread_name_prefix="closing")
+        limits = PredictionLimits(settings.max_prediction_bytes, settings.max_predictions_per_client)
         self._aggregator = Aggregator(
             me=me,
             rounds=self._index,
             shares=self._shares,
             peers=self.network,
-            executor=self._offline,
+            executor=self._closing,
             close_deadline_s=settings.close_deadline_s,
         )
         self._masked_models = MaskedModels(
@@ -69,6 +73,7 @@ class Party:
             online=self._online,
             offline=self._offline,
             max_batch=settings.max_batch,
+            limits=limits,
             deadline_s=settings.prediction_deadline_s,
         )
         self.server: RpcServer = settings.server(name=f"party-{me}", recorder=recorder)
@@ -77,6 +82,7 @@ class Party:
             desk=ShareDesk(rounds=self._index, shares=self._shares),
             aggregator=self._aggregator,
             predictions=self._predictions,
+            limits=limits,
         )
         names = party_pb2.DESCRIPTOR.services_by_name
         self.server.add(
@@ -103,6 +109,7 @@ class Party:
         await self.network.stop()
         self._online.shutdown(wait=False, cancel_futures=True)
         self._offline.shutdown(wait=False, cancel_futures=True)
+        self._closing.shutdown(wait=False, cancel_futures=True)
         self._index.close()
 
 

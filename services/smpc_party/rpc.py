@@ -15,6 +15,7 @@ from libs.rpc.arrays import ChunkCollector, chunks_of, sha256_of
 from libs.rpc.caller import current_caller
 from services.smpc_party import wire
 from services.smpc_party.aggregation import Aggregator
+from services.smpc_party.limits import PredictionLimits
 from services.smpc_party.ports import Rounds
 from services.smpc_party.predictions import Answer, MaskedInput, Prediction, Predictions
 from services.smpc_party.uploads import ShareDesk
@@ -28,9 +29,15 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
     """What a party offers to the coordinator, to data owners and to clients."""
 
     def __init__(
-        self, *, rounds: Rounds, desk: ShareDesk, aggregator: Aggregator, predictions: Predictions
+        self,
+        *,
+        rounds: Rounds,
+        desk: ShareDesk,
+        aggregator: Aggregator,
+        predictions: Predictions,
+        limits: PredictionLimits,
     ) -> None:
-        self._rounds, self._desk = rounds, desk
+        self._rounds, self._desk, self._limits = rounds, desk, limits
         self._aggregator, self._predictions = aggregator, predictions
 
     # ---------------------------------------------------------------- from the coordinator
@@ -39,14 +46,14 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
         self, request: party_pb2.RegisterModelRequest, context: Any
     ) -> party_pb2.RegisterModelResponse:
         """Announce a model vector."""
-        await asyncio.to_thread(self._rounds.add_model, wire.model_spec(request))
+        await asyncio.to_thread(self._rounds.add_model, wire.model_spec(request, limits=self._limits))
         return party_pb2.RegisterModelResponse()
 
     async def OpenRound(
         self, request: party_pb2.OpenRoundRequest, context: Any
     ) -> party_pb2.OpenRoundResponse:
         """Open a round for contributions."""
-        await self._aggregator.open(wire.round_spec(request))
+        await self._aggregator.open(wire.round_spec(request, limits=self._limits))
         return party_pb2.OpenRoundResponse()
 
     async def CloseRound(

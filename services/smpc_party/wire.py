@@ -23,6 +23,7 @@ from services.smpc_party.domain import (
     Terms,
     check_plain_id,
 )
+from services.smpc_party.limits import PredictionLimits
 from services.smpc_party.uploads import ContributionVector, MetricsVector, ModelVector, Upload, Vector
 
 _RINGS = {types_pb2.RING_32: Ring.RING_32, types_pb2.RING_64: Ring.RING_64}
@@ -30,8 +31,8 @@ RING_CODES = {ring: code for code, ring in _RINGS.items()}
 _SHA256_BYTES = 32
 
 
-def model_spec(request: party_pb2.RegisterModelRequest) -> ModelSpec:
-    """A model that its owner will deal. Its plan, if any, must fit ring and length."""
+def model_spec(request: party_pb2.RegisterModelRequest, *, limits: PredictionLimits) -> ModelSpec:
+    """A model that its owner will deal. Its plan, if any, must fit ring, length and `limits`."""
     spec = ModelSpec(
         model_id=request.model_id,
         ring=_ring(request.ring),
@@ -41,12 +42,12 @@ def model_spec(request: party_pb2.RegisterModelRequest) -> ModelSpec:
         predictors=_identities(request.predictor_identities),
         plan=request.plan,
     )
-    _check_plan(spec.plan, ring=spec.ring, length=spec.length)
+    _check_plan(spec.plan, ring=spec.ring, length=spec.length, limits=limits)
     return spec
 
 
-def round_spec(request: party_pb2.OpenRoundRequest) -> RoundSpec:
-    """A round. The plan of its result, if any, must fit ring and length."""
+def round_spec(request: party_pb2.OpenRoundRequest, *, limits: PredictionLimits) -> RoundSpec:
+    """A round. The plan of its result, if any, must fit ring, length and `limits`."""
     spec = RoundSpec(
         key=round_key(request.round),
         ring=_ring(request.ring),
@@ -64,7 +65,7 @@ def round_spec(request: party_pb2.OpenRoundRequest) -> RoundSpec:
         plan=request.plan,
         attempt=request.round.attempt,
     )
-    _check_plan(spec.plan, ring=spec.ring, length=spec.update_length)
+    _check_plan(spec.plan, ring=spec.ring, length=spec.update_length, limits=limits)
     return spec
 
 
@@ -153,7 +154,7 @@ def _identities(uris: Iterable[str]) -> frozenset[Identity]:
     return frozenset(Identity.parse(uri) for uri in uris)
 
 
-def _check_plan(data: bytes, *, ring: Ring, length: int) -> None:
+def _check_plan(data: bytes, *, ring: Ring, length: int, limits: PredictionLimits) -> None:
     """Refuse now what could only fail at the first prediction."""
     if not data:
         return
@@ -163,3 +164,4 @@ def _check_plan(data: bytes, *, ring: Ring, length: int) -> None:
             f"The plan takes {plan.parameter_length} parameters of {plan.ring.bits} bits, "
             f"not {length} of {ring.bits}."
         )
+    limits.check_plan(plan)

@@ -29,6 +29,6 @@ async def test_dialling_goes_on_after_an_error_that_nobody_expected(
     monkeypatch.setattr(peers, "open_channel", broken_at_first)
     async with PartyRig(keys, tmp_path) as rig:
         async with asyncio.timeout(10):
-            while not all(party.network.is_connected() for party in rig.parties.values()):
+            while not all(p.network.is_connected() for p in rig.parties.values()):  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.02)
     assert not failures
