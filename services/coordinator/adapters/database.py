@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from sqlalchemy import Engine, create_engine, event, inspect, select
-from sqlalchemy.engine import make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import Engine, inspect, select
 from sqlalchemy.exc import DatabaseError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from libs.core.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound, Unavailable
+from libs.runtime.sql import open_engine
 from services.coordinator.adapters.study_rows import study_of, write_study
 from services.coordinator.adapters.tables import (
     Base,
@@ -43,16 +41,14 @@ def open_database(url: str) -> Database:
     or of something else, Unavailable when it cannot be reached.
     """
     try:
-        parsed = make_url(url)
-        options = {} if parsed.get_backend_name() == "sqlite" else {"pool_pre_ping": True}
-        engine = create_engine(parsed, **options)
+        # A crash of the process loses nothing, one of the machine at most the last moments, and asking the
+        # parties again makes up for those.
+        engine = open_engine(url, synchronous="NORMAL")
     except (SQLAlchemyError, ImportError) as error:
         raise InvalidInput(
             "The setting database is not a usable URL. Use sqlite:///FILE, or postgresql+psycopg://... "
             "with the extra trefoil[postgresql] installed."
         ) from error
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _configure_sqlite)
     try:
         _prepare_schema(engine)
     except DatabaseError as error:
@@ -61,16 +57,6 @@ def open_database(url: str) -> Database:
             "the file is a database, or that the database server runs."
         ) from error
     return Database(engine)
-
-
-def _configure_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    """Readers never wait for the writer. A crash of the process loses nothing, one of the machine at most
-    the last moments, and asking the parties again makes up for those.
-    """
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
 
 
 def _prepare_schema(engine: Engine) -> None:

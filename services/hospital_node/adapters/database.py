@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from sqlalchemy import DateTime, LargeBinary, String, create_engine, event, select
+from sqlalchemy import DateTime, LargeBinary, String, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from libs.core.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from libs.runtime.sql import open_engine
 from services.hospital_node.domain import (
     Dataset,
     Order,
@@ -81,9 +82,7 @@ class Database:
     """Implements `ports.Store`. Each method is one transaction, in a thread, so the event loop goes on."""
 
     def __init__(self, url: str) -> None:
-        self._engine = create_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            event.listen(self._engine, "connect", _make_durable)
+        self._engine = open_engine(url)
         try:
             _Base.metadata.create_all(self._engine)
         except SQLAlchemyError as error:
@@ -244,14 +243,6 @@ _PROPOSAL_FIELDS = (
     "reason",
 )
 _LISTS = ("hospitals", "readers")
-
-
-def _make_durable(connection: object, _record: object) -> None:
-    """SQLite: readers beside a writer, and what was committed survives a power cut."""
-    cursor = connection.cursor()  # type: ignore[attr-defined]
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
 
 
 def _dataset_row(session: Session, name: str) -> _DatasetRow:

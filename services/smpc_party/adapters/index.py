@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from libs.core.errors import AlreadyExists, NotFound, StorageFull
 from libs.mpc.ring import Ring
 from libs.rpc.identity import Identity
+from libs.runtime.sql import open_engine
 from services.smpc_party.domain import (
     ROUND_TABLE,
     Form,
@@ -67,9 +68,7 @@ class Index:
     """The party's SQLite index."""
 
     def __init__(self, file: Path) -> None:
-        self._engine = sa.create_engine(f"sqlite:///{file}")
-        sa.event.listen(self._engine, "connect", _durable)
-        sa.event.listen(self._engine, "begin", _begin)
+        self._engine = open_engine(f"sqlite:///{file}")
         _metadata.create_all(self._engine)
 
     def close(self) -> None:
@@ -212,18 +211,6 @@ class Index:
                     "room; then send it again."
                 ) from error
             raise
-
-
-def _durable(connection: Any, _record: Any) -> None:
-    """Commits are on the disk when they return, and writers queue up instead of failing."""
-    connection.isolation_level = None  # the driver must not begin transactions; `_begin` does
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin(connection: sa.Connection) -> None:
-    """Take the write lock before the first read, so that no decision rests on what another one changes."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _is(table: sa.Table, key: RoundKey) -> sa.ColumnElement[bool]:
