@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, exc
 from sqlalchemy.engine import make_url
+
+from libs.core.errors import Unavailable
 
 BUSY_TIMEOUT_MS = 10_000
 
@@ -32,6 +36,21 @@ def open_engine(url: str, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") ->
     event.listen(engine, "connect", connect)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+@contextmanager
+def unavailable_when_down(what: str) -> Iterator[None]:
+    """Raise `Unavailable` for errors of the database itself, which trying again may cure: it is down,
+    restarts, or is locked. Wrong statements and broken constraints pass as they are.
+    """
+    try:
+        yield
+    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+        raise Unavailable(f"{what} cannot be reached right now. Try again in a moment.") from error
+    except exc.DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise Unavailable(f"{what} cannot be reached right now. Try again in a moment.") from error
 
 
 def _begin(connection: Connection) -> None:

@@ -5,7 +5,8 @@ Calls are synchronous and short: a few rows by primary key (DECISIONS.md, synchr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from sqlalchemy import Engine, inspect, select
@@ -13,7 +14,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from libs.core.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound, Unavailable
-from libs.runtime.sql import open_engine
+from libs.runtime.sql import open_engine, unavailable_when_down
 from services.coordinator.adapters.study_rows import study_of, write_study
 from services.coordinator.adapters.tables import (
     Base,
@@ -89,6 +90,12 @@ class Database:
         """Close all connections."""
         self._engine.dispose()
 
+    @contextmanager
+    def _transaction(self) -> Iterator[Session]:
+        """One transaction. Unavailable when the database is down, restarts, or is locked for long."""
+        with unavailable_when_down("The coordinator's database"), self._sessions.begin() as session:
+            yield session
+
     # ------------------------------------------------------------ studies
 
     def add_study(self, study: Study) -> None:
@@ -96,20 +103,20 @@ class Database:
         row = StudyRow()
         write_study(row, study)
         try:
-            with self._sessions.begin() as session:
+            with self._transaction() as session:
                 session.add(row)
         except IntegrityError:
             raise AlreadyExists(f"The study {study.study_id} exists already.") from None
 
     def study(self, study_id: str) -> Study | None:
         """The study, or None."""
-        with self._sessions() as session:
+        with self._transaction() as session:
             row = session.scalar(select(StudyRow).where(StudyRow.study_id == study_id))
             return None if row is None else study_of(row)
 
     def update_study(self, study_id: str, change: Callable[[Study], Study]) -> Study:
         """Read, change and write in one transaction; nothing is written when `change` raises."""
-        with self._sessions.begin() as session:
+        with self._transaction() as session:
             row = session.scalar(select(StudyRow).where(StudyRow.study_id == study_id).with_for_update())
             if row is None:
                 raise NotFound(f"There is no study {study_id}. Check its name in the list of studies.")
@@ -121,7 +128,7 @@ class Database:
 
     def live_studies(self) -> list[Study]:
         """All that have not ended."""
-        with self._sessions() as session:
+        with self._transaction() as session:
             rows = session.scalars(select(StudyRow).where(StudyRow.state.not_in(_ENDED)))
             return [study_of(row) for row in rows]
 
@@ -131,13 +138,13 @@ class Database:
             MemberRow.hospital == hospital, MemberRow.end_told.is_(False)
         )
         query = select(StudyRow).where(StudyRow.state.in_(_ENDED), StudyRow.study_id.in_(untold))
-        with self._sessions() as session:
+        with self._transaction() as session:
             return [study_of(row) for row in session.scalars(query)]
 
     def page_of_studies(self, *, after: str, limit: int) -> Page[Study]:
         """In the order of creation."""
         query = select(StudyRow).where(StudyRow.sequence > int(after or 0)).order_by(StudyRow.sequence)
-        with self._sessions() as session:
+        with self._transaction() as session:
             rows = list(session.scalars(query.limit(limit + 1)))
             return _page(rows, limit, study_of, lambda row: str(row.sequence))
 
@@ -145,12 +152,12 @@ class Database:
 
     def save_node(self, node: Node) -> None:
         """Store or overwrite a node."""
-        with self._sessions.begin() as session:
+        with self._transaction() as session:
             session.merge(NodeRow(identity=node.identity, name=node.name, last_seen=node.last_seen))
 
     def nodes(self) -> list[Node]:
         """All, by identity."""
-        with self._sessions() as session:
+        with self._transaction() as session:
             rows = session.scalars(select(NodeRow).order_by(NodeRow.identity))
             return [Node(row.identity, row.name, row.last_seen) for row in rows]
 
@@ -165,19 +172,19 @@ class Database:
             images=dataset.images,
             tags=[DatasetTagRow(dataset_id=dataset.dataset_id, tag=tag) for tag in dataset.tags],
         )
-        with self._sessions.begin() as session:
+        with self._transaction() as session:
             session.merge(row)
 
     def remove_dataset(self, dataset_id: str) -> None:
         """Forget a dataset; nothing happens if there is none."""
-        with self._sessions.begin() as session:
+        with self._transaction() as session:
             row = session.get(DatasetRow, dataset_id)
             if row is not None:
                 session.delete(row)
 
     def datasets(self, dataset_ids: Sequence[str]) -> dict[str, Dataset]:
         """Those of the ids that exist."""
-        with self._sessions() as session:
+        with self._transaction() as session:
             rows = session.scalars(select(DatasetRow).where(DatasetRow.dataset_id.in_(dataset_ids)))
             return {row.dataset_id: _dataset_of(row) for row in rows}
 
@@ -190,7 +197,7 @@ class Database:
             rows_query = rows_query.where(DatasetRow.tags.any(DatasetTagRow.tag == tag))
         if query.name_contains:
             rows_query = rows_query.where(DatasetRow.name.icontains(query.name_contains, autoescape=True))
-        with self._sessions() as session:
+        with self._transaction() as session:
             rows = list(session.scalars(rows_query.order_by(DatasetRow.dataset_id).limit(limit + 1)))
             return _page(rows, limit, _dataset_of, lambda row: row.dataset_id)
 
@@ -208,7 +215,7 @@ class Database:
             ready=model.ready,
         )
         try:
-            with self._sessions.begin() as session:
+            with self._transaction() as session:
                 session.add(row)
         except IntegrityError:
             return self.model(model.model_id) or model
@@ -216,13 +223,13 @@ class Database:
 
     def model(self, model_id: str) -> Model | None:
         """The model, or None."""
-        with self._sessions() as session:
+        with self._transaction() as session:
             row = session.scalar(select(ModelRow).where(ModelRow.model_id == model_id))
             return None if row is None else _model_of(row)
 
     def mark_model_ready(self, model_id: str) -> None:
         """It can be asked from now on."""
-        with self._sessions.begin() as session:
+        with self._transaction() as session:
             row = session.scalar(select(ModelRow).where(ModelRow.model_id == model_id))
             if row is not None:
                 row.ready = True
@@ -230,7 +237,7 @@ class Database:
     def page_of_models(self, *, after: str, limit: int) -> Page[Model]:
         """In the order of creation."""
         query = select(ModelRow).where(ModelRow.sequence > int(after or 0)).order_by(ModelRow.sequence)
-        with self._sessions() as session:
+        with self._transaction() as session:
             rows = list(session.scalars(query.limit(limit + 1)))
             return _page(rows, limit, _model_of, lambda row: str(row.sequence))
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from libs.core.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
-from libs.runtime.sql import open_engine
+from libs.runtime.sql import open_engine, unavailable_when_down
 from services.hospital_node.domain import (
     Dataset,
     Order,
@@ -224,7 +224,11 @@ class Database:
 
     async def _transact(self, work: Callable[[Session], T]) -> T:
         def run() -> T:
-            with Session(self._engine) as session, session.begin():
+            with (
+                unavailable_when_down("The node's database"),
+                Session(self._engine) as session,
+                session.begin(),
+            ):
                 return work(session)
 
         return await asyncio.to_thread(run)
