@@ -79,13 +79,18 @@ class Aggregator:
         await run_to_end(self._check_base, spec)
         await run_to_end(self._rounds.open_round, spec)
 
-    async def close(self, key: RoundKey, computation_id: str) -> Closed:
-        """Close the round together with the peers, or say again how it was closed."""
+    async def close(self, key: RoundKey, computation_id: str, *, attempt: int) -> Closed:
+        """Close the round together with the peers, or say again how it was closed.
+
+        Raises `FailedPrecondition` for another attempt than the one that is open.
+        """
         async with self._turn(key):
             running = self._attempts.get(key)
             if running is None or running.task.done() or running.computation_id != computation_id:
+                (await run_to_end(self._rounds.round, key)).spec.check_attempt(attempt)
                 await self._cancel_attempt(key)
-                record = await run_to_end(self._rounds.move_round, key, RoundEvent.CLOSE)
+                move_round = self._rounds.move_round
+                record = await run_to_end(move_round, key, RoundEvent.CLOSE, attempt=attempt)
                 task = asyncio.create_task(self._attempt(record, computation_id))
                 task.add_done_callback(lambda done: done.cancelled() or done.exception())
                 running = self._attempts[key] = _Attempt(computation_id, task)
@@ -94,16 +99,22 @@ class Aggregator:
                     return _answer(record)
         return await asyncio.shield(running.task)
 
-    async def abandon(self, key: RoundKey) -> None:
-        """Forget an open round and its contributions. A closed or unknown round stays as it is."""
+    async def abandon(self, key: RoundKey, *, attempt: int) -> None:
+        """Forget an open round and its contributions. A closed or unknown round stays as it is.
+
+        Raises `FailedPrecondition` when a newer attempt is open.
+        """
         async with self._turn(key):
-            await self._cancel_attempt(key)
             try:
                 record = await run_to_end(self._rounds.round, key)
             except NotFound:
                 return
+            if record.spec.attempt > attempt:
+                record.spec.check_attempt(attempt)
+            await self._cancel_attempt(key)
+            record = await run_to_end(self._rounds.round, key)
             if record.state is not RoundState.CLOSED:
-                files = await run_to_end(self._rounds.forget_round, key)
+                files = await run_to_end(self._rounds.forget_round, key, attempt=attempt)
                 await run_to_end(self._shares.delete, files)
                 log.info("round_abandoned", study=key.study_id, round=key.number)
 
@@ -170,7 +181,8 @@ class Aggregator:
         statuses = await run_party(exchange_status(self._me, status), session, executor=self._executor)
         match decide(spec, statuses):
             case FallShort(survivors):
-                await run_to_end(self._rounds.move_round, spec.key, RoundEvent.FALL_SHORT)
+                move_round = self._rounds.move_round
+                await run_to_end(move_round, spec.key, RoundEvent.FALL_SHORT, attempt=spec.attempt)
                 return Closed(None, survivors, session.sent_bytes)
             case Compute(survivors):
                 await self._prepare(session, spec, survivors, contributions)

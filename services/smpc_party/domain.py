@@ -278,6 +278,18 @@ class RoundSpec:
         """What the share of the summed metrics is sealed for."""
         return f"metrics:{self.key.study_id}:{self.key.number}"
 
+    def check_attempt(self, attempt: int) -> None:
+        """Raise `FailedPrecondition` unless this is the attempt that is meant.
+
+        A contribution's weight belongs to the participants of one attempt: in another it would falsify the
+        average. And an order that comes late must not end the attempt that followed.
+        """
+        if attempt != self.attempt:
+            raise FailedPrecondition(
+                f"Try {attempt} of {self.key} is over or has not begun; try {self.attempt} is open. "
+                "Wait for the coordinator's next order."
+            )
+
     def check_terms(self, hospital: Identity, terms: Terms) -> None:
         """Raise `FailedPrecondition` unless this round is at least what the hospital requires.
 

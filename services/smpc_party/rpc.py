@@ -61,7 +61,9 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
     ) -> party_pb2.CloseRoundResponse:
         """Add the complete contributions, together with the peers."""
         computation_id = wire.computation_id(request.computation_id)
-        closed = await self._aggregator.close(wire.round_key(request.round), computation_id)
+        closed = await self._aggregator.close(
+            wire.round_key(request.round), computation_id, attempt=request.round.attempt
+        )
         aggregated = closed.result_model_id is not None
         return party_pb2.CloseRoundResponse(
             outcome=_Outcome.OUTCOME_AGGREGATED if aggregated else _Outcome.OUTCOME_BELOW_QUORUM,
@@ -74,7 +76,7 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
         self, request: party_pb2.AbandonRoundRequest, context: Any
     ) -> party_pb2.AbandonRoundResponse:
         """Forget a round that is not closed."""
-        await self._aggregator.abandon(wire.round_key(request.round))
+        await self._aggregator.abandon(wire.round_key(request.round), attempt=request.round.attempt)
         return party_pb2.AbandonRoundResponse()
 
     async def OpenPrediction(

@@ -187,12 +187,7 @@ class ShareDesk:
         record = self._rounds.round(key)
         if caller not in {participant.hospital for participant in record.spec.participants}:
             raise PermissionDenied(f"{caller} does not take part in {key}.")
-        if attempt != record.spec.attempt:
-            # Its weight belongs to another set of participants, so adding it would falsify the average.
-            raise FailedPrecondition(
-                f"Try {attempt} of {key} is over or has not begun; try {record.spec.attempt} is open. "
-                "Wait for the coordinator's next order."
-            )
+        record.spec.check_attempt(attempt)
         if upload.terms is None:
             raise InvalidInput("A contribution comes with the terms that its hospital's owner approved.")
         record.spec.check_terms(caller, upload.terms)
@@ -207,7 +202,7 @@ class ShareDesk:
             record.spec.ring,
             record.spec.length,
             stored,
-            lambda upload_id, share: self._rounds.put_contribution(key, caller, upload_id, share),
+            lambda upload_id, share: self._rounds.put_contribution(record.spec, caller, upload_id, share),
         )
 
     def _readable(self, vector: Vector, caller: Identity) -> StoredShare:

@@ -185,8 +185,10 @@ class PartyRig:
         await self.tell_all("RegisterModel", request)
         await self.deal(vector, model_ref(model_id), SCIENTIST)
 
-    async def close_round(self, number: int) -> list[party_pb2.CloseRoundResponse]:
-        request = party_pb2.CloseRoundRequest(round=round_ref(number), computation_id=new_id("close"))
+    async def close_round(self, number: int, attempt: int = 0) -> list[party_pb2.CloseRoundResponse]:
+        request = party_pb2.CloseRoundRequest(
+            round=round_ref(number, attempt), computation_id=new_id("close")
+        )
         return await self.tell_all("CloseRound", request)
 
     # ---------------------------------------------------------------- predictions

@@ -23,6 +23,8 @@ from libs.core.ids import PARTIES, PartyId, new_id
 from libs.rpc._generated.trefoil.party.v1 import party_pb2
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from services.smpc_party.domain import RoundKey
+from services.smpc_party.limits import PredictionLimits
+from services.smpc_party.wire import round_spec
 from tests.fakes.party_rig import (
     CLINIC,
     HOSPITALS,
@@ -46,6 +48,7 @@ BELOW_QUORUM = party_pb2.CloseRoundResponse.OUTCOME_BELOW_QUORUM
 BASE = np.random.default_rng(1).normal(size=LENGTH)
 UPDATES = np.random.default_rng(2).normal(size=(3, LENGTH))
 KEY = RoundKey(STUDY, 1)
+P0 = PartyId(0)
 METRICS = np.array([[10, 20, 30, 40], [1, 2, 3, 4], [100, 200, 300, 400]], dtype=np.uint32)
 
 
@@ -203,8 +206,43 @@ async def test_a_contribution_to_an_earlier_try_is_refused(rig: PartyRig) -> Non
         await rig.deal(contribution(0), contribution_ref(1), HOSPITALS[0])
     for hospital in range(3):
         await rig.deal(contribution(hospital), contribution_ref(1, attempt=1), HOSPITALS[hospital])
-    await rig.close_round(1)
+    await rig.close_round(1, attempt=1)
     np.testing.assert_allclose(await result_of(rig), expected_average([0, 1, 2]), atol=4 / SCALE)
+
+
+async def test_an_order_about_an_earlier_try_that_comes_late_changes_nothing(rig: PartyRig) -> None:
+    await open_round(rig, round=round_ref(1, attempt=1))
+    for hospital in range(3):
+        await rig.deal(contribution(hospital), contribution_ref(1, attempt=1), HOSPITALS[hospital])
+    with pytest.raises(FailedPrecondition, match="Try 0"):
+        await rig.close_round(1, attempt=0)
+    with pytest.raises(FailedPrecondition, match="Try 0"):
+        await rig.tell_all("AbandonRound", party_pb2.AbandonRoundRequest(round=round_ref(1)))
+    await rig.close_round(1, attempt=1)
+    np.testing.assert_allclose(await result_of(rig), expected_average([0, 1, 2]), atol=4 / SCALE)
+
+
+@pytest.mark.parametrize("anew", [{"round": round_ref(1, attempt=1)}, {"quorum": 3}])
+async def test_a_contribution_that_arrives_while_its_round_is_opened_anew_is_refused(
+    rig: PartyRig, anew: dict[str, Any]
+) -> None:
+    """It was checked against the round before, and the one that is there now may be weaker."""
+    await open_round(rig)
+    index = rig.parties[P0]._index
+    put = index.put_contribution
+
+    def reopen_then_put(*args: Any, **kwargs: Any) -> bool:
+        index.put_contribution = put  # type: ignore[method-assign]
+        index.forget_round(KEY, attempt=0)
+        limits = PredictionLimits(1 << 30, 1)
+        index.open_round(round_spec(open_request(1, length=LENGTH, **anew), limits=limits))
+        return put(*args, **kwargs)
+
+    index.put_contribution = reopen_then_put  # type: ignore[method-assign]
+    with pytest.raises(FailedPrecondition):
+        await contribute(rig, [0])
+    assert index.contributions(KEY) == []
+    assert len(files(rig, P0)) == 1
 
 
 async def test_abandoning_a_closed_round_keeps_its_result(rig: PartyRig) -> None:
