@@ -18,7 +18,7 @@ from services.smpc_party.aggregation import Aggregator
 from services.smpc_party.limits import PredictionLimits
 from services.smpc_party.ports import Rounds
 from services.smpc_party.predictions import Answer, MaskedInput, Prediction, Predictions
-from services.smpc_party.uploads import ShareDesk
+from services.smpc_party.uploads import IDLE_S, ShareDesk
 
 DRAIN_S = 60.0
 
@@ -102,7 +102,10 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
         return party_pb2.PutSharesResponse(already_stored=already_stored)
 
     async def _put(self, requests: AsyncIterator[party_pb2.PutSharesRequest]) -> bool:
-        first = await anext(requests, None)
+        first = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_S):
+                first = await anext(requests, None)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidInput("An upload begins with its header.")
         return await self._desk.put(wire.upload(first.header), current_caller().identity, _chunks(requests))

@@ -8,8 +8,10 @@ import hmac
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from libs.core.errors import (
+    DeadlineExceeded,
     FailedPrecondition,
     InvalidInput,
     NotFound,
@@ -35,6 +37,11 @@ from services.smpc_party.domain import (
 from services.smpc_party.ports import Rounds, Shares, ShareWriter
 
 log = get_logger(__name__)
+
+IDLE_S = 30.0
+SHORTEST_S = 60.0
+SLOWEST_BYTES_PER_S = 1 << 16
+"""Half a megabit per second, ResNet-18 in 11 minutes. A slower line would hold its room for days."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +99,37 @@ class _Target:
 
 
 class ShareDesk:
-    """Receives and hands out shares."""
+    """Receives and hands out shares.
 
-    def __init__(self, *, rounds: Rounds, shares: Shares) -> None:
+    An upload reserves its room on the disk when it begins. So a caller has one at a time for each vector,
+    each chunk comes within `idle_s`, and all of them within a time that grows with the vector's length.
+    """
+
+    def __init__(
+        self, *, rounds: Rounds, shares: Shares, idle_s: float = IDLE_S, shortest_s: float = SHORTEST_S
+    ) -> None:
         self._rounds, self._shares = rounds, shares
+        self._idle_s, self._shortest_s = idle_s, shortest_s
+        self._turns: WeakValueDictionary[tuple[Identity, Vector], asyncio.Lock] = WeakValueDictionary()
 
     async def put(self, upload: Upload, caller: Identity, chunks: AsyncIterator[bytes]) -> bool:
         """Store one share, all of it or nothing. True when this very upload had been stored before.
 
         Raises `PermissionDenied`, `NotFound`, `InvalidInput`, `TooLarge`, `AlreadyExists`, `StorageFull`, and
-        `FailedPrecondition` when the round does not take contributions any more.
+        `FailedPrecondition` when the round does not take contributions any more, `DeadlineExceeded`.
         """
+        turn = self._turns.setdefault((caller, upload.vector), asyncio.Lock())
+        allowed_s = self._shortest_s + upload.length * upload.ring.element_bytes / SLOWEST_BYTES_PER_S
+        try:
+            async with turn, asyncio.timeout(allowed_s):
+                return await self._put(upload, caller, _in_time(chunks, idle_s=self._idle_s))
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"The share did not arrive in time: at most {self._idle_s:g} s may pass between chunks, and "
+                f"{allowed_s:.0f} s in all. Nothing was kept of it; send it again over a better line."
+            ) from None
+
+    async def _put(self, upload: Upload, caller: Identity, chunks: AsyncIterator[bytes]) -> bool:
         target = await asyncio.to_thread(self._target, upload, caller)
         if target.stored_upload_id is not None:
             return True
@@ -228,6 +255,16 @@ class ShareDesk:
         if record.prepared.metrics is None:
             raise NotFound(f"The {key} has no metrics.")
         return record.prepared.metrics
+
+
+async def _in_time(chunks: AsyncIterator[bytes], *, idle_s: float) -> AsyncIterator[bytes]:
+    """The chunks. Raises `TimeoutError` when one takes longer than `idle_s`."""
+    while True:
+        async with asyncio.timeout(idle_s):
+            chunk = await anext(chunks, None)
+        if chunk is None:
+            return
+        yield chunk
 
 
 def _same(stored: str | None, offered: str, *, what: str) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from libs.core.errors import DeadlineExceeded
 from libs.core.secret import Secret
 from libs.mpc.ring import Ring
 from libs.rpc.identity import Identity, Kind
@@ -33,7 +34,7 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.store = ShareStore(folder, Secret(secrets.token_bytes(32)), quota_bytes=10_000)
         self.index = Index(folder / "index.db")
-        self.desk = ShareDesk(rounds=self.index, shares=self.store)
+        self.desk = ShareDesk(rounds=self.index, shares=self.store, idle_s=0.2, shortest_s=0.4)
         self.folder, self.held, self.let_go = folder, threading.Event(), threading.Event()
         self.index.add_model(
             ModelSpec("m", Ring.RING_32, 1000, DEALER, frozenset({DEALER}), frozenset(), b"")
@@ -91,3 +92,32 @@ async def test_an_upload_cancelled_within_any_step_leaves_a_file_only_where_the_
     np.testing.assert_array_equal(values, VALUES)
     for name in desk.index.share_names():
         assert desk.store._used_bytes == (desk.folder / "shares" / name).stat().st_size
+
+
+async def trickle(pause_s: float, *chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        await asyncio.sleep(pause_s)
+        yield chunk
+
+
+BYTES = [DATA[i : i + 100] for i in range(0, len(DATA), 100)]
+
+
+@pytest.mark.parametrize(("pause_s", "chunks"), [(10, [DATA]), (0.05, BYTES)], ids=["stalls", "trickles"])
+async def test_an_upload_that_stalls_or_trickles_ends_and_gives_its_room_back(
+    desk: Desk, pause_s: float, chunks: list[bytes]
+) -> None:
+    with pytest.raises(DeadlineExceeded, match="Nothing was kept"):
+        async with asyncio.timeout(5):
+            await desk.desk.put(UPLOAD, DEALER, trickle(pause_s, *chunks))
+    assert desk.files() == set()
+    assert desk.store._used_bytes == 0
+    assert await desk.put(DATA) is False
+
+
+async def test_a_caller_sends_one_share_of_a_vector_at_a_time(desk: Desk) -> None:
+    """The quota has room for two shares: ten at once must not use it up, and all learn that one is stored."""
+    answers = await asyncio.gather(*(desk.put(DATA) for _ in range(10)))
+    assert sorted(answers) == [False] + [True] * 9
+    assert len(desk.files()) == 1
+    assert not desk.desk._turns
