@@ -174,5 +174,5 @@ def test_patients_listed_outside_of_the_data_roots_are_not_read(
     outside = tmp_path / "outside.csv"
     (root / "chest_ids.csv").rename(outside)
     (root / "chest_ids.csv").symlink_to(outside)
-    with pytest.raises(PermissionDenied, match="chest_ids.csv is a link"):
+    with pytest.raises(PermissionDenied, match=r"chest_ids\.csv is a link"):
         Datasets().inspect(archive, data_roots=[root])
