@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
 from libs.rpc.identity import Identity
 from libs.rpc.server import RpcServer
 from libs.runtime.logging import configure_logging, get_logger
+from libs.runtime.private_files import PRIVATE_UMASK
 from libs.runtime.settings import load_settings
 from services.smpc_party.adapters.index import Index
 from services.smpc_party.adapters.share_store import ShareStore, read_storage_key
@@ -138,6 +140,7 @@ async def serve(config: Path) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """`--config FILE`; the exit status. An error in the settings or keys is told in one line."""
+    os.umask(PRIVATE_UMASK)
     parser = argparse.ArgumentParser(prog="smpc_party", description="One of Trefoil's three compute parties.")
     parser.add_argument("--config", type=Path, required=True, help="settings file (TOML)")
     try:

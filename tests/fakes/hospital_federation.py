@@ -23,6 +23,7 @@ from libs.rpc.dev_ca import folder_name, issuing_secret
 from libs.rpc.identity import COORDINATOR, Identity, TlsFiles, party_identity
 from libs.rpc.server import RpcServer
 from libs.rpc.tokens import Role, TokenIssuer, TokenVerifier
+from libs.runtime.private_files import write_private
 
 WAIT_S = 60.0
 
@@ -36,7 +37,7 @@ def write_token(keys: Path, path: Path, *, issuer: str, role: Role) -> Path:
     issued = TokenIssuer(issuing_secret(keys, issuer)).issue(
         subject="somebody", role=role, lifetime=timedelta(hours=1)
     )
-    path.write_text(issued)
+    write_private(path, issued)
     return path
 
 

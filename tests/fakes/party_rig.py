@@ -28,6 +28,7 @@ from libs.rpc.predict_client import PredictClient
 from libs.rpc.settings import TlsSettings, TokenSecretSettings
 from libs.rpc.share_client import Patience, deal_vector, fetch_vector
 from libs.rpc.tokens import FEDERATION_AUDIENCE, FEDERATION_ISSUER, Role, TokenIssuer
+from libs.runtime.private_files import write_private
 from libs.secure_nn.calibrate import calibrate
 from libs.secure_nn.compile import compile_module
 from libs.secure_nn.encode import encode_parameters
@@ -50,7 +51,7 @@ def make_keys(folder: Path) -> Path:
     issuer = TokenIssuer(issuing_secret(keys, "federation"))
     for identity, role in roles.items():
         token = issuer.issue(subject=identity.name, role=role, lifetime=timedelta(hours=1))
-        (keys / folder_name(identity) / "token").write_text(token)
+        write_private(keys / folder_name(identity) / "token", token)
     return keys
 
 

@@ -147,9 +147,10 @@ audience = "hospital-alpha"
 
 
 async def test_a_hospital_publishes_approves_trains_and_deals_its_contribution(
-    node: Node, data_root: Path
+    node: Node, data_root: Path, tmp_path: Path
 ) -> None:
     published = await node.publish(data_root / "chest")
+    assert (tmp_path / "hospital.db").stat().st_mode & 0o077 == 0
     assert published.images == sum(published.images_per_class.values())
     [announced] = await node.federation.coordinator.heard("dataset_published")
     assert (announced.name, announced.images) == ("chest", published.images)
