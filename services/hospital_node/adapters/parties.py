@@ -31,15 +31,19 @@ class ShareParties:
         self._replaced: list[grpc.aio.Channel] = []
 
     def use(self, addresses: Mapping[PartyId, str]) -> None:
-        """Where the parties are now. Channels to unchanged addresses stay open."""
+        """Where the parties are now. Channels to unchanged addresses stay open.
+
+        Raises what dialling raises, InvalidInput for a certificate that is missing at the moment; the same
+        addresses again are then dialled again.
+        """
         for party, address in addresses.items():
             if self._addresses.get(party) == address:
                 continue
+            channel = self._dial(address, party_identity(party))
             if party in self._channels:
                 # A task may still be using it: it is closed with the rest.
                 self._replaced.append(self._channels[party])
-            self._addresses[party] = address
-            self._channels[party] = self._dial(address, party_identity(party))
+            self._addresses[party], self._channels[party] = address, channel
 
     async def fetch(self, model_id: str) -> RingArray:
         """A version of the training weights, which are always in the 32-bit ring."""
