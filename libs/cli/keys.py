@@ -48,15 +48,27 @@ def token(
         str | None, typer.Option(help="Whom it is for; the issuer's own audience if left out.")
     ] = None,
     ttl: Annotated[str, typer.Option(help="How long it is valid: 30m, 8h, 7d; at most 90d.")] = "8h",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The file to write, which only its owner can read; else it is printed."),
+    ] = None,
 ) -> None:
-    """Print a token. Put it into a file that only its user can read."""
+    """Make a token for a person or worker."""
     from libs.rpc.dev_ca import issuing_secret
     from libs.rpc.tokens import TokenIssuer
+    from libs.runtime.private_files import write_private
 
     secret = issuing_secret(folder, issuer)
     if audience not in {None, secret.audience}:
         raise InvalidInput(f"Tokens of {issuer} are for the audience {secret.audience}, not {audience}.")
-    typer.echo(TokenIssuer(secret).issue(subject=subject, role=_role(role), lifetime=_lifetime(ttl)))
+    issued = TokenIssuer(secret).issue(subject=subject, role=_role(role), lifetime=_lifetime(ttl))
+    if out is None:
+        typer.echo(issued)
+        return
+    try:
+        write_private(out, issued)
+    except OSError as error:
+        raise InvalidInput(f"The token cannot be written to {out}: {error.strerror}.") from error
 
 
 def _role(name: str) -> Role:

@@ -62,6 +62,8 @@ def view(proposal: hospital_pb2.Proposal) -> dict[str, Any]:
         "dataset": proposal.dataset_name,
         "plan_hash": proposal.plan_hash,
         "training_plan": json.loads(proposal.training_plan or b"{}"),
+        "hospitals": list(proposal.hospital_identities),
+        "readers": list(proposal.reader_identities),
         "decision": STATES.get(proposal.state, "unknown"),
         "received_at": proposal.received_at.ToDatetime(tzinfo=UTC),
     }

@@ -231,7 +231,11 @@ def approve(
     study: StudyArgument,
     profile: ProfileOption,
     plan_hash: Annotated[
-        str, typer.Option("--hash", help="Approve only this plan (hex); without it, the plan is shown first.")
+        str,
+        typer.Option(
+            "--hash",
+            help="Approve only this plan (hex); without it, plan, hospitals and readers are shown first.",
+        ),
     ] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: JsonOption = False,
@@ -268,6 +272,8 @@ def _plan_text(proposal: hospital_pb2.Proposal) -> str:
 
     lines = [f"[bold]{plain(proposal.title)}[/], asked by {plain(proposal.requested_by)}"]
     lines += [f"data set   {plain(proposal.dataset_name)}", f"plan hash  {plain(proposal.plan_hash)}"]
+    lines += [f"together with   {plain(uri)}" for uri in proposal.hospital_identities]
+    lines += [f"sums go to      {plain(uri)}" for uri in proposal.reader_identities]
     for key, value in json.loads(proposal.training_plan).items():
         lines.append(f"  {plain(key):22} {plain(json.dumps(value))}")
     return "\n".join(lines)

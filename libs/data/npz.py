@@ -32,6 +32,11 @@ def recognises(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() == ".npz"
 
 
+def ids_file(path: Path) -> Path:
+    """Where the patients of an .npz file are listed. It belongs to the data set, if it is there."""
+    return path.with_name(f"{path.stem}_ids.csv")
+
+
 def read(path: Path, *, size: int) -> Parts:
     """The file's images, train and val pooled, at `size` pixels a side.
 
@@ -39,7 +44,7 @@ def read(path: Path, *, size: int) -> Parts:
     image counts as a patient of its own. Raises InvalidInput, or TooLarge, before any array is unpacked
     that cannot be images.
     """
-    patients = _read_patients(path.with_name(f"{path.stem}_ids.csv"))
+    patients = _read_patients(ids_file(path))
     try:
         with zipfile.ZipFile(path) as archive:
             keys = {info.filename.removesuffix(".npy") for info in archive.infolist()}

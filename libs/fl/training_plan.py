@@ -83,7 +83,12 @@ class TrainingPlan(_Frozen):
     )
     augmentation: Augmentation = Augmentation()
     strategy: Strategy = Strategy.FEDAVG
-    quorum: int = Field(default=2, ge=1, le=1000, description="hospitals without which a round is void")
+    quorum: int = Field(
+        default=2,
+        ge=2,  # the sum over one hospital is that hospital's update
+        le=1000,
+        description="hospitals without which a round is void",
+    )
     round_deadline_s: float = Field(default=600.0, gt=0, le=86400)
     scale_bits: int = Field(default=20, ge=8, le=24)
     update_bound: float = Field(default=256.0, gt=0, le=2**20)

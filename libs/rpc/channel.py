@@ -21,6 +21,7 @@ from libs.rpc.identity import Identity, TlsFiles
 from libs.rpc.options import CHANNEL_OPTIONS
 from libs.rpc.recorder import RESPONSE, STREAM, UNARY, Recorder
 from libs.rpc.tls import channel_credentials
+from libs.runtime.private_files import require_private
 
 __all__ = ["open_channel", "translate", "translated"]
 
@@ -69,8 +70,9 @@ class TokenFile:
         self._version: tuple[int, int, int] | None = None
 
     def read(self) -> str:
-        """The token. Unauthenticated if the file is missing or empty."""
+        """The token. Unauthenticated if the file is missing or empty, InvalidInput if others may read it."""
         try:
+            require_private(self._path)
             state = self._path.stat()
             version = (state.st_mtime_ns, state.st_size, state.st_ino)
             if version != self._version:
@@ -83,7 +85,7 @@ class TokenFile:
         return self._token
 
 
-_MAKE_TOKEN = "Write a token into it with: trefoil keys token"  # noqa: S105 - advice, not a token
+_MAKE_TOKEN = "Write a token into it with: trefoil keys token --out"  # noqa: S105 - advice, not a token
 
 
 class _Channel(grpc.aio.Channel):

@@ -21,7 +21,14 @@ from libs.rpc._generated.trefoil.party.v1 import party_pb2
 
 PART_BYTES = 1 << 20
 MAX_NAME_LENGTH = 256
+MAX_ARRAYS = 16
 MAX_DIMENSIONS = 8
+MAX_ELEMENTS = 1 << 40
+"""Of one array if its empty sides had one element: far above any message, far below what numpy refuses."""
+
+LEAST_BYTES = 8
+"""What a frame costs of the computation's allowance even if it is empty. Sessions allow 4096 bytes more than
+their programs declare, which pays for 585 messages of a single byte each; ResNet-18 sends about a hundred."""
 
 _DTYPES: dict[party_pb2.ArrayHeader.DType.ValueType, np.dtype[Any]] = {
     party_pb2.ArrayHeader.DTYPE_UINT8: np.dtype("u1"),
@@ -87,7 +94,7 @@ class Assembler:
         expected_part = len(self._payload) // PART_BYTES
         if (data.part, data.parts, data.label) != (expected_part, self._first.parts, self._first.label):
             raise FrameError(f"{self._first.label}: part {data.part} out of order")
-        self._left_bytes -= len(data.payload)
+        self._left_bytes -= max(len(data.payload), LEAST_BYTES)
         if self._left_bytes < 0:
             raise FrameError(f"{data.label}: more bytes than the computation allows")
         self._payload += data.payload
@@ -131,12 +138,16 @@ def _payloads(arrays: list[npt.NDArray[Any]]) -> Iterator[bytes]:
 def _check_first(data: party_pb2.PeerData) -> None:
     if not data.label or len(data.label) > MAX_NAME_LENGTH:
         raise FrameError("a message without a proper label")
+    if len(data.arrays) > MAX_ARRAYS:
+        raise FrameError(f"{data.label}: {len(data.arrays)} arrays in one message")
     names = [header.name for header in data.arrays]
     if len(set(names)) != len(names) or any(len(name) > MAX_NAME_LENGTH for name in names):
         raise FrameError(f"{data.label}: arrays without proper names")
     for header in data.arrays:
         if header.dtype not in _DTYPES or len(header.shape) > MAX_DIMENSIONS:
             raise FrameError(f"{data.label}/{header.name}: unknown type or too many dimensions")
+        if math.prod(max(1, side) for side in header.shape) > MAX_ELEMENTS:
+            raise FrameError(f"{data.label}/{header.name}: impossible shape")
 
 
 def _arrays(headers: Any, payload: bytearray, *, label: str) -> dict[str, npt.NDArray[Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from libs.core.errors import InvalidInput, Unavailable
+from libs.core.errors import DeadlineExceeded, InvalidInput, Unavailable
 from libs.core.ids import PARTIES, PartyId, new_id
 from libs.mpc.ring import Ring, RingArray
 from libs.mpc.schemes.additive.sharing import CompressedShare, SeedShare, join, split_compressed
@@ -24,6 +24,10 @@ from libs.rpc.channel import translated
 from libs.rpc.concurrently import together
 
 MAX_VECTOR_BYTES = 1 << 33
+SHORTEST_S = 60.0
+SLOWEST_BYTES_PER_S = 1 << 16
+"""As slow as parties take uploads in: a transfer may take `SHORTEST_S` and the time at this rate."""
+
 _RING_CODES = {Ring.RING_32: types_pb2.RING_32, Ring.RING_64: types_pb2.RING_64}
 
 
@@ -43,9 +47,10 @@ async def deal_vector(
     ref: types_pb2.VectorRef,
     channels: Mapping[PartyId, grpc.aio.Channel],
     upload_id: str | None = None,
+    terms: types_pb2.ContributionTerms | None = None,
     patience: Patience = Patience(),
 ) -> str:
-    """Split `vector` (n,) and give each party its share; the upload's id.
+    """Split `vector` (n,) and give each party its share; the upload's id. A contribution needs `terms`.
 
     Returns when all three have it on disk. Raises what a party answered; `Unavailable` after the last
     attempt. What was stored by then stays: deal again under another name.
@@ -53,7 +58,9 @@ async def deal_vector(
     _check_channels(channels)
     upload = upload_id or new_id("upload")
     shares = dict(zip(PARTIES, split_compressed(vector, ring), strict=True))
-    header = types_pb2.ShareHeader(upload_id=upload, vector=ref, ring=_RING_CODES[ring], length=len(vector))
+    header = types_pb2.ShareHeader(
+        upload_id=upload, vector=ref, ring=_RING_CODES[ring], length=len(vector), terms=terms
+    )
     await together(*(_put(channels[party], header, shares[party], ring, patience) for party in PARTIES))
     return upload
 
@@ -94,7 +101,7 @@ async def _put(
     async for _ in _attempts(patience):
         try:
             with translated():
-                await stub.PutShares(requests())
+                await stub.PutShares(requests(), timeout=_allowed_s(common.length, ring))
             return
         except Unavailable as error:
             last = error
@@ -117,18 +124,33 @@ async def _get(
 async def _download(stub: Any, ref: types_pb2.VectorRef, ring: Ring) -> RingArray:
     collector: ChunkCollector | None = None
     sha256 = b""
-    async for response in stub.GetShares(party_pb2.GetSharesRequest(vector=ref)):
-        if collector is None:
-            description = response.description
-            if response.WhichOneof("part") != "description" or description.ring != _RING_CODES[ring]:
-                raise InvalidInput(f"The party does not hold this vector in the {ring.bits}-bit ring.")
-            sha256 = description.sha256
-            collector = ChunkCollector(ring=ring, length=description.length, max_bytes=MAX_VECTOR_BYTES)
-        else:
-            collector.add(response.chunk)
+    call = stub.GetShares(party_pb2.GetSharesRequest(vector=ref))
+    try:
+        async with asyncio.timeout(SHORTEST_S) as deadline:
+            async for response in call:
+                if collector is None:
+                    description = response.description
+                    if response.WhichOneof("part") != "description" or description.ring != _RING_CODES[ring]:
+                        raise InvalidInput(
+                            f"The party does not hold this vector in the {ring.bits}-bit ring."
+                        )
+                    sha256, length = description.sha256, description.length
+                    collector = ChunkCollector(ring=ring, length=length, max_bytes=MAX_VECTOR_BYTES)
+                    deadline.reschedule(asyncio.get_running_loop().time() + _allowed_s(length, ring))
+                else:
+                    collector.add(response.chunk)
+    except TimeoutError:
+        raise DeadlineExceeded("A party did not send its share in time. Ask again.") from None
+    finally:
+        call.cancel()  # nothing happens to a call that has ended
     if collector is None:
         raise Unavailable("The party ended its answer before it began. Ask again.")
     return await asyncio.to_thread(collector.finish, sha256=sha256)
+
+
+def _allowed_s(length: int, ring: Ring) -> float:
+    """How long one transfer of a vector may take."""
+    return SHORTEST_S + length * ring.element_bytes / SLOWEST_BYTES_PER_S
 
 
 async def _attempts(patience: Patience) -> AsyncIterator[int]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
 import grpc
 
 from libs.core.errors import InvalidInput
 from libs.rpc.identity import TlsFiles
+from libs.runtime.private_files import require_private
 
 
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
@@ -37,8 +37,8 @@ def _read(files: TlsFiles) -> tuple[bytes, bytes, bytes]:
 
 def _pem(path: Path, label: str, *, private: bool = False) -> bytes:
     try:
-        if private and path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
-            raise InvalidInput(f"Everybody on this machine may read {path}. Run: chmod 600 {path}")
+        if private:
+            require_private(path)
         content = path.read_bytes()
     except OSError as error:
         raise InvalidInput(

@@ -8,7 +8,6 @@ so a token of one hospital's staff is worth nothing at another hospital or in th
 from __future__ import annotations
 
 import enum
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from libs.core.clock import Clock, SystemClock
 from libs.core.errors import InvalidInput, Unauthenticated
 from libs.core.ids import new_id
 from libs.core.secret import Secret
+from libs.runtime.private_files import require_private
 
 ALGORITHM = "HS256"
 REQUIRED_CLAIMS = ("exp", "iat", "iss", "aud", "sub", "jti", "role")
@@ -75,8 +75,7 @@ class TokenClaims:
 def read_token_secret(path: Path) -> Secret[bytes]:
     """The secret in `path` (hexadecimal text). InvalidInput if it is unreadable or others may read it."""
     try:
-        if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
-            raise InvalidInput(f"Everybody on this machine may read {path}. Run: chmod 600 {path}")
+        require_private(path)
         return Secret(bytes.fromhex(path.read_text(encoding="ascii").strip()))
     except OSError as error:
         raise InvalidInput(f"The token secret {path} cannot be read: {error.strerror}.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2, coordina
 from libs.rpc.recorder import Recorder
 from libs.rpc.server import RpcServer
 from libs.runtime.logging import configure_logging
+from libs.runtime.private_files import PRIVATE_UMASK
 from libs.runtime.settings import load_settings
 from services.coordinator.adapters.compiler import TorchCompiler
 from services.coordinator.adapters.database import Database, open_database
@@ -201,6 +203,7 @@ def _hospitals(parts: _Parts) -> Hospitals:
 
 def main(arguments: list[str]) -> int:
     """Run the coordinator until it is told to stop. The exit status."""
+    os.umask(PRIVATE_UMASK)
     if len(arguments) != 2 or arguments[0] != "--config":
         print("usage: python -m services.coordinator --config FILE", file=sys.stderr)
         return 2

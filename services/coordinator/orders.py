@@ -89,6 +89,8 @@ def _proposal(study: Study, member: Member) -> Order:
         plan_hash=study.plan_hash,
         dataset_name=member.dataset_name,
         requested_by=study.created_by,
+        hospital_identities=[member.hospital for member in study.members],
+        reader_identities=[study.creator, *(member.hospital for member in study.members)],
     )
     return Order(OrderKey(study.study_id, "proposal"), coordinator_pb2.CoordinatorOrder(proposal=proposal))
 

@@ -24,8 +24,9 @@ _LONGEST_DELAY_S = 5.0
 class Supervisor:
     """Keeps all living studies moving.
 
-    A step that finds a party unavailable is tried again, later and later, for `party_patience_s`. Any other
-    error ends the study with the error's public text; a bug ends it with a generic one and is logged.
+    A step that finds a party or the database unavailable is tried again, later and later, for
+    `party_patience_s`. Any other error ends the study with the error's public text; a bug ends it with a
+    generic one and is logged. That it failed is written down however long that takes.
     """
 
     def __init__(
@@ -68,10 +69,11 @@ class Supervisor:
             await self._advance_until_ended(study_id)
         except TrefoilError as error:
             log.warning("study_failed", study_id=study_id, code=error.code, reason=str(error))
-            self._fail(study_id, str(error))
+            await self._fail_once_possible(study_id, str(error))
         except Exception:
             log.exception("study_crashed", study_id=study_id)
-            self._fail(study_id, "The coordinator failed in a way it should not; its log has the details.")
+            reason = "The coordinator failed in a way it should not; its log has the details."
+            await self._fail_once_possible(study_id, reason)
         self._rounds.forget(study_id)
         try:
             await self._rounds.abandon(self._journal.study(study_id))
@@ -84,10 +86,10 @@ class Supervisor:
         delay_s = _FIRST_DELAY_S
         while True:
             seen = self._journal.feed.version(study_id)
-            study = self._journal.study(study_id)
-            if study.ended:
-                return
             try:
+                study = self._journal.study(study_id)
+                if study.ended:
+                    return
                 await self._advance(study, seen=seen)
             except Unavailable as error:
                 now_s = self._clock.monotonic_s()
@@ -126,6 +128,19 @@ class Supervisor:
             self._journal.update(study.study_id, lambda study: study.after(StudyEvent.APPROVED))
         else:
             await self._journal.feed.wait(study.study_id, seen=seen)
+
+    async def _fail_once_possible(self, study_id: str, reason: str) -> None:
+        """A study whose failure is not stored would look alive for ever."""
+        delay_s = _FIRST_DELAY_S
+        while True:
+            try:
+                self._fail(study_id, reason)
+            except Unavailable as error:
+                log.warning("failure_not_stored", study_id=study_id, reason=str(error), delay_s=delay_s)
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+            else:
+                return
 
     def _fail(self, study_id: str, reason: str) -> None:
         self._journal.update(study_id, lambda study: study.with_failure(reason))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import add_Hospit
 from libs.rpc.channel import open_channel
 from libs.rpc.identity import COORDINATOR, Identity, Kind
 from libs.runtime.logging import configure_logging
+from libs.runtime.private_files import PRIVATE_UMASK
 from libs.runtime.settings import load_settings
 from services.hospital_node.adapters.database import Database
 from services.hospital_node.adapters.parties import ShareParties
@@ -32,6 +34,7 @@ SERVICE = "trefoil.hospital.v1.HospitalService"
 
 def main() -> None:
     """Run a node until SIGTERM or SIGINT."""
+    os.umask(PRIVATE_UMASK)
     parser = argparse.ArgumentParser(description="A hospital's node.")
     parser.add_argument("--config", type=Path, required=True, help="its settings, a TOML file")
     try:
@@ -88,6 +91,7 @@ async def run(settings: HospitalSettings) -> None:
         proposals=proposals,
         attached=lambda: link.attached,
         activity=lambda: tasks.activity,
+        consent_changed=tasks.consent_changed,
     )
     server = settings.server(name=f"hospital-{settings.name}", recorder=recorder)
     server.add(add_HospitalServiceServicer_to_server, service, SERVICE)

@@ -70,7 +70,11 @@ PROPOSAL_TRANSITIONS: Mapping[tuple[ProposalState, ProposalEvent], ProposalState
 
 @dataclass(frozen=True)
 class Proposal:
-    """A training plan that asks for one of this hospital's data sets."""
+    """A training plan that asks for one of this hospital's data sets.
+
+    `hospitals` are all of the study, with whose updates this hospital's are added up, and `readers` those
+    who may fetch the sums, as identities. The owner approves both with the plan.
+    """
 
     study_id: str
     title: str
@@ -78,6 +82,8 @@ class Proposal:
     dataset_name: str
     plan_hash: str
     training_plan: bytes
+    hospitals: tuple[str, ...]
+    readers: tuple[str, ...]
     received_at: datetime
     state: ProposalState = ProposalState.PENDING
     reason: str = ""
@@ -216,6 +222,16 @@ class ReleaseOrder:
 
 
 Order = TrainOrder | CalibrateOrder | ReleaseOrder
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a contribution requires of its round, by what the owner approved. The parties hold it to that."""
+
+    quorum: int
+    hospitals: tuple[str, ...]
+    readers: tuple[str, ...]
+    weight: Fraction
 
 
 def admit(order: Order, before: Iterable[Task]) -> None:

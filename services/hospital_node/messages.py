@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Set
 from datetime import UTC, datetime
 from fractions import Fraction
 
@@ -12,6 +12,7 @@ from libs.core.errors import InvalidInput
 from libs.core.ids import PARTIES, PartyId
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
+from libs.rpc.identity import Identity, Kind
 from services.hospital_node.domain import (
     CalibrateOrder,
     Dataset,
@@ -60,6 +61,8 @@ def parse_proposal(message: pb.PlanProposal, *, received_at: datetime) -> Propos
         dataset_name=message.dataset_name,
         plan_hash=message.plan_hash,
         training_plan=message.training_plan,
+        hospitals=_identities(message.hospital_identities, kinds={Kind.HOSPITAL}),
+        readers=_identities(message.reader_identities, kinds={Kind.HOSPITAL, Kind.CLIENT}),
         received_at=received_at,
     )
 
@@ -123,6 +126,13 @@ def _weight(message: types_pb2.Fraction) -> Fraction:
     if not 0 < message.numerator <= message.denominator:
         raise InvalidInput("A hospital's weight is above 0 and at most 1.")
     return Fraction(message.numerator, message.denominator)
+
+
+def _identities(uris: Iterable[str], *, kinds: Set[Kind]) -> tuple[str, ...]:
+    identities = sorted({Identity.parse(uri) for uri in uris}, key=lambda identity: identity.uri)
+    if any(identity.kind not in kinds for identity in identities):
+        raise InvalidInput("A study joins hospitals; its sums are read by hospitals and clients only.")
+    return tuple(identity.uri for identity in identities)
 
 
 def _deadline(message: Timestamp) -> datetime:

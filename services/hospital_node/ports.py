@@ -17,6 +17,7 @@ from services.hospital_node.domain import (
     ProposalEvent,
     Task,
     TaskKey,
+    Terms,
 )
 
 OnProgress = Callable[[float], None]
@@ -109,8 +110,13 @@ class Parties(Protocol):
         """A model version, joined from its three shares. Raises Unavailable, NotFound, PermissionDenied."""
         ...
 
-    async def deal(self, key: TaskKey, vector: RingArray, *, ring: Ring, upload_id: str) -> None:
-        """Split a contribution and send one share to each party; all three have theirs afterwards."""
+    async def deal(
+        self, key: TaskKey, vector: RingArray, *, ring: Ring, upload_id: str, terms: Terms
+    ) -> None:
+        """Split a contribution and send one share to each party; all three have theirs afterwards.
+
+        Raises FailedPrecondition when the parties' round is weaker than `terms`.
+        """
         ...
 
 

@@ -32,9 +32,10 @@ class Proposals:
             self._announce(dataclasses.replace(proposal, state=ProposalState.DENIED, reason=str(error)))
             return
         stored = await self._store.add_proposal(proposal)
-        if (stored.plan_hash, stored.dataset_name) != (proposal.plan_hash, proposal.dataset_name):
+        if _asked(stored) != _asked(proposal):
             reason = (
-                "The plan of this study changed after it was proposed. Create a new study for a new plan."
+                "The plan of this study, its hospitals or its readers changed after it was proposed. Create "
+                "a new study for a new plan."
             )
             log.warning("proposal_refused", study=proposal.study_id, reason="plan_changed")
             self._announce(dataclasses.replace(proposal, state=ProposalState.DENIED, reason=reason))
@@ -93,6 +94,11 @@ class Proposals:
             raise InvalidInput(
                 "The training plan does not match its hash. Propose the plan in its canonical form."
             )
+        if len(proposal.hospitals) < plan.quorum:
+            raise InvalidInput(
+                f"The plan's quorum is {plan.quorum}, but the proposal names {len(proposal.hospitals)} "
+                "hospitals. Choose more data sets."
+            )
         await self._store.dataset(proposal.dataset_name)
 
     def _announce(self, proposal: Proposal) -> None:
@@ -103,3 +109,8 @@ class Proposals:
                 approved=proposal.state is ProposalState.APPROVED,
                 reason=proposal.reason,
             )
+
+
+def _asked(proposal: Proposal) -> tuple[object, ...]:
+    """What the owner says yes or no to."""
+    return (proposal.plan_hash, proposal.dataset_name, proposal.hospitals, proposal.readers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
@@ -40,9 +40,12 @@ class HospitalService(HospitalServiceServicer):
         proposals: Proposals,
         attached: Callable[[], bool],
         activity: Callable[[], str],
+        consent_changed: Callable[[], Awaitable[None]],
     ) -> None:
+        """`consent_changed` stops what may no longer run; both ways to withdraw consent lead through it."""
         self._identity, self._attached, self._activity = identity, attached, activity
         self._store, self._publisher, self._proposals = store, publisher, proposals
+        self._consent_changed = consent_changed
 
     async def DescribeNode(self, request: pb.DescribeNodeRequest, context: Any) -> pb.DescribeNodeResponse:
         """Who this node is and what it is doing."""
@@ -77,8 +80,9 @@ class HospitalService(HospitalServiceServicer):
     async def WithdrawDataset(
         self, request: pb.WithdrawDatasetRequest, context: Any
     ) -> pb.WithdrawDatasetResponse:
-        """Take it out of the catalogue and out of every study."""
+        """Take it out of the catalogue and out of every study, and stop what runs on it."""
         await self._publisher.withdraw(request.name)
+        await self._consent_changed()
         return pb.WithdrawDatasetResponse()
 
     async def ListProposals(self, request: pb.ListProposalsRequest, context: Any) -> pb.ListProposalsResponse:
@@ -90,13 +94,14 @@ class HospitalService(HospitalServiceServicer):
     async def DecideProposal(
         self, request: pb.DecideProposalRequest, context: Any
     ) -> pb.DecideProposalResponse:
-        """Approve or deny exactly the plan with this hash."""
+        """Approve or deny exactly the plan with this hash. A denial stops what runs for the study."""
         decided = await self._proposals.decide(
             study_id=request.study_id,
             plan_hash=request.plan_hash,
             approve=request.approve,
             reason=request.reason,
         )
+        await self._consent_changed()
         return pb.DecideProposalResponse(proposal=_proposal(decided))
 
 
@@ -124,6 +129,8 @@ def _proposal(proposal: Proposal) -> pb.Proposal:
         training_plan=proposal.training_plan,
         state=_STATES[proposal.state],
         received_at=_timestamp(proposal.received_at),
+        hospital_identities=proposal.hospitals,
+        reader_identities=proposal.readers,
     )
 
 

@@ -16,11 +16,13 @@ from services.hospital_node.domain import (
     CalibrateOrder,
     Order,
     Phase,
+    Proposal,
     ReleaseOrder,
     Task,
     TaskKey,
     TaskKind,
     TaskState,
+    Terms,
     TrainOrder,
 )
 from services.hospital_node.ports import Announcer, Parties, ReleaseJob, Store, StudyJob, TrainJob, Worker
@@ -51,6 +53,7 @@ class TaskRunner:
         self._parties, self._worker = parties, worker
         self._turn = asyncio.Lock()
         self._running: dict[TaskKey, asyncio.Task[None]] = {}
+        self._orders: dict[TaskKey, Order] = {}
         self._activity = IDLE
 
     @property
@@ -66,12 +69,26 @@ class TaskRunner:
             )
             return
         task = asyncio.create_task(self._run(order))
-        self._running[order.key] = task
-        task.add_done_callback(lambda _: self._running.pop(order.key, None))
+        self._running[order.key], self._orders[order.key] = task, order
+        task.add_done_callback(lambda _: self._forget(order.key))
 
     async def cancel_study(self, study_id: str) -> None:
         """Stop what runs for a study, by killing the worker where need be."""
         await self._cancel([task for key, task in self._running.items() if key.study_id == study_id])
+
+    async def consent_changed(self) -> None:
+        """Stop what the owner no longer consents to, and say so, lest anybody wait for it."""
+        refused: dict[TaskKey, FailedPrecondition] = {}
+        for key, order in list(self._orders.items()):
+            try:
+                await self._proposals.consent(study_id=key.study_id, plan_hash=order.plan_hash)
+            except FailedPrecondition as error:
+                refused[key] = error
+        tasks = {key: self._running[key] for key in refused if key in self._running}
+        await self._cancel(list(tasks.values()))
+        for key, task in tasks.items():
+            if task.cancelled():  # else it ended by itself, and said so
+                await self._record_failure(key, refused[key])
 
     async def stop(self) -> None:
         """Stop everything; what was under way counts as interrupted at the next start."""
@@ -82,6 +99,9 @@ class TaskRunner:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _forget(self, key: TaskKey) -> None:
+        del self._running[key], self._orders[key]
 
     async def _run(self, order: Order) -> None:
         key = order.key
@@ -154,7 +174,7 @@ class TaskRunner:
             base,
             lambda fraction: self._announcer.progressed(order.key, Phase.TRAINING, fraction),
         )
-        return await self._send(order.key, contribution, ring=Ring.RING_32)
+        return await self._send(order, contribution, ring=Ring.RING_32)
 
     async def _calibrate(self, order: CalibrateOrder, job: StudyJob) -> Task:
         base = await self._fetch(order)
@@ -173,17 +193,23 @@ class TaskRunner:
             weight=order.weight,
         )
         contribution, ring = await self._worker.release(release, base)
-        return await self._send(order.key, contribution, ring=ring)
+        return await self._send(order, contribution, ring=ring)
 
     async def _fetch(self, order: Order) -> RingArray:
         self._announcer.progressed(order.key, Phase.FETCHING, 0.0)
         return await self._parties.fetch(order.base_model_id)
 
-    async def _send(self, key: TaskKey, contribution: RingArray, *, ring: Ring) -> Task:
-        """Deal under an upload id that is on disk before the first share leaves (see DECISIONS.md)."""
+    async def _send(self, order: TrainOrder | ReleaseOrder, contribution: RingArray, *, ring: Ring) -> Task:
+        """Deal under an upload id that is on disk before the first share leaves (see DECISIONS.md).
+
+        On the terms that the owner approved, and only if that still holds.
+        """
+        key = order.key
         self._announcer.progressed(key, Phase.SENDING, 0.0)
+        proposal, _ = await self._proposals.consent(study_id=key.study_id, plan_hash=order.plan_hash)
         task = await self._store.mark_sending(key, upload_id=new_id("upload"))
-        await self._parties.deal(key, contribution, ring=ring, upload_id=task.upload_id)
+        terms = _terms(order, proposal)
+        await self._parties.deal(key, contribution, ring=ring, upload_id=task.upload_id, terms=terms)
         return await self._store.finish_task(key)
 
     async def _record_failure(self, key: TaskKey, error: TrefoilError) -> None:
@@ -199,3 +225,13 @@ class TaskRunner:
         except FailedPrecondition:
             log.info("order_refused", study=key.study_id, kind=key.kind.value, round=key.round)
         self._announcer.task_failed(key, code=error.code, message=text)
+
+
+def _terms(order: TrainOrder | ReleaseOrder, proposal: Proposal) -> Terms:
+    """What the parties must not let the coordinator weaken. A released model is read by nobody."""
+    return Terms(
+        quorum=TrainingPlan.from_json(proposal.training_plan).quorum,
+        hospitals=proposal.hospitals,
+        readers=proposal.readers if isinstance(order, TrainOrder) else (),
+        weight=order.weight,
+    )

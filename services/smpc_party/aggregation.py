@@ -1,15 +1,15 @@
 """Closing a round: the three parties add what all of them hold, and all keep the result or none.
 
-`agreement.py` explains why a party can die at any moment. Here: the work between the messages.
+`agreement.py` explains why a party can die at any moment. Here: the work between the messages. It runs to
+its end, because a cancelled attempt must not commit behind the back of the one that follows it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
 
 from libs.core.errors import Bug, DeadlineExceeded, FailedPrecondition, NotFound, TrefoilError
 from libs.core.ids import PARTIES, PartyId
@@ -21,6 +21,7 @@ from libs.rpc.computation import Session
 from libs.rpc.identity import Identity
 from libs.rpc.run_party import run_party
 from libs.runtime.logging import get_logger
+from libs.runtime.run_to_end import run_to_end
 from services.smpc_party.agreement import (
     Adopt,
     Compute,
@@ -38,8 +39,6 @@ log = get_logger(__name__)
 
 JOIN_TIMEOUT_S = 10.0
 _SLACK_BYTES = 4096
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,16 +76,21 @@ class Aggregator:
 
     async def open(self, spec: RoundSpec) -> None:
         """Take contributions from now on. Raises `FailedPrecondition` when the base version does not fit."""
-        await self._in_thread(self._check_base, spec)
-        await self._in_thread(self._rounds.open_round, spec)
+        await run_to_end(self._check_base, spec)
+        await run_to_end(self._rounds.open_round, spec)
 
-    async def close(self, key: RoundKey, computation_id: str) -> Closed:
-        """Close the round together with the peers, or say again how it was closed."""
+    async def close(self, key: RoundKey, computation_id: str, *, attempt: int) -> Closed:
+        """Close the round together with the peers, or say again how it was closed.
+
+        Raises `FailedPrecondition` for another attempt than the one that is open.
+        """
         async with self._turn(key):
             running = self._attempts.get(key)
             if running is None or running.task.done() or running.computation_id != computation_id:
+                (await run_to_end(self._rounds.round, key)).spec.check_attempt(attempt)
                 await self._cancel_attempt(key)
-                record = await self._in_thread(self._rounds.move_round, key, RoundEvent.CLOSE)
+                move_round = self._rounds.move_round
+                record = await run_to_end(move_round, key, RoundEvent.CLOSE, attempt=attempt)
                 task = asyncio.create_task(self._attempt(record, computation_id))
                 task.add_done_callback(lambda done: done.cancelled() or done.exception())
                 running = self._attempts[key] = _Attempt(computation_id, task)
@@ -95,17 +99,23 @@ class Aggregator:
                     return _answer(record)
         return await asyncio.shield(running.task)
 
-    async def abandon(self, key: RoundKey) -> None:
-        """Forget an open round and its contributions. A closed or unknown round stays as it is."""
+    async def abandon(self, key: RoundKey, *, attempt: int) -> None:
+        """Forget an open round and its contributions. A closed or unknown round stays as it is.
+
+        Raises `FailedPrecondition` when a newer attempt is open.
+        """
         async with self._turn(key):
-            await self._cancel_attempt(key)
             try:
-                record = await self._in_thread(self._rounds.round, key)
+                record = await run_to_end(self._rounds.round, key)
             except NotFound:
                 return
+            if record.spec.attempt > attempt:
+                record.spec.check_attempt(attempt)
+            await self._cancel_attempt(key)
+            record = await run_to_end(self._rounds.round, key)
             if record.state is not RoundState.CLOSED:
-                files = await self._in_thread(self._rounds.forget_round, key)
-                await self._in_thread(self._shares.delete, files)
+                files = await run_to_end(self._rounds.forget_round, key, attempt=attempt)
+                await run_to_end(self._shares.delete, files)
                 log.info("round_abandoned", study=key.study_id, round=key.number)
 
     async def stop(self) -> None:
@@ -165,13 +175,14 @@ class Aggregator:
 
     async def _agree(self, session: Session, spec: RoundSpec) -> Closed:
         await session.join(b"close\0" + spec.to_json().encode(), timeout_s=JOIN_TIMEOUT_S)
-        contributions = await self._in_thread(self._rounds.contributions, spec.key)
-        record = await self._in_thread(self._rounds.round, spec.key)
+        contributions = await run_to_end(self._rounds.contributions, spec.key)
+        record = await run_to_end(self._rounds.round, spec.key)
         status = Status.of(record, contributions)
         statuses = await run_party(exchange_status(self._me, status), session, executor=self._executor)
         match decide(spec, statuses):
             case FallShort(survivors):
-                await self._in_thread(self._rounds.move_round, spec.key, RoundEvent.FALL_SHORT)
+                move_round = self._rounds.move_round
+                await run_to_end(move_round, spec.key, RoundEvent.FALL_SHORT, attempt=spec.attempt)
                 return Closed(None, survivors, session.sent_bytes)
             case Compute(survivors):
                 await self._prepare(session, spec, survivors, contributions)
@@ -191,7 +202,7 @@ class Aggregator:
     ) -> None:
         """Compute this party's share of the result and put it on disk."""
         chosen = [c.share for c in contributions if c.hospital in survivors]
-        total = await self._in_thread(self._sum, spec, chosen)
+        total = await run_to_end(self._sum, spec, chosen)
         update, metrics = total[: spec.update_length], total[spec.update_length :]
         ratio = rescaling({p.hospital: p.weight for p in spec.participants}, survivors)
         if ratio != 1:
@@ -204,7 +215,7 @@ class Aggregator:
                 spec.ring,
             )
             update = await run_party(program, session, executor=self._executor)
-        await self._in_thread(
+        await run_to_end(
             self._store_prepared,
             spec,
             session.computation_id,
@@ -249,23 +260,11 @@ class Aggregator:
         self._shares.delete(replaced)
 
     async def _commit(self, key: RoundKey) -> Closed:
-        record = await self._in_thread(self._rounds.round, key)
+        record = await run_to_end(self._rounds.round, key)
         if record.state is not RoundState.CLOSED:
-            files = await self._in_thread(self._rounds.commit, key)
-            await self._in_thread(self._shares.delete, files)
+            files = await run_to_end(self._rounds.commit, key)
+            await run_to_end(self._shares.delete, files)
         return _answer(record)
-
-    async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run blocking work to its end even when this attempt is cancelled.
-
-        A cancelled attempt must not commit behind the back of the one that follows it.
-        """
-        work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await asyncio.gather(work, return_exceptions=True)
-            raise
 
 
 def _answer(record: RoundRecord) -> Closed:

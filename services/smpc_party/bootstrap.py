@@ -20,6 +20,7 @@ from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
 from libs.rpc.identity import Identity
 from libs.rpc.server import RpcServer
 from libs.runtime.logging import configure_logging, get_logger
+from libs.runtime.private_files import PRIVATE_UMASK
 from libs.runtime.settings import load_settings
 from services.smpc_party.adapters.home import GrpcHome
 from services.smpc_party.adapters.index import Index
@@ -29,6 +30,7 @@ from services.smpc_party.adapters.share_store import ShareStore, read_storage_ke
 from services.smpc_party.aggregation import Aggregator
 from services.smpc_party.dealing import Dealing
 from services.smpc_party.filling import Filler
+from services.smpc_party.limits import PredictionLimits
 from services.smpc_party.masked_models import MaskedModels
 from services.smpc_party.models import EvaluableModels
 from services.smpc_party.peers import PeerAddress, PeerNetwork, PeerService
@@ -70,12 +72,15 @@ class Party:
         self._online = ThreadPoolExecutor(2, thread_name_prefix="online")
         self._offline = ThreadPoolExecutor(2, thread_name_prefix="offline")
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="ahead", initializer=_give_way)
+        # One of its own: rounds must close however many predictions are asked for.
+        self._closing = ThreadPoolExecutor(1, thread_name_prefix="closing")
+        limits = PredictionLimits(settings.max_prediction_bytes, settings.max_predictions_per_client)
         self._aggregator = Aggregator(
             me=me,
             rounds=self._index,
             shares=self._shares,
             peers=self.network,
-            executor=self._offline,
+            executor=self._closing,
             close_deadline_s=settings.close_deadline_s,
         )
         self._masked_models = MaskedModels(
@@ -121,6 +126,7 @@ class Party:
             online=self._online,
             offline=self._offline,
             max_batch=settings.max_batch,
+            limits=limits,
             deadline_s=settings.prediction_deadline_s,
         )
         self.server: RpcServer = settings.server(name=f"party-{me}", recorder=recorder)
@@ -130,6 +136,7 @@ class Party:
             aggregator=self._aggregator,
             predictions=self._predictions,
             pool=self._pool,
+            limits=limits,
         )
         names = party_pb2.DESCRIPTOR.services_by_name
         self.server.add(
@@ -162,6 +169,7 @@ class Party:
         self._offline.shutdown(wait=False, cancel_futures=True)
         self._ahead.shutdown(wait=False, cancel_futures=True)
         self._piece_index.close()
+        self._closing.shutdown(wait=False, cancel_futures=True)
         self._index.close()
 
 
@@ -195,6 +203,7 @@ async def serve(config: Path) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """`--config FILE`; the exit status. An error in the settings or keys is told in one line."""
+    os.umask(PRIVATE_UMASK)
     parser = argparse.ArgumentParser(prog="smpc_party", description="One of Trefoil's three compute parties.")
     parser.add_argument("--config", type=Path, required=True, help="settings file (TOML)")
     try:

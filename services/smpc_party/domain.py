@@ -206,6 +206,16 @@ class Participant:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What a hospital requires of the round that its contribution goes into (types.proto)."""
+
+    quorum: int
+    hospitals: frozenset[Identity]
+    readers: frozenset[Identity]
+    weight: Fraction
+
+
+@dataclass(frozen=True)
 class RoundSpec:
     """What the hospitals of a round send and what becomes of it."""
 
@@ -267,6 +277,38 @@ class RoundSpec:
     def metrics_context(self) -> str:
         """What the share of the summed metrics is sealed for."""
         return f"metrics:{self.key.study_id}:{self.key.number}"
+
+    def check_attempt(self, attempt: int) -> None:
+        """Raise `FailedPrecondition` unless this is the attempt that is meant.
+
+        A contribution's weight belongs to the participants of one attempt: in another it would falsify the
+        average. And an order that comes late must not end the attempt that followed.
+        """
+        if attempt != self.attempt:
+            raise FailedPrecondition(
+                f"Try {attempt} of {self.key} is over or has not begun; try {self.attempt} is open. "
+                "Wait for the coordinator's next order."
+            )
+
+    def check_terms(self, hospital: Identity, terms: Terms) -> None:
+        """Raise `FailedPrecondition` unless this round is at least what the hospital requires.
+
+        The three parties compare their specs before they add, so no round that one of them holds to be too
+        weak is ever closed: a coordinator alone cannot have a single contribution read.
+        """
+        weights = {participant.hospital: participant.weight for participant in self.participants}
+        rules = {
+            "has a lower quorum": self.quorum >= terms.quorum,
+            "joins other hospitals": weights.keys() <= terms.hospitals,
+            "has other readers": self.readers | self.metrics_readers <= terms.readers,
+            "weighs it differently": weights.get(hospital) == terms.weight,
+        }
+        broken = [rule for rule, holds in rules.items() if not holds]
+        if broken:
+            raise FailedPrecondition(
+                f"The {self.key} {' and '.join(broken)} than {hospital} approved. Nothing was stored; tell "
+                "the study's operator."
+            )
 
     def contribution_context(self, hospital: Identity) -> str:
         """What one hospital's contribution is sealed for."""

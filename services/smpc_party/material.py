@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from libs.core.ids import PARTIES, PartyId
 from libs.mpc.schemes.masked.comparison import Comparison
 from libs.mpc.schemes.masked.roles import Roles
+from libs.rpc.peer_frames import LEAST_BYTES
 from libs.secure_nn.plan import Plan
 
 SESSION_SLACK_BYTES = 4096
@@ -74,4 +75,5 @@ def session_budget(
         budget = {roles.dealer: 0, roles.second: between}
     else:
         budget = {roles.dealer: dealt, roles.first: between}
-    return {peer: size + SESSION_SLACK_BYTES for peer, size in budget.items()}
+    slack = SESSION_SLACK_BYTES + LEAST_BYTES * max(cost.rounds for cost in costs)
+    return {peer: size + slack for peer, size in budget.items()}

@@ -168,21 +168,25 @@ class PeerNetwork:
         """One stream from its hello to its end; why it ended.
 
         Each on a channel of its own: an old channel would wait out its own backoff first, and would go on
-        with certificates that were replaced in the meantime.
+        with certificates that were replaced in the meantime. While they are being replaced a file may be
+        missing or half written: whatever goes wrong costs this stream, never the dialling.
         """
-        channel = open_channel(
-            address=address.address, server=address.identity, tls=self._tls, recorder=self._recorder
-        )
-        async with channel:
-            stream: Any = party_pb2_grpc.PeerServiceStub(channel).Exchange(link.outgoing())
-            try:
-                await link.read(aiter(stream))
-            except grpc.aio.AioRpcError as error:
-                return str(translate(error))
-            except TrefoilError as error:
-                return str(error)
-            finally:
-                stream.cancel()
+        try:
+            async with open_channel(
+                address=address.address, server=address.identity, tls=self._tls, recorder=self._recorder
+            ) as channel:
+                stream: Any = party_pb2_grpc.PeerServiceStub(channel).Exchange(link.outgoing())
+                try:
+                    await link.read(aiter(stream))
+                finally:
+                    stream.cancel()
+        except grpc.aio.AioRpcError as error:
+            return str(translate(error))
+        except TrefoilError as error:
+            return str(error)
+        except Exception as error:
+            log.exception("peer_link_broke", peer=int(link.peer))
+            return type(error).__name__
         return "the peer ended the stream"
 
 

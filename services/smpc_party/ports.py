@@ -124,12 +124,14 @@ class Rounds(Protocol):
         """A round."""
         ...
 
-    def move_round(self, key: RoundKey, event: RoundEvent) -> RoundRecord:
+    def move_round(self, key: RoundKey, event: RoundEvent, *, attempt: int) -> RoundRecord:
         """The round after an event."""
         ...
 
-    def put_contribution(self, key: RoundKey, hospital: Identity, upload_id: str, share: StoredShare) -> bool:
-        """Store a contribution."""
+    def put_contribution(
+        self, spec: RoundSpec, hospital: Identity, upload_id: str, share: StoredShare
+    ) -> bool:
+        """Store a contribution to exactly this round."""
         ...
 
     def contributions(self, key: RoundKey) -> list[Contribution]:
@@ -144,8 +146,8 @@ class Rounds(Protocol):
         """Make the prepared result the round's; the files to delete."""
         ...
 
-    def forget_round(self, key: RoundKey) -> list[StoredShare]:
-        """Forget a round that is not closed; the files to delete."""
+    def forget_round(self, key: RoundKey, *, attempt: int) -> list[StoredShare]:
+        """Forget a round that is not closed and of no newer attempt; the files to delete."""
         ...
 
 

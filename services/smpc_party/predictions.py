@@ -46,6 +46,7 @@ from services.smpc_party.domain import (
     move,
 )
 from services.smpc_party.filling import Filler
+from services.smpc_party.limits import PredictionLimits, working_bytes
 from services.smpc_party.masked_models import ModelShare
 from services.smpc_party.material import Shelf, session_budget
 from services.smpc_party.models import EvaluableModels
@@ -54,9 +55,6 @@ from services.smpc_party.ports import Peers
 
 log = get_logger(__name__)
 T = TypeVar("T")
-
-MAX_OPEN = 64
-"""Predictions in progress; each may hold its material in memory."""
 
 MAX_REMEMBERED = 1000
 JOIN_TIMEOUT_S = 10.0
@@ -89,6 +87,7 @@ class Prediction:
 
     def __init__(self, spec: PredictionSpec, plan: Plan) -> None:
         self.spec, self.plan = spec, plan
+        self.client, self.working_bytes = spec.client, working_bytes(plan, batch=spec.batch)
         self.state = PredictionState.PREPARING
         self.claimed = False
         loop = asyncio.get_running_loop()
@@ -140,13 +139,14 @@ class Predictions:
         online: Executor,
         offline: Executor,
         max_batch: int,
+        limits: PredictionLimits,
         deadline_s: float,
     ) -> None:
         """`online` runs what a client waits for, `offline` the long work ahead of it."""
         self._me, self._models, self._pool, self._filler = me, models, pool, filler
         self._dealing, self._peers = dealing, peers
         self._online, self._offline = online, offline
-        self._max_batch, self._deadline_s = max_batch, deadline_s
+        self._max_batch, self._limits, self._deadline_s = max_batch, limits, deadline_s
         self._open: dict[str, Prediction] = {}
         self._ended: OrderedDict[str, TrefoilError | None] = OrderedDict()
 
@@ -167,6 +167,7 @@ class Predictions:
             return
         self._check_new(spec)
         prediction = Prediction(spec, model.plan)
+        self._limits.check_room(spec.client, prediction.working_bytes, self._open.values())
         self._open[spec.computation_id] = prediction
         prediction.task = asyncio.create_task(self._run(prediction, model))
 
@@ -202,8 +203,6 @@ class Predictions:
                 f"Computation {spec.computation_id} was used before, and its masks must not be drawn again. "
                 "Ask for a new one."
             )
-        if known is None and len(self._open) >= MAX_OPEN:
-            raise Unavailable(f"Party {self._me} has {MAX_OPEN} predictions in progress. Ask again later.")
         if not 1 <= spec.batch <= self._max_batch:
             raise TooLarge(f"Party {self._me} takes 1 to {self._max_batch} images at a time. Send fewer.")
         if not 0 < spec.deadline_s <= self._deadline_s:

@@ -15,10 +15,11 @@ from libs.rpc.arrays import ChunkCollector, chunks_of, sha256_of
 from libs.rpc.caller import current_caller
 from services.smpc_party import wire
 from services.smpc_party.aggregation import Aggregator
+from services.smpc_party.limits import PredictionLimits
 from services.smpc_party.pool import Pool
 from services.smpc_party.ports import Rounds
 from services.smpc_party.predictions import Answer, MaskedInput, Prediction, Predictions
-from services.smpc_party.uploads import ShareDesk
+from services.smpc_party.uploads import IDLE_S, ShareDesk
 
 DRAIN_S = 60.0
 
@@ -36,8 +37,9 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
         aggregator: Aggregator,
         predictions: Predictions,
         pool: Pool,
+        limits: PredictionLimits,
     ) -> None:
-        self._rounds, self._desk, self._pool = rounds, desk, pool
+        self._rounds, self._desk, self._pool, self._limits = rounds, desk, pool, limits
         self._aggregator, self._predictions = aggregator, predictions
 
     # ---------------------------------------------------------------- from the coordinator
@@ -46,14 +48,14 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
         self, request: party_pb2.RegisterModelRequest, context: Any
     ) -> party_pb2.RegisterModelResponse:
         """Announce a model vector."""
-        await asyncio.to_thread(self._rounds.add_model, wire.model_spec(request))
+        await asyncio.to_thread(self._rounds.add_model, wire.model_spec(request, limits=self._limits))
         return party_pb2.RegisterModelResponse()
 
     async def OpenRound(
         self, request: party_pb2.OpenRoundRequest, context: Any
     ) -> party_pb2.OpenRoundResponse:
         """Open a round for contributions."""
-        await self._aggregator.open(wire.round_spec(request))
+        await self._aggregator.open(wire.round_spec(request, limits=self._limits))
         return party_pb2.OpenRoundResponse()
 
     async def CloseRound(
@@ -61,7 +63,9 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
     ) -> party_pb2.CloseRoundResponse:
         """Add the complete contributions, together with the peers."""
         computation_id = wire.computation_id(request.computation_id)
-        closed = await self._aggregator.close(wire.round_key(request.round), computation_id)
+        closed = await self._aggregator.close(
+            wire.round_key(request.round), computation_id, attempt=request.round.attempt
+        )
         aggregated = closed.result_model_id is not None
         return party_pb2.CloseRoundResponse(
             outcome=_Outcome.OUTCOME_AGGREGATED if aggregated else _Outcome.OUTCOME_BELOW_QUORUM,
@@ -74,7 +78,7 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
         self, request: party_pb2.AbandonRoundRequest, context: Any
     ) -> party_pb2.AbandonRoundResponse:
         """Forget a round that is not closed."""
-        await self._aggregator.abandon(wire.round_key(request.round))
+        await self._aggregator.abandon(wire.round_key(request.round), attempt=request.round.attempt)
         return party_pb2.AbandonRoundResponse()
 
     async def OpenPrediction(
@@ -107,7 +111,10 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
         return party_pb2.PutSharesResponse(already_stored=already_stored)
 
     async def _put(self, requests: AsyncIterator[party_pb2.PutSharesRequest]) -> bool:
-        first = await anext(requests, None)
+        first = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_S):
+                first = await anext(requests, None)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidInput("An upload begins with its header.")
         return await self._desk.put(wire.upload(first.header), current_caller().identity, _chunks(requests))

@@ -65,6 +65,10 @@ class PartySettings(RpcSettings):
     # How long the three parties may take to close a round.
     close_deadline_s: float = Field(default=120.0, gt=0)
     max_batch: int = Field(default=64, ge=1, le=4096)
+    # About the memory that all predictions in progress may take together.
+    max_prediction_bytes: int = Field(default=8 * 2**30, gt=0)
+    # In progress at once.
+    max_predictions_per_client: int = Field(default=16, ge=1)
     pool: PoolSettings = PoolSettings()
     # How signs are found where this party deals: "auto" measures the links, "narrow" takes two rounds and
     # few dealt bytes, "wide" one round and more of them.

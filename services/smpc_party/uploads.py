@@ -6,9 +6,12 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from libs.core.errors import (
+    DeadlineExceeded,
     FailedPrecondition,
     InvalidInput,
     NotFound,
@@ -19,6 +22,7 @@ from libs.mpc.ring import Ring, RingArray
 from libs.rpc.arrays import CHUNK_BYTES
 from libs.rpc.identity import Identity
 from libs.runtime.logging import get_logger
+from libs.runtime.run_to_end import run_to_end
 from services.smpc_party.domain import (
     ROUND_TABLE,
     Form,
@@ -26,12 +30,18 @@ from services.smpc_party.domain import (
     RoundKey,
     RoundState,
     StoredShare,
+    Terms,
     check_same_upload,
     move,
 )
-from services.smpc_party.ports import Rounds, Shares
+from services.smpc_party.ports import Rounds, Shares, ShareWriter
 
 log = get_logger(__name__)
+
+IDLE_S = 30.0
+SHORTEST_S = 60.0
+SLOWEST_BYTES_PER_S = 1 << 16
+"""Half a megabit per second, ResNet-18 in 11 minutes. A slower line would hold its room for days."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,8 @@ class Upload:
     length: int
     seed: bytes | None
     sha256: bytes
+    terms: Terms | None = None
+    """What a hospital requires of the round. Only contributions have terms, and all of them do."""
 
     def __repr__(self) -> str:
         return f"Upload({self.upload_id}, {self.vector}, values=<redacted>)"
@@ -87,17 +99,37 @@ class _Target:
 
 
 class ShareDesk:
-    """Receives and hands out shares."""
+    """Receives and hands out shares.
 
-    def __init__(self, *, rounds: Rounds, shares: Shares) -> None:
+    An upload reserves its room on the disk when it begins. So a caller has one at a time for each vector,
+    each chunk comes within `idle_s`, and all of them within a time that grows with the vector's length.
+    """
+
+    def __init__(
+        self, *, rounds: Rounds, shares: Shares, idle_s: float = IDLE_S, shortest_s: float = SHORTEST_S
+    ) -> None:
         self._rounds, self._shares = rounds, shares
+        self._idle_s, self._shortest_s = idle_s, shortest_s
+        self._turns: WeakValueDictionary[tuple[Identity, Vector], asyncio.Lock] = WeakValueDictionary()
 
     async def put(self, upload: Upload, caller: Identity, chunks: AsyncIterator[bytes]) -> bool:
         """Store one share, all of it or nothing. True when this very upload had been stored before.
 
         Raises `PermissionDenied`, `NotFound`, `InvalidInput`, `TooLarge`, `AlreadyExists`, `StorageFull`, and
-        `FailedPrecondition` when the round does not take contributions any more.
+        `FailedPrecondition` when the round does not take contributions any more, `DeadlineExceeded`.
         """
+        turn = self._turns.setdefault((caller, upload.vector), asyncio.Lock())
+        allowed_s = self._shortest_s + upload.length * upload.ring.element_bytes / SLOWEST_BYTES_PER_S
+        try:
+            async with turn, asyncio.timeout(allowed_s):
+                return await self._put(upload, caller, _in_time(chunks, idle_s=self._idle_s))
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"The share did not arrive in time: at most {self._idle_s:g} s may pass between chunks, and "
+                f"{allowed_s:.0f} s in all. Nothing was kept of it; send it again over a better line."
+            ) from None
+
+    async def _put(self, upload: Upload, caller: Identity, chunks: AsyncIterator[bytes]) -> bool:
         target = await asyncio.to_thread(self._target, upload, caller)
         if target.stored_upload_id is not None:
             return True
@@ -106,16 +138,7 @@ class ShareDesk:
                 f"{target.what} takes {target.length} elements of {target.ring.bits} bits, "
                 f"not {upload.length} of {upload.ring.bits}. Check the training plan and its version."
             )
-        share = await self._receive(upload, target, chunks)
-        try:
-            new = await asyncio.to_thread(target.store, upload.upload_id, share)
-        except BaseException:
-            await asyncio.to_thread(self._shares.delete, [share])
-            raise
-        if not new:  # the same upload came twice at once, and the other one was faster
-            await asyncio.to_thread(self._shares.delete, [share])
-        log.info("share_stored", what=target.what, form=share.form.value, size_bytes=share.size_bytes)
-        return not new
+        return not await self._receive(upload, target, chunks)
 
     async def get(self, vector: Vector, caller: Identity) -> tuple[Ring, RingArray]:
         """This party's share in full, for a reader of the vector.
@@ -125,14 +148,21 @@ class ShareDesk:
         share = await asyncio.to_thread(self._readable, vector, caller)
         return share.ring, await asyncio.to_thread(self._shares.load, share)
 
-    async def _receive(self, upload: Upload, target: _Target, chunks: AsyncIterator[bytes]) -> StoredShare:
+    async def _receive(self, upload: Upload, target: _Target, chunks: AsyncIterator[bytes]) -> bool:
+        """Whether the share that arrives is now stored; False when the same upload was faster."""
         form = Form.VECTOR if upload.seed is None else Form.SEED
-        writer = await asyncio.to_thread(
-            self._shares.begin, context=target.context, form=form, ring=upload.ring, length=upload.length
-        )
-        try:
+        with ExitStack() as unfinished:  # a client that hangs up cancels us, and leaves nothing either
+
+            def begin() -> ShareWriter:
+                writer = self._shares.begin(
+                    context=target.context, form=form, ring=upload.ring, length=upload.length
+                )
+                unfinished.callback(writer.discard)
+                return writer
+
+            writer = await run_to_end(begin)
             if upload.seed is not None:
-                writer.write(upload.seed)
+                await run_to_end(writer.write, upload.seed)
             digest = hashlib.sha256()
             async for chunk in chunks:
                 if upload.seed is not None or not chunk:
@@ -140,13 +170,23 @@ class ShareDesk:
                 if len(chunk) > CHUNK_BYTES:
                     raise TooLarge(f"A chunk has at most {CHUNK_BYTES} bytes. Send smaller ones.")
                 digest.update(chunk)
-                await asyncio.to_thread(writer.write, chunk)
+                await run_to_end(writer.write, chunk)
             if upload.seed is None and not hmac.compare_digest(digest.digest(), upload.sha256):
                 raise InvalidInput("The share is not the one whose SHA-256 its header gave. Send it again.")
-            return await asyncio.to_thread(writer.finish)
-        except BaseException:  # a client that hangs up cancels us, and leaves nothing either
-            writer.discard()
-            raise
+            return await run_to_end(self._keep, writer, upload.upload_id, target)
+
+    def _keep(self, writer: ShareWriter, upload_id: str, target: _Target) -> bool:
+        """Make the file permanent and name it in the index. It is deleted only if the index does not."""
+        share = writer.finish()
+        new = False
+        try:
+            new = target.store(upload_id, share)
+        finally:
+            if not new:
+                self._shares.delete([share])
+        if new:
+            log.info("share_stored", what=target.what, form=share.form.value, size_bytes=share.size_bytes)
+        return new
 
     def _target(self, upload: Upload, caller: Identity) -> _Target:
         match upload.vector:
@@ -174,12 +214,10 @@ class ShareDesk:
         record = self._rounds.round(key)
         if caller not in {participant.hospital for participant in record.spec.participants}:
             raise PermissionDenied(f"{caller} does not take part in {key}.")
-        if attempt != record.spec.attempt:
-            # Its weight belongs to another set of participants, so adding it would falsify the average.
-            raise FailedPrecondition(
-                f"Try {attempt} of {key} is over or has not begun; try {record.spec.attempt} is open. "
-                "Wait for the coordinator's next order."
-            )
+        record.spec.check_attempt(attempt)
+        if upload.terms is None:
+            raise InvalidInput("A contribution comes with the terms that its hospital's owner approved.")
+        record.spec.check_terms(caller, upload.terms)
         what = f"The contribution of {caller} to {key}"
         held = {c.hospital: c.upload_id for c in self._rounds.contributions(key)}
         stored = _same(held.get(caller), upload.upload_id, what=what)
@@ -191,7 +229,7 @@ class ShareDesk:
             record.spec.ring,
             record.spec.length,
             stored,
-            lambda upload_id, share: self._rounds.put_contribution(key, caller, upload_id, share),
+            lambda upload_id, share: self._rounds.put_contribution(record.spec, caller, upload_id, share),
         )
 
     def _readable(self, vector: Vector, caller: Identity) -> StoredShare:
@@ -217,6 +255,16 @@ class ShareDesk:
         if record.prepared.metrics is None:
             raise NotFound(f"The {key} has no metrics.")
         return record.prepared.metrics
+
+
+async def _in_time(chunks: AsyncIterator[bytes], *, idle_s: float) -> AsyncIterator[bytes]:
+    """The chunks. Raises `TimeoutError` when one takes longer than `idle_s`."""
+    while True:
+        async with asyncio.timeout(idle_s):
+            chunk = await anext(chunks, None)
+        if chunk is None:
+            return
+        yield chunk
 
 
 def _same(stored: str | None, offered: str, *, what: str) -> str | None:

@@ -20,8 +20,10 @@ from services.smpc_party.domain import (
     PredictionSpec,
     RoundKey,
     RoundSpec,
+    Terms,
     check_plain_id,
 )
+from services.smpc_party.limits import PredictionLimits
 from services.smpc_party.pool import ShelfLevel
 from services.smpc_party.uploads import ContributionVector, MetricsVector, ModelVector, Upload, Vector
 
@@ -30,8 +32,8 @@ RING_CODES = {ring: code for code, ring in _RINGS.items()}
 _SHA256_BYTES = 32
 
 
-def model_spec(request: party_pb2.RegisterModelRequest) -> ModelSpec:
-    """A model that its owner will deal. Its plan, if any, must fit ring and length."""
+def model_spec(request: party_pb2.RegisterModelRequest, *, limits: PredictionLimits) -> ModelSpec:
+    """A model that its owner will deal. Its plan, if any, must fit ring, length and `limits`."""
     spec = ModelSpec(
         model_id=request.model_id,
         ring=_ring(request.ring),
@@ -41,12 +43,12 @@ def model_spec(request: party_pb2.RegisterModelRequest) -> ModelSpec:
         predictors=_identities(request.predictor_identities),
         plan=request.plan,
     )
-    _check_plan(spec.plan, ring=spec.ring, length=spec.length)
+    _check_plan(spec.plan, ring=spec.ring, length=spec.length, limits=limits)
     return spec
 
 
-def round_spec(request: party_pb2.OpenRoundRequest) -> RoundSpec:
-    """A round. The plan of its result, if any, must fit ring and length."""
+def round_spec(request: party_pb2.OpenRoundRequest, *, limits: PredictionLimits) -> RoundSpec:
+    """A round. The plan of its result, if any, must fit ring, length and `limits`."""
     spec = RoundSpec(
         key=round_key(request.round),
         ring=_ring(request.ring),
@@ -64,7 +66,7 @@ def round_spec(request: party_pb2.OpenRoundRequest) -> RoundSpec:
         plan=request.plan,
         attempt=request.round.attempt,
     )
-    _check_plan(spec.plan, ring=spec.ring, length=spec.update_length)
+    _check_plan(spec.plan, ring=spec.ring, length=spec.update_length, limits=limits)
     return spec
 
 
@@ -129,6 +131,7 @@ def upload(header: types_pb2.ShareHeader) -> Upload:
         length=header.length,
         seed=header.seed if form == "seed" else None,
         sha256=header.vector_sha256,
+        terms=_terms(header.terms) if header.HasField("terms") else None,
     )
 
 
@@ -158,11 +161,20 @@ def _fraction(fraction: types_pb2.Fraction) -> Fraction:
     return Fraction(fraction.numerator, fraction.denominator)
 
 
+def _terms(message: types_pb2.ContributionTerms) -> Terms:
+    return Terms(
+        quorum=message.quorum,
+        hospitals=_identities(message.hospital_identities),
+        readers=_identities(message.reader_identities),
+        weight=_fraction(message.weight),
+    )
+
+
 def _identities(uris: Iterable[str]) -> frozenset[Identity]:
     return frozenset(Identity.parse(uri) for uri in uris)
 
 
-def _check_plan(data: bytes, *, ring: Ring, length: int) -> None:
+def _check_plan(data: bytes, *, ring: Ring, length: int, limits: PredictionLimits) -> None:
     """Refuse now what could only fail at the first prediction."""
     if not data:
         return
@@ -172,3 +184,4 @@ def _check_plan(data: bytes, *, ring: Ring, length: int) -> None:
             f"The plan takes {plan.parameter_length} parameters of {plan.ring.bits} bits, "
             f"not {length} of {ring.bits}."
         )
+    limits.check_plan(plan)

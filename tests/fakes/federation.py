@@ -21,6 +21,7 @@ from libs.rpc.identity import COORDINATOR, Identity, Kind, party_identity
 from libs.rpc.server import RpcServer
 from libs.rpc.settings import TlsSettings, TokenSecretSettings
 from libs.rpc.tokens import FEDERATION_AUDIENCE, FEDERATION_ISSUER, Role, TokenIssuer, TokenVerifier
+from libs.runtime.private_files import write_private
 from services.coordinator.bootstrap import Coordinator, build
 from services.coordinator.domain import CompiledPlan
 from services.coordinator.ports import ModelShape
@@ -132,7 +133,8 @@ class Federation:
         """A client of the coordinator as it is now."""
         token_file = self.folder / f"{identity.kind.value}-{identity.name}-{role}.token"
         issuer = TokenIssuer(issuing_secret(self.keys, "federation"))
-        token_file.write_text(issuer.issue(subject=identity.name, role=role, lifetime=timedelta(hours=1)))
+        token = issuer.issue(subject=identity.name, role=role, lifetime=timedelta(hours=1))
+        write_private(token_file, token)
         channel = open_channel(
             address=self._address,
             server=COORDINATOR,

@@ -23,6 +23,7 @@ from libs.rpc.dev_ca import issuing_secret
 from libs.rpc.identity import COORDINATOR, Identity, party_identity
 from libs.rpc.server import RpcServer
 from libs.rpc.tokens import Role, TokenIssuer, TokenVerifier
+from libs.runtime.private_files import write_private
 from tests.fakes.keys import tls_files
 
 WAIT_S = 60.0
@@ -32,7 +33,7 @@ def write_token(keys: Path, path: Path, *, issuer: str, role: Role) -> Path:
     issued = TokenIssuer(issuing_secret(keys, issuer)).issue(
         subject="somebody", role=role, lifetime=timedelta(hours=1)
     )
-    path.write_text(issued)
+    write_private(path, issued)
     return path
 
 
@@ -93,6 +94,7 @@ class FakeParty(party_pb2_grpc.PartyServiceServicer):
 
     shares: dict[bytes, RingArray] = field(default_factory=dict)
     upload_ids: list[str] = field(default_factory=list)
+    terms: list[types_pb2.ContributionTerms] = field(default_factory=list)
 
     async def PutShares(
         self, requests: AsyncIterator[party_pb2.PutSharesRequest], context: Any
@@ -107,6 +109,7 @@ class FakeParty(party_pb2_grpc.PartyServiceServicer):
         )
         self.shares[name_of(header.vector)] = share.expand(header.length, ring)
         self.upload_ids.append(header.upload_id)
+        self.terms.append(header.terms)
         return party_pb2.PutSharesResponse()
 
     async def GetShares(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -20,12 +20,15 @@ from services.hospital_node.domain import (
     Task,
     TaskKey,
     TaskKind,
+    Terms,
     TrainOrder,
 )
 from services.hospital_node.ports import Inspection, OnProgress, ReleaseJob, StudyJob, TrainJob
 
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 STUDY = "study-1"
+HOSPITALS = ("spiffe://trefoil.local/hospital/alpha", "spiffe://trefoil.local/hospital/beta")
+SCIENTIST = "spiffe://trefoil.local/client/dana"
 PLAN = TrainingPlan(model="small_cnn", image_size=28, rounds=3, learning_rate=0.05, batch_size=8)
 
 
@@ -68,13 +71,17 @@ class AddingParties:
     """Gives zeros as every model and keeps what is dealt."""
 
     dealt: list[tuple[TaskKey, RingArray, Ring, str]] = field(default_factory=list)
+    terms: list[Terms] = field(default_factory=list)
     before_dealing: Callable[[], None] = lambda: None
 
     async def fetch(self, model_id: str) -> RingArray:
         return np.zeros(4, np.uint32)
 
-    async def deal(self, key: TaskKey, vector: RingArray, *, ring: Ring, upload_id: str) -> None:
+    async def deal(
+        self, key: TaskKey, vector: RingArray, *, ring: Ring, upload_id: str, terms: Terms
+    ) -> None:
         self.before_dealing()
+        self.terms.append(terms)
         self.dealt.append((key, vector, ring, upload_id))
 
 
@@ -84,6 +91,7 @@ class ScriptedWorker:
 
     error: Exception | None = None
     hangs: bool = False
+    before_answering: Callable[[], Awaitable[None]] | None = None
     jobs: list[str] = field(default_factory=list)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     inspection: Inspection = field(
@@ -97,6 +105,8 @@ class ScriptedWorker:
         self.begun.set()
         if self.hangs:
             await asyncio.Event().wait()
+        if self.before_answering is not None:
+            await self.before_answering()
         if self.error is not None:
             raise self.error
 
@@ -143,6 +153,8 @@ def proposal(plan: TrainingPlan = PLAN, *, study_id: str = STUDY) -> Proposal:
         dataset_name="chest",
         plan_hash=plan.hash,
         training_plan=plan.canonical_json(),
+        hospitals=HOSPITALS,
+        readers=(SCIENTIST, *HOSPITALS),
         received_at=NOW,
     )
 

@@ -28,6 +28,7 @@ from libs.rpc.predict_client import PredictClient
 from libs.rpc.settings import TlsSettings, TokenSecretSettings
 from libs.rpc.share_client import Patience, deal_vector, fetch_vector
 from libs.rpc.tokens import FEDERATION_AUDIENCE, FEDERATION_ISSUER, Role, TokenIssuer
+from libs.runtime.private_files import write_private
 from libs.secure_nn.calibrate import calibrate
 from libs.secure_nn.compile import compile_module
 from libs.secure_nn.encode import encode_parameters
@@ -53,7 +54,7 @@ def make_keys(folder: Path) -> Path:
     issuer = TokenIssuer(issuing_secret(keys, "federation"))
     for identity, role in roles.items():
         token = issuer.issue(subject=identity.name, role=role, lifetime=timedelta(hours=1))
-        (keys / folder_name(identity) / "token").write_text(token)
+        write_private(keys / folder_name(identity) / "token", token)
     return keys
 
 
@@ -156,6 +157,8 @@ class PartyRig:
         self, vector: RingArray, ref: types_pb2.VectorRef, caller: Identity, **options: Any
     ) -> str:
         options.setdefault("patience", ONCE)
+        if ref.HasField("contribution") and caller in HOSPITALS:
+            options.setdefault("terms", terms_of(caller))
         channels = await self.channels(caller)
         return await deal_vector(vector, ring=ring_of(vector), ref=ref, channels=channels, **options)
 
@@ -181,8 +184,10 @@ class PartyRig:
         await self.tell_all("RegisterModel", request)
         await self.deal(vector, model_ref(model_id), SCIENTIST)
 
-    async def close_round(self, number: int) -> list[party_pb2.CloseRoundResponse]:
-        request = party_pb2.CloseRoundRequest(round=round_ref(number), computation_id=new_id("close"))
+    async def close_round(self, number: int, attempt: int = 0) -> list[party_pb2.CloseRoundResponse]:
+        request = party_pb2.CloseRoundRequest(
+            round=round_ref(number, attempt), computation_id=new_id("close")
+        )
         return await self.tell_all("CloseRound", request)
 
     # ---------------------------------------------------------------- predictions
@@ -243,6 +248,18 @@ def metrics_ref(number: int) -> types_pb2.VectorRef:
 
 
 WEIGHTS = (Fraction(1, 2), Fraction(3, 10), Fraction(1, 5))
+
+
+def terms_of(hospital: Identity, **fields: Any) -> types_pb2.ContributionTerms:
+    """What the hospital's owner approved: exactly the rounds of `open_request`."""
+    weight = WEIGHTS[HOSPITALS.index(hospital)]
+    defaults: dict[str, Any] = {
+        "quorum": 2,
+        "hospital_identities": [h.uri for h in HOSPITALS],
+        "reader_identities": [SCIENTIST.uri, *(h.uri for h in HOSPITALS)],
+        "weight": types_pb2.Fraction(numerator=weight.numerator, denominator=weight.denominator),
+    }
+    return types_pb2.ContributionTerms(**{**defaults, **fields})
 
 
 def open_request(number: int, *, length: int, metrics: int = 4, **fields: Any) -> party_pb2.OpenRoundRequest:

@@ -21,6 +21,7 @@ from libs.rpc.identity import COORDINATOR, Identity, Kind, TlsFiles, party_ident
 from libs.rpc.recorder import Recorder
 from libs.rpc.server import RpcServer
 from libs.rpc.tokens import Role, TokenIssuer, TokenVerifier
+from libs.runtime.private_files import write_private
 from tests.fakes.keys import tls_files
 
 PARTY = party_identity(0)
@@ -121,7 +122,7 @@ class Rig:
         if token is not None:
             token_file = self.folder / f"{len(self.token_files)}.token"
             self.token_files.append(token_file)
-            token_file.write_text(token)
+            write_private(token_file, token)
         channel = open_channel(
             address=self.address,
             server=server,

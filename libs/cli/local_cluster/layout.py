@@ -25,6 +25,7 @@ from libs.rpc.dev_ca import create_keys, issuing_secret
 from libs.rpc.identity import COORDINATOR as COORDINATOR_IDENTITY
 from libs.rpc.identity import Identity, Kind, TlsFiles, party_identity
 from libs.rpc.tokens import Role, TokenIssuer
+from libs.runtime.private_files import write_private
 
 COORDINATOR = "coordinator"
 PARTY_NAMES = ("party-0", "party-1", "party-2")
@@ -133,8 +134,7 @@ def _write_token(keys: Path, issuer: str, path: Path, subject: str, role: Role) 
     token = TokenIssuer(issuing_secret(keys, issuer)).issue(
         subject=subject, role=role, lifetime=_TOKEN_LIFETIME
     )
-    path.touch(mode=0o600)
-    path.write_text(token)
+    write_private(path, token)
 
 
 def write_profiles(root: Path, hospitals: Sequence[str], reached_at: Mapping[str, str]) -> None:

@@ -5,17 +5,16 @@ Calls are synchronous and short: a few rows by primary key (DECISIONS.md, synchr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
-from sqlalchemy import Engine, create_engine, event, inspect, select
-from sqlalchemy.engine import make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import Engine, inspect, select
 from sqlalchemy.exc import DatabaseError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from libs.core.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound, Unavailable
+from libs.runtime.sql import open_engine, unavailable_when_down
 from services.coordinator.adapters.study_rows import study_of, write_study
 from services.coordinator.adapters.tables import (
     Base,
@@ -43,16 +42,14 @@ def open_database(url: str) -> Database:
     or of something else, Unavailable when it cannot be reached.
     """
     try:
-        parsed = make_url(url)
-        options = {} if parsed.get_backend_name() == "sqlite" else {"pool_pre_ping": True}
-        engine = create_engine(parsed, **options)
+        # A crash of the process loses nothing, one of the machine at most the last moments, and asking the
+        # parties again makes up for those.
+        engine = open_engine(url, synchronous="NORMAL")
     except (SQLAlchemyError, ImportError) as error:
         raise InvalidInput(
             "The setting database is not a usable URL. Use sqlite:///FILE, or postgresql+psycopg://... "
             "with the extra trefoil[postgresql] installed."
         ) from error
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _configure_sqlite)
     try:
         _prepare_schema(engine)
     except DatabaseError as error:
@@ -61,16 +58,6 @@ def open_database(url: str) -> Database:
             "the file is a database, or that the database server runs."
         ) from error
     return Database(engine)
-
-
-def _configure_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    """Readers never wait for the writer. A crash of the process loses nothing, one of the machine at most
-    the last moments, and asking the parties again makes up for those.
-    """
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
 
 
 def _prepare_schema(engine: Engine) -> None:
@@ -103,6 +90,12 @@ class Database:
         """Close all connections."""
         self._engine.dispose()
 
+    @contextmanager
+    def _transaction(self) -> Iterator[Session]:
+        """One transaction. Unavailable when the database is down, restarts, or is locked for long."""
+        with unavailable_when_down("The coordinator's database"), self._sessions.begin() as session:
+            yield session
+
     # ------------------------------------------------------------ studies
 
     def add_study(self, study: Study) -> None:
@@ -110,20 +103,20 @@ class Database:
         row = StudyRow()
         write_study(row, study)
         try:
-            with self._sessions.begin() as session:
+            with self._transaction() as session:
                 session.add(row)
         except IntegrityError:
             raise AlreadyExists(f"The study {study.study_id} exists already.") from None
 
     def study(self, study_id: str) -> Study | None:
         """The study, or None."""
-        with self._sessions() as session:
+        with self._transaction() as session:
             row = session.scalar(select(StudyRow).where(StudyRow.study_id == study_id))
             return None if row is None else study_of(row)
 
     def update_study(self, study_id: str, change: Callable[[Study], Study]) -> Study:
         """Read, change and write in one transaction; nothing is written when `change` raises."""
-        with self._sessions.begin() as session:
+        with self._transaction() as session:
             row = session.scalar(select(StudyRow).where(StudyRow.study_id == study_id).with_for_update())
             if row is None:
                 raise NotFound(f"There is no study {study_id}. Check its name in the list of studies.")
@@ -135,7 +128,7 @@ class Database:
 
     def live_studies(self) -> list[Study]:
         """All that have not ended."""
-        with self._sessions() as session:
+        with self._transaction() as session:
             rows = session.scalars(select(StudyRow).where(StudyRow.state.not_in(_ENDED)))
             return [study_of(row) for row in rows]
 
@@ -145,13 +138,13 @@ class Database:
             MemberRow.hospital == hospital, MemberRow.end_told.is_(False)
         )
         query = select(StudyRow).where(StudyRow.state.in_(_ENDED), StudyRow.study_id.in_(untold))
-        with self._sessions() as session:
+        with self._transaction() as session:
             return [study_of(row) for row in session.scalars(query)]
 
     def page_of_studies(self, *, after: str, limit: int) -> Page[Study]:
         """In the order of creation."""
         query = select(StudyRow).where(StudyRow.sequence > int(after or 0)).order_by(StudyRow.sequence)
-        with self._sessions() as session:
+        with self._transaction() as session:
             rows = list(session.scalars(query.limit(limit + 1)))
             return _page(rows, limit, study_of, lambda row: str(row.sequence))
 
@@ -159,12 +152,12 @@ class Database:
 
     def save_node(self, node: Node) -> None:
         """Store or overwrite a node."""
-        with self._sessions.begin() as session:
+        with self._transaction() as session:
             session.merge(NodeRow(identity=node.identity, name=node.name, last_seen=node.last_seen))
 
     def nodes(self) -> list[Node]:
         """All, by identity."""
-        with self._sessions() as session:
+        with self._transaction() as session:
             rows = session.scalars(select(NodeRow).order_by(NodeRow.identity))
             return [Node(row.identity, row.name, row.last_seen) for row in rows]
 
@@ -179,19 +172,19 @@ class Database:
             images=dataset.images,
             tags=[DatasetTagRow(dataset_id=dataset.dataset_id, tag=tag) for tag in dataset.tags],
         )
-        with self._sessions.begin() as session:
+        with self._transaction() as session:
             session.merge(row)
 
     def remove_dataset(self, dataset_id: str) -> None:
         """Forget a dataset; nothing happens if there is none."""
-        with self._sessions.begin() as session:
+        with self._transaction() as session:
             row = session.get(DatasetRow, dataset_id)
             if row is not None:
                 session.delete(row)
 
     def datasets(self, dataset_ids: Sequence[str]) -> dict[str, Dataset]:
         """Those of the ids that exist."""
-        with self._sessions() as session:
+        with self._transaction() as session:
             rows = session.scalars(select(DatasetRow).where(DatasetRow.dataset_id.in_(dataset_ids)))
             return {row.dataset_id: _dataset_of(row) for row in rows}
 
@@ -204,7 +197,7 @@ class Database:
             rows_query = rows_query.where(DatasetRow.tags.any(DatasetTagRow.tag == tag))
         if query.name_contains:
             rows_query = rows_query.where(DatasetRow.name.icontains(query.name_contains, autoescape=True))
-        with self._sessions() as session:
+        with self._transaction() as session:
             rows = list(session.scalars(rows_query.order_by(DatasetRow.dataset_id).limit(limit + 1)))
             return _page(rows, limit, _dataset_of, lambda row: row.dataset_id)
 
@@ -222,7 +215,7 @@ class Database:
             ready=model.ready,
         )
         try:
-            with self._sessions.begin() as session:
+            with self._transaction() as session:
                 session.add(row)
         except IntegrityError:
             return self.model(model.model_id) or model
@@ -230,13 +223,13 @@ class Database:
 
     def model(self, model_id: str) -> Model | None:
         """The model, or None."""
-        with self._sessions() as session:
+        with self._transaction() as session:
             row = session.scalar(select(ModelRow).where(ModelRow.model_id == model_id))
             return None if row is None else _model_of(row)
 
     def mark_model_ready(self, model_id: str) -> None:
         """It can be asked from now on."""
-        with self._sessions.begin() as session:
+        with self._transaction() as session:
             row = session.scalar(select(ModelRow).where(ModelRow.model_id == model_id))
             if row is not None:
                 row.ready = True
@@ -244,7 +237,7 @@ class Database:
     def page_of_models(self, *, after: str, limit: int) -> Page[Model]:
         """In the order of creation."""
         query = select(ModelRow).where(ModelRow.sequence > int(after or 0)).order_by(ModelRow.sequence)
-        with self._sessions() as session:
+        with self._transaction() as session:
             rows = list(session.scalars(query.limit(limit + 1)))
             return _page(rows, limit, _model_of, lambda row: str(row.sequence))
 

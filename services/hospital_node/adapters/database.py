@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from sqlalchemy import DateTime, LargeBinary, String, create_engine, event, select
+from sqlalchemy import DateTime, LargeBinary, String, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from libs.core.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from libs.runtime.sql import open_engine, unavailable_when_down
 from services.hospital_node.domain import (
     Dataset,
     Order,
@@ -56,6 +57,8 @@ class _ProposalRow(_Base):
     dataset_name: Mapped[str]
     plan_hash: Mapped[str]
     training_plan: Mapped[bytes] = mapped_column(LargeBinary)
+    hospitals: Mapped[str]
+    readers: Mapped[str]
     received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     state: Mapped[str]
     reason: Mapped[str]
@@ -79,9 +82,7 @@ class Database:
     """Implements `ports.Store`. Each method is one transaction, in a thread, so the event loop goes on."""
 
     def __init__(self, url: str) -> None:
-        self._engine = create_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            event.listen(self._engine, "connect", _make_durable)
+        self._engine = open_engine(url)
         try:
             _Base.metadata.create_all(self._engine)
         except SQLAlchemyError as error:
@@ -138,6 +139,7 @@ class Database:
             row = session.get(_ProposalRow, proposal.study_id)
             if row is None:
                 values = {name: getattr(proposal, name) for name in _PROPOSAL_FIELDS}
+                values |= {name: json.dumps(values[name]) for name in _LISTS}
                 row = _ProposalRow(**values, state=proposal.state.value)
                 session.add(row)
             return _to_proposal(row)
@@ -222,7 +224,11 @@ class Database:
 
     async def _transact(self, work: Callable[[Session], T]) -> T:
         def run() -> T:
-            with Session(self._engine) as session, session.begin():
+            with (
+                unavailable_when_down("The node's database"),
+                Session(self._engine) as session,
+                session.begin(),
+            ):
                 return work(session)
 
         return await asyncio.to_thread(run)
@@ -235,17 +241,12 @@ _PROPOSAL_FIELDS = (
     "dataset_name",
     "plan_hash",
     "training_plan",
+    "hospitals",
+    "readers",
     "received_at",
     "reason",
 )
-
-
-def _make_durable(connection: object, _record: object) -> None:
-    """SQLite: readers beside a writer, and what was committed survives a power cut."""
-    cursor = connection.cursor()  # type: ignore[attr-defined]
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+_LISTS = ("hospitals", "readers")
 
 
 def _dataset_row(session: Session, name: str) -> _DatasetRow:
@@ -287,6 +288,7 @@ def _to_dataset(row: _DatasetRow) -> Dataset:
 
 def _to_proposal(row: _ProposalRow) -> Proposal:
     values = {name: getattr(row, name) for name in _PROPOSAL_FIELDS}
+    values |= {name: tuple(json.loads(values[name])) for name in _LISTS}
     values["received_at"] = _utc(row.received_at)
     return Proposal(**values, state=ProposalState(row.state))
 

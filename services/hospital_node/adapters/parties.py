@@ -12,7 +12,7 @@ from libs.mpc.ring import Ring, RingArray
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.identity import Identity, party_identity
 from libs.rpc.share_client import deal_vector, fetch_vector
-from services.hospital_node.domain import TaskKey
+from services.hospital_node.domain import TaskKey, Terms
 
 Dial = Callable[[str, Identity], grpc.aio.Channel]
 
@@ -31,15 +31,19 @@ class ShareParties:
         self._replaced: list[grpc.aio.Channel] = []
 
     def use(self, addresses: Mapping[PartyId, str]) -> None:
-        """Where the parties are now. Channels to unchanged addresses stay open."""
+        """Where the parties are now. Channels to unchanged addresses stay open.
+
+        Raises what dialling raises, InvalidInput for a certificate that is missing at the moment; the same
+        addresses again are then dialled again.
+        """
         for party, address in addresses.items():
             if self._addresses.get(party) == address:
                 continue
+            channel = self._dial(address, party_identity(party))
             if party in self._channels:
                 # A task may still be using it: it is closed with the rest.
                 self._replaced.append(self._channels[party])
-            self._addresses[party] = address
-            self._channels[party] = self._dial(address, party_identity(party))
+            self._addresses[party], self._channels[party] = address, channel
 
     async def fetch(self, model_id: str) -> RingArray:
         """A version of the training weights, which are always in the 32-bit ring."""
@@ -47,11 +51,21 @@ class ShareParties:
             types_pb2.VectorRef(model_id=model_id), ring=Ring.RING_32, channels=self._named()
         )
 
-    async def deal(self, key: TaskKey, vector: RingArray, *, ring: Ring, upload_id: str) -> None:
+    async def deal(
+        self, key: TaskKey, vector: RingArray, *, ring: Ring, upload_id: str, terms: Terms
+    ) -> None:
         """Retries send the same shares under the same id; they live in memory only."""
         place = types_pb2.RoundRef(study_id=key.study_id, round=key.round, attempt=key.attempt)
         ref = types_pb2.VectorRef(contribution=place)
-        await deal_vector(vector, ring=ring, ref=ref, channels=self._named(), upload_id=upload_id)
+        required = types_pb2.ContributionTerms(
+            quorum=terms.quorum,
+            hospital_identities=terms.hospitals,
+            reader_identities=terms.readers,
+            weight=types_pb2.Fraction(numerator=terms.weight.numerator, denominator=terms.weight.denominator),
+        )
+        await deal_vector(
+            vector, ring=ring, ref=ref, channels=self._named(), upload_id=upload_id, terms=required
+        )
 
     async def close(self) -> None:
         """Close all channels."""

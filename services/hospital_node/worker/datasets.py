@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from libs.core.errors import FailedPrecondition, InvalidInput, PermissionDenied
+from libs.data import npz
 from libs.data.dataset import SOURCES, ImageSet, load_dataset
 from libs.data.imageset import require_both_classes
 from services.hospital_node.ports import Inspection
@@ -100,19 +101,24 @@ def find_files(path: Path, *, data_roots: Sequence[Path]) -> _Files:
         raise InvalidInput(
             "There is nothing at this path. Check its spelling, and that the node can read it."
         )
-    files = [(real.name, real)] if real.is_file() else list(_walk(real, "", roots, seen={real}))
+    files = list(_single(real, roots) if real.is_file() else _walk(real, "", roots, seen={real}))
     return _Files(path=real, files=tuple(sorted(files)))
+
+
+def _single(file: Path, roots: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    """The file, and the list of its patients beside it."""
+    yield file.name, file
+    beside = npz.ids_file(file)
+    if npz.recognises(file) and beside.is_file():
+        _require_inside(beside.resolve(), roots, name=beside.name)
+        yield beside.name, beside.resolve()
 
 
 def _walk(folder: Path, prefix: str, roots: Sequence[Path], *, seen: set[Path]) -> Iterator[tuple[str, Path]]:
     for entry in folder.iterdir():
         name = f"{prefix}{entry.name}"
         real = entry.resolve() if entry.is_symlink() else entry
-        if not any(real.is_relative_to(root) for root in roots):
-            raise PermissionDenied(
-                f"{name} is a link that leads out of the folders that data may be published from. "
-                "Put the files themselves there."
-            )
+        _require_inside(real, roots, name=name)
         if real in seen:
             raise InvalidInput(
                 f"{name} is a link to a folder that is in this data set already. Remove the link."
@@ -124,6 +130,14 @@ def _walk(folder: Path, prefix: str, roots: Sequence[Path], *, seen: set[Path]) 
             yield name, real
         else:
             raise InvalidInput(f"{name} is neither a file nor a folder. Remove it from the data set.")
+
+
+def _require_inside(real: Path, roots: Sequence[Path], *, name: str) -> None:
+    if not any(real.is_relative_to(root) for root in roots):
+        raise PermissionDenied(
+            f"{name} is a link that leads out of the folders that data may be published from. "
+            "Put the files themselves there."
+        )
 
 
 def _read(path: Path, *, size: int) -> ImageSet:

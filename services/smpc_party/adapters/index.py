@@ -14,10 +14,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
-from libs.core.errors import AlreadyExists, NotFound, StorageFull
+from libs.core.errors import AlreadyExists, FailedPrecondition, NotFound, StorageFull
 from libs.mpc.ring import Ring
 from libs.rpc.identity import Identity
-from services.smpc_party.adapters.sqlite import open_sqlite
+from libs.runtime.sql import open_engine
 from services.smpc_party.domain import (
     ROUND_TABLE,
     Form,
@@ -68,7 +68,7 @@ class Index:
     """The party's SQLite index."""
 
     def __init__(self, file: Path) -> None:
-        self._engine = open_sqlite(file)
+        self._engine = open_engine(f"sqlite:///{file}")
         _metadata.create_all(self._engine)
 
     def close(self) -> None:
@@ -144,18 +144,30 @@ class Index:
         with self._transaction() as tx:
             return _round(tx, key)
 
-    def move_round(self, key: RoundKey, event: RoundEvent) -> RoundRecord:
-        """The round after `event`. Raises `FailedPrecondition` for a step that it cannot take."""
+    def move_round(self, key: RoundKey, event: RoundEvent, *, attempt: int) -> RoundRecord:
+        """The round after `event`.
+
+        Raises `FailedPrecondition` for a step that it cannot take, and for another attempt than the open one.
+        """
         with self._transaction() as tx:
+            _round(tx, key).spec.check_attempt(attempt)
             _move(tx, key, event)
             return _round(tx, key)
 
-    def put_contribution(self, key: RoundKey, hospital: Identity, upload_id: str, share: StoredShare) -> bool:
+    def put_contribution(
+        self, spec: RoundSpec, hospital: Identity, upload_id: str, share: StoredShare
+    ) -> bool:
         """Whether the contribution is now stored; False when the same upload had been stored before.
 
-        Raises `FailedPrecondition` when the round was closed in the meantime.
+        `spec` is the round that it was checked against. Raises `FailedPrecondition` when that was closed in
+        the meantime, or another one was opened in its place.
         """
+        key = spec.key
         with self._transaction() as tx:
+            current = _round(tx, key).spec
+            current.check_attempt(spec.attempt)
+            if current != spec:
+                raise FailedPrecondition(f"The {key} was opened anew while the share arrived. Send it again.")
             mine = _is(_contributions, key) & (_contributions.c.hospital == hospital.uri)
             stored = tx.scalar(sa.select(_contributions.c.upload_id).where(mine))
             if stored is not None:
@@ -199,10 +211,15 @@ class Index:
             )
             return _drop_contributions(tx, key)
 
-    def forget_round(self, key: RoundKey) -> list[StoredShare]:
-        """Forget a round that is not closed; the files that nothing names any more."""
+    def forget_round(self, key: RoundKey, *, attempt: int) -> list[StoredShare]:
+        """Forget a round that is not closed; the files that nothing names any more.
+
+        Raises `FailedPrecondition` when a newer attempt than `attempt` is open: the order came late.
+        """
         with self._transaction() as tx:
             record = _move(tx, key, RoundEvent.ABANDON)
+            if record.spec.attempt > attempt:
+                record.spec.check_attempt(attempt)
             tx.execute(_rounds.delete().where(_is(_rounds, key)))
             return _files(record.prepared) + _drop_contributions(tx, key)
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from libs.core.errors import MaskReuse, StorageFull
 from libs.core.ids import PartyId
 from libs.mpc.schemes.masked.roles import Roles
-from services.smpc_party.adapters.sqlite import open_sqlite
+from libs.runtime.sql import open_engine
 from services.smpc_party.material import Piece, PieceState, Shelf
 
 TOMBSTONE_S = 7 * 86_400.0
@@ -47,7 +47,7 @@ class PoolIndex:
     """The party's list of pieces."""
 
     def __init__(self, file: Path) -> None:
-        self._engine = open_sqlite(file)
+        self._engine = open_engine(f"sqlite:///{file}")
         _metadata.create_all(self._engine)
 
     def close(self) -> None:

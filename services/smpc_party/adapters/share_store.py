@@ -19,6 +19,7 @@ from libs.core.errors import Bug, InvalidInput
 from libs.core.secret import Secret
 from libs.mpc.prg import SEED_BYTES, expand_seed
 from libs.mpc.ring import Ring, RingArray
+from libs.runtime.private_files import require_private
 from services.smpc_party.adapters.full_disk import full_disk_explained, store_full
 from services.smpc_party.adapters.sealed_file import SealedWriter, read_sealed, sealed_size
 from services.smpc_party.domain import Form, StoredShare
@@ -161,8 +162,12 @@ class ShareWriter:
 
 
 def read_storage_key(path: Path) -> Secret[bytes]:
-    """The 32 bytes (hex) that `trefoil keys init` wrote, or that the operator mounts."""
+    """The 32 bytes (hex) that `trefoil keys init` wrote, or that the operator mounts.
+
+    Raises `InvalidInput` when there are none, and when everybody on the machine may read them.
+    """
     try:
+        require_private(path)
         key = bytes.fromhex(path.read_text(encoding="ascii").strip())
     except (OSError, ValueError):
         raise InvalidInput(

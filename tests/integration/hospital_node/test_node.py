@@ -36,6 +36,7 @@ from tests.fakes.keys import tls_files
 REPOSITORY = Path(__file__).resolve().parents[3]
 ALPHA = Identity(Kind.HOSPITAL, "alpha")
 STUDY = "study-1"
+HOSPITALS = ["spiffe://trefoil.local/hospital/alpha", "spiffe://trefoil.local/hospital/beta"]
 SHORT = TrainingPlan(
     model="small_cnn", image_size=28, rounds=3, learning_rate=0.05, batch_size=8, validation_fraction=0.25
 )
@@ -63,6 +64,8 @@ class Node:
             training_plan=plan.canonical_json(),
             plan_hash=plan.hash,
             dataset_name="chest",
+            hospital_identities=HOSPITALS,
+            reader_identities=HOSPITALS,
         )
         coordinator.say(pb.CoordinatorOrder(proposal=message))
         # A proposal that cannot be approved would be answered at once; this one waits for the owner.
@@ -145,9 +148,10 @@ audience = "hospital-alpha"
 
 
 async def test_a_hospital_publishes_approves_trains_and_deals_its_contribution(
-    node: Node, data_root: Path
+    node: Node, data_root: Path, tmp_path: Path
 ) -> None:
     published = await node.publish(data_root / "chest")
+    assert (tmp_path / "hospital.db").stat().st_mode & 0o077 == 0
     assert published.images == sum(published.images_per_class.values())
     [announced] = await node.federation.coordinator.heard("dataset_published")
     assert (announced.name, announced.images) == ("chest", published.images)
@@ -160,6 +164,10 @@ async def test_a_hospital_publishes_approves_trains_and_deals_its_contribution(
     assert metrics.train_samples + metrics.validation_samples == published.images
     assert np.any(contribution[:-METRICS_LENGTH])
     assert len({tuple(party.upload_ids) for party in node.federation.parties}) == 1
+    for party in node.federation.parties:
+        [terms] = party.terms
+        assert (terms.quorum, terms.hospital_identities, terms.reader_identities) == (2, HOSPITALS, HOSPITALS)
+        assert (terms.weight.numerator, terms.weight.denominator) == (1, 3)
 
 
 async def test_an_order_with_another_hash_is_refused_whatever_the_coordinator_says(
@@ -171,6 +179,22 @@ async def test_an_order_with_another_hash_is_refused_whatever_the_coordinator_sa
     [failed] = await node.federation.coordinator.heard("task_failed")
     assert failed.code == "failed_precondition"
     assert not any(party.upload_ids for party in node.federation.parties)
+
+
+async def test_the_owner_stops_training_by_taking_consent_back(node: Node, data_root: Path) -> None:
+    await node.publish(data_root / "chest")
+    await node.approve(LONG)
+    node.order(LONG)
+    await node.federation.coordinator.heard("progress", where=lambda e: e.phase == pb.PHASE_TRAINING)
+    worker = node.worker()
+    denial = hospital_pb2.DecideProposalRequest(study_id=STUDY, plan_hash=LONG.hash, approve=False)
+    with translated():
+        await node.stub.DecideProposal(denial)
+    assert not worker.is_running()
+    [failed] = await node.federation.coordinator.heard("task_failed")
+    assert failed.code == "failed_precondition"
+    described = await node.stub.DescribeNode(hospital_pb2.DescribeNodeRequest())
+    assert described.activity == "idle"
 
 
 async def test_the_node_answers_while_it_trains_and_a_killed_worker_fails_only_its_task(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from libs.core.errors import FailedPrecondition, Unauthenticated, Unavailable
+from libs.core.errors import FailedPrecondition, InvalidInput, Unauthenticated, Unavailable
 from libs.rpc._generated.trefoil.party.v1 import party_pb2 as pb
 from libs.rpc.caller import Caller, calling_as
 from libs.rpc.channel import open_channel, translated
@@ -35,6 +35,15 @@ async def test_a_renewed_token_file_is_used_without_a_new_channel(rig: Rig) -> N
         issuer.issue(subject="dana", role=Role.SCIENTIST, lifetime=timedelta(hours=1)) + "\n"
     )
     await stub.PutShares(iter([]))
+
+
+async def test_a_token_file_that_everybody_may_read_is_refused(rig: Rig) -> None:
+    await rig.serve()
+    stub = await rig.stub(CLIENT, token=rig.token(Role.SCIENTIST))
+    (token_file,) = rig.token_files
+    token_file.chmod(0o644)
+    with pytest.raises(InvalidInput, match="chmod 600"):
+        stub.PutShares(iter([]))
 
 
 async def test_a_missing_or_empty_token_file_is_named(rig: Rig) -> None:

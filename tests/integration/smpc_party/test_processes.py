@@ -156,6 +156,8 @@ async def test_a_party_stops_on_sigterm_and_says_what_is_wrong_with_its_settings
     await rig.start(PartyId(0))
     await rig.serving(PartyId(0))
     await rig.stop(PartyId(0))
+    index = tmp_path / "store-0" / "index.db"
+    assert index.stat().st_mode & 0o077 == 0
     config = tmp_path / "party-0.toml"
     config.write_text(config.read_text().replace("store =", "stoer ="))
     process = await asyncio.create_subprocess_exec(

@@ -13,6 +13,7 @@ from libs.core.errors import (
     AlreadyExists,
     Bug,
     FailedPrecondition,
+    InvalidInput,
     NotFound,
     PermissionDenied,
     TrefoilError,
@@ -20,8 +21,12 @@ from libs.core.errors import (
 )
 from libs.core.ids import PARTIES, PartyId, new_id
 from libs.rpc._generated.trefoil.party.v1 import party_pb2
+from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from services.smpc_party.domain import RoundKey
+from services.smpc_party.limits import PredictionLimits
+from services.smpc_party.wire import round_spec
 from tests.fakes.party_rig import (
+    CLINIC,
     HOSPITALS,
     SCIENTIST,
     STUDY,
@@ -32,6 +37,7 @@ from tests.fakes.party_rig import (
     model_ref,
     open_request,
     round_ref,
+    terms_of,
 )
 
 LENGTH = 1000
@@ -42,6 +48,7 @@ BELOW_QUORUM = party_pb2.CloseRoundResponse.OUTCOME_BELOW_QUORUM
 BASE = np.random.default_rng(1).normal(size=LENGTH)
 UPDATES = np.random.default_rng(2).normal(size=(3, LENGTH))
 KEY = RoundKey(STUDY, 1)
+P0 = PartyId(0)
 METRICS = np.array([[10, 20, 30, 40], [1, 2, 3, 4], [100, 200, 300, 400]], dtype=np.uint32)
 
 
@@ -199,8 +206,43 @@ async def test_a_contribution_to_an_earlier_try_is_refused(rig: PartyRig) -> Non
         await rig.deal(contribution(0), contribution_ref(1), HOSPITALS[0])
     for hospital in range(3):
         await rig.deal(contribution(hospital), contribution_ref(1, attempt=1), HOSPITALS[hospital])
-    await rig.close_round(1)
+    await rig.close_round(1, attempt=1)
     np.testing.assert_allclose(await result_of(rig), expected_average([0, 1, 2]), atol=4 / SCALE)
+
+
+async def test_an_order_about_an_earlier_try_that_comes_late_changes_nothing(rig: PartyRig) -> None:
+    await open_round(rig, round=round_ref(1, attempt=1))
+    for hospital in range(3):
+        await rig.deal(contribution(hospital), contribution_ref(1, attempt=1), HOSPITALS[hospital])
+    with pytest.raises(FailedPrecondition, match="Try 0"):
+        await rig.close_round(1, attempt=0)
+    with pytest.raises(FailedPrecondition, match="Try 0"):
+        await rig.tell_all("AbandonRound", party_pb2.AbandonRoundRequest(round=round_ref(1)))
+    await rig.close_round(1, attempt=1)
+    np.testing.assert_allclose(await result_of(rig), expected_average([0, 1, 2]), atol=4 / SCALE)
+
+
+@pytest.mark.parametrize("anew", [{"round": round_ref(1, attempt=1)}, {"quorum": 3}])
+async def test_a_contribution_that_arrives_while_its_round_is_opened_anew_is_refused(
+    rig: PartyRig, anew: dict[str, Any]
+) -> None:
+    """It was checked against the round before, and the one that is there now may be weaker."""
+    await open_round(rig)
+    index = rig.parties[P0]._index
+    put = index.put_contribution
+
+    def reopen_then_put(*args: Any, **kwargs: Any) -> bool:
+        index.put_contribution = put  # type: ignore[method-assign]
+        index.forget_round(KEY, attempt=0)
+        limits = PredictionLimits(1 << 30, 1)
+        index.open_round(round_spec(open_request(1, length=LENGTH, **anew), limits=limits))
+        return put(*args, **kwargs)
+
+    index.put_contribution = reopen_then_put  # type: ignore[method-assign]
+    with pytest.raises(FailedPrecondition):
+        await contribute(rig, [0])
+    assert index.contributions(KEY) == []
+    assert len(files(rig, P0)) == 1
 
 
 async def test_abandoning_a_closed_round_keeps_its_result(rig: PartyRig) -> None:
@@ -295,7 +337,7 @@ async def test_a_party_that_is_down_makes_closing_unavailable_and_loses_nothing(
 async def test_parties_that_were_told_different_rounds_refuse_to_add(rig: PartyRig) -> None:
     await rig.deal_model(encode(BASE), model_id=f"{STUDY}/v0")
     for party in PARTIES:
-        quorum = 1 if party == 2 else 2
+        quorum = 3 if party == 2 else 2
         await rig.tell(party, "OpenRound", open_request(1, length=LENGTH, quorum=quorum))
     await contribute(rig, [0, 1, 2])
     with pytest.raises(FailedPrecondition, match="other terms"):
@@ -345,6 +387,44 @@ async def test_only_readers_may_fetch_and_contributions_nobody(rig: PartyRig) ->
         await rig.fetch(metrics_ref(1), HOSPITALS[0])
     with pytest.raises(PermissionDenied):
         await rig.fetch(contribution_ref(1), HOSPITALS[0])
+
+
+async def test_a_coordinator_cannot_have_one_hospitals_update_added_to_nothing(rig: PartyRig) -> None:
+    """A round of one hospital, that the coordinator's own client reads, would be that hospital's update."""
+    alone = party_pb2.Participant(
+        hospital_identity=HOSPITALS[0].uri, weight=types_pb2.Fraction(numerator=1, denominator=1)
+    )
+    await open_round(
+        rig, participants=[alone], quorum=1, reader_identities=[CLINIC.uri], metrics_reader_identities=[]
+    )
+    with pytest.raises(FailedPrecondition, match="lower quorum and has other readers"):
+        await contribute(rig, [0])
+    assert [len(files(rig, party)) for party in PARTIES] == [1, 1, 1]  # the base alone
+
+
+STRANGER = "spiffe://trefoil.local/hospital/stranger"
+WEAKER: dict[str, tuple[dict[str, Any], str]] = {
+    "quorum": ({"quorum": 3}, "lower quorum"),
+    "hospitals": ({"hospital_identities": [h.uri for h in HOSPITALS[:2]] + [STRANGER]}, "other hospitals"),
+    "readers": ({"reader_identities": [h.uri for h in HOSPITALS[1:]] + [SCIENTIST.uri]}, "other readers"),
+    "metrics readers": ({"reader_identities": [h.uri for h in HOSPITALS]}, "other readers"),
+    "weight": ({"weight": types_pb2.Fraction(numerator=1, denominator=3)}, "weighs it differently"),
+}
+
+
+@pytest.mark.parametrize("name", WEAKER)
+async def test_a_round_weaker_than_the_hospital_approved_takes_no_contribution(
+    rig: PartyRig, name: str
+) -> None:
+    fields, rule = WEAKER[name]
+    await open_round(rig)
+    with pytest.raises(FailedPrecondition, match=rule):
+        await rig.deal(
+            contribution(0), contribution_ref(1), HOSPITALS[0], terms=terms_of(HOSPITALS[0], **fields)
+        )
+    with pytest.raises(InvalidInput, match="terms"):
+        await rig.deal(contribution(0), contribution_ref(1), HOSPITALS[0], terms=None)
+    await contribute(rig, [0])
 
 
 async def test_no_single_share_tells_the_sum(rig: PartyRig) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import resource
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 from libs.core.errors import (
     AlreadyExists,
+    DeadlineExceeded,
     FailedPrecondition,
     InvalidInput,
     NotFound,
@@ -27,6 +29,7 @@ from libs.core.errors import (
 )
 from libs.core.ids import PartyId
 from libs.mpc.ring import Ring
+from libs.rpc import share_client
 from libs.rpc._generated.trefoil.party.v1 import party_pb2
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.channel import translated
@@ -228,6 +231,27 @@ async def test_a_model_of_a_malformed_identity_is_refused(rig: PartyRig, identit
     )
     with pytest.raises(InvalidInput):
         await rig.tell(P0, "RegisterModel", request)
+
+
+@pytest.mark.parametrize("slow", ["put_model_share", "model"])
+async def test_a_party_that_does_not_answer_is_not_waited_for_for_ever(
+    rig: PartyRig, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    await register(rig)
+    if slow == "model":
+        await rig.deal(VECTOR, model_ref(MODEL), SCIENTIST)
+        transfer = rig.fetch(model_ref(MODEL), HOSPITALS[0])
+    else:
+        transfer = rig.deal(VECTOR, model_ref(MODEL), SCIENTIST)
+    monkeypatch.setattr(share_client, "SHORTEST_S", 0.4)
+    index, go_on = rig.parties[P0]._index, threading.Event()
+    monkeypatch.setattr(index, slow, lambda *_: go_on.wait(5) and None)
+    try:
+        async with asyncio.timeout(3):
+            with pytest.raises(DeadlineExceeded):
+                await transfer
+    finally:
+        go_on.set()
 
 
 # ---------------------------------------------------------------- full disks

@@ -56,6 +56,13 @@ def test_what_is_outstanding_follows_from_the_state(study: Study, expected: list
     assert kinds(study, STRANGER) == []
 
 
+def test_a_proposal_names_the_hospitals_and_everybody_who_may_read_the_sums() -> None:
+    (order,) = outstanding_orders(created(), A)
+    proposal = order.message.proposal
+    assert proposal.hospital_identities == [A, B, C]
+    assert proposal.reader_identities == [created().creator, A, B, C]
+
+
 def test_a_train_order_names_the_version_to_start_from_and_the_exact_weight() -> None:
     (order,) = outstanding_orders(in_round(after_round(training(rounds=2))), C)
     train = order.message.train

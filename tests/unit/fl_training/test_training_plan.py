@@ -59,6 +59,7 @@ def test_every_field_is_part_of_the_hash(field: str) -> None:
         (b'{"model": "small_cnn"}', "image_size"),
         (b'{"model":"m","image_size":28,"rounds":1,"learning_rate":0.1,"code":"import os"}', "code"),
         (b'{"model":"m","image_size":28,"rounds":0,"learning_rate":0.1}', "rounds"),
+        (b'{"model":"m","image_size":28,"rounds":1,"learning_rate":0.1,"quorum":1}', "quorum"),
         (b'{"model":"m","image_size":28,"rounds":1,"learning_rate":NaN}', "plan"),
         (b'{"model":"m","image_size":28,"rounds":1,"learning_rate":1e999}', "learning_rate"),
         (b'{"model":"m","image_size":28,"rounds":1,"learning_rate":0.1,"optimizer":"x"}', "optimizer"),

@@ -8,7 +8,7 @@ from libs.core.errors import FailedPrecondition, InvalidInput, NotFound
 from services.hospital_node.adapters.database import Database
 from services.hospital_node.domain import ProposalState
 from services.hospital_node.proposals import Proposals
-from tests.fakes.hospital_ports import PLAN, STUDY, RememberingAnnouncer, dataset, proposal
+from tests.fakes.hospital_ports import HOSPITALS, PLAN, STUDY, RememberingAnnouncer, dataset, proposal
 
 
 @pytest.fixture
@@ -57,8 +57,9 @@ async def test_a_decision_about_an_unknown_study_is_refused(proposals: Proposals
         {"training_plan": b"{}"},
         {"training_plan": b" " + PLAN.canonical_json()},
         {"dataset_name": "unknown"},
+        {"hospitals": HOSPITALS[:1]},
     ],
-    ids=["hash", "plan", "form", "dataset"],
+    ids=["hash", "plan", "form", "dataset", "fewer hospitals than the quorum"],
 )
 async def test_a_proposal_that_cannot_be_approved_is_denied_and_not_stored(
     wrong: dict[str, object], proposals: Proposals, store: Database, announcer: RememberingAnnouncer
@@ -76,6 +77,20 @@ async def test_a_plan_that_changes_under_the_same_study_is_denied_and_the_first_
     await proposals.receive(proposal(changed))
     assert announcer.said[-1][2:4] == (changed.hash, False)
     assert (await store.proposal(STUDY)).plan_hash == PLAN.hash
+
+
+@pytest.mark.parametrize("changed", [{"hospitals": (*HOSPITALS, "x")}, {"readers": ("x",)}])
+async def test_hospitals_or_readers_that_change_are_denied_and_the_first_ones_stay(
+    changed: dict[str, tuple[str, ...]],
+    proposals: Proposals,
+    store: Database,
+    announcer: RememberingAnnouncer,
+) -> None:
+    await approve(proposals)
+    await proposals.receive(replace(proposal(), **changed))  # type: ignore[arg-type]
+    assert announcer.said[-1][3] is False
+    stored = await store.proposal(STUDY)
+    assert (stored.hospitals, stored.readers) == (HOSPITALS, proposal().readers)
 
 
 async def test_a_repeated_proposal_gets_the_decision_again(

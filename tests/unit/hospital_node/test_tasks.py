@@ -22,6 +22,7 @@ from services.hospital_node.domain import (
     TaskKey,
     TaskKind,
     TaskState,
+    Terms,
 )
 from services.hospital_node.proposals import Proposals
 from services.hospital_node.tasks import TaskRunner
@@ -109,6 +110,17 @@ async def test_an_approved_round_is_trained_dealt_and_reported(node: Node) -> No
     [(_, done)] = node.announcer.of("done")
     assert isinstance(done, Task)
     assert (done.state, done.upload_id) == (TaskState.DONE, upload_id)
+
+
+async def test_a_contribution_is_sent_on_the_terms_that_the_owner_approved(node: Node) -> None:
+    await node.obey(train_order())
+    approved = Terms(PLAN.quorum, proposal().hospitals, proposal().readers, train_order().weight)
+    assert node.parties.terms == [approved]
+
+
+async def test_a_released_model_is_contributed_on_the_term_that_nobody_reads_it(node: Node) -> None:
+    await node.obey(release_order())
+    assert node.parties.terms == [Terms(PLAN.quorum, proposal().hospitals, (), release_order().weight)]
 
 
 @pytest.mark.parametrize(
@@ -220,6 +232,38 @@ async def test_the_end_of_a_study_stops_its_task_and_no_other_order_is_obeyed(no
     assert node.tasks.activity == "idle"
     node.worker.hangs = False
     await node.obey(train_order(2))
+    assert node.failure()[0] == "failed_precondition"
+    assert node.parties.dealt == []
+
+
+async def withdraw(node: Node, how: str) -> None:
+    if how == "denied":
+        await node.proposals.decide(study_id=STUDY, plan_hash=PLAN.hash, approve=False, reason="")
+    else:
+        await node.store.remove_dataset("chest")
+
+
+@pytest.mark.parametrize("how", ["denied", "data set withdrawn"])
+async def test_withdrawing_consent_stops_the_task_that_runs_and_the_one_that_waits(
+    node: Node, how: str
+) -> None:
+    node.worker.hangs = True
+    node.tasks.accept(train_order())
+    node.tasks.accept(train_order(2))
+    await asyncio.wait_for(node.worker.begun.wait(), 10)
+    await node.tasks.consent_changed()
+    assert node.tasks.activity != "idle", "nothing was withdrawn"
+    await withdraw(node, how)
+    await node.tasks.consent_changed()
+    assert node.tasks.activity == "idle"
+    assert [key for _, key, *_ in node.announcer.of("failed")] == [train_order().key, train_order(2).key]
+    assert node.parties.dealt == []
+
+
+@pytest.mark.parametrize("how", ["denied", "data set withdrawn"])
+async def test_consent_is_asked_for_again_before_the_first_share_leaves(node: Node, how: str) -> None:
+    node.worker.before_answering = lambda: withdraw(node, how)
+    await node.obey(train_order())
     assert node.failure()[0] == "failed_precondition"
     assert node.parties.dealt == []
 

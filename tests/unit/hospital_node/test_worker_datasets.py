@@ -144,3 +144,35 @@ def test_unchanged_files_are_read_once(root: Path) -> None:
     content_hash = datasets.inspect(root / "chest", data_roots=[root]).content_hash
     first = datasets.load(root / "chest", data_roots=[root], size=28, content_hash=content_hash)
     assert datasets.load(root / "chest", data_roots=[root], size=28, content_hash=content_hash) is first
+
+
+@pytest.fixture
+def archive(root: Path) -> Path:
+    """An .npz file, and the list of its patients beside it."""
+    pixels = np.arange(4 * 28 * 28, dtype=np.uint8).reshape(4, 28, 28)
+    np.savez(root / "chest.npz", train_images=pixels, train_labels=np.array([[0], [1], [0], [1]]))
+    lines = [f"train,{i},patient-{i // 2}" for i in range(4)]
+    (root / "chest_ids.csv").write_text("\n".join(["split,index,patient_id", *lines]))
+    return root / "chest.npz"
+
+
+def test_the_patients_beside_an_npz_file_are_part_of_what_was_published(archive: Path, root: Path) -> None:
+    published = Datasets().inspect(archive, data_roots=[root])
+    assert published.patients == 2
+    datasets = Datasets()
+    datasets.load(archive, data_roots=[root], size=28, content_hash=published.content_hash)
+    listed = root / "chest_ids.csv"
+    listed.write_text(listed.read_text().replace("patient-1", "patient-0"))
+    for loader in (datasets, Datasets()):
+        with pytest.raises(FailedPrecondition, match="no longer"):
+            loader.load(archive, data_roots=[root], size=28, content_hash=published.content_hash)
+
+
+def test_patients_listed_outside_of_the_data_roots_are_not_read(
+    archive: Path, root: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside.csv"
+    (root / "chest_ids.csv").rename(outside)
+    (root / "chest_ids.csv").symlink_to(outside)
+    with pytest.raises(PermissionDenied, match=r"chest_ids\.csv is a link"):
+        Datasets().inspect(archive, data_roots=[root])

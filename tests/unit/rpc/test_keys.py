@@ -76,6 +76,19 @@ def test_each_service_gets_what_it_needs_and_nothing_else(keys: Path) -> None:
     }
 
 
+def test_a_token_is_written_for_its_owner_alone_and_replaces_the_last_one(keys: Path, tmp_path: Path) -> None:
+    file = tmp_path / "worker.token"
+    file.write_text("expired")
+    file.chmod(0o644)
+    arguments = ["token", str(keys), "--issuer", "federation", "--subject", "alpha", "--role", "worker"]
+    result = CliRunner().invoke(app, [*arguments, "--out", str(file)])
+    assert (result.exit_code, result.output) == (0, "")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    claims = TokenVerifier([issuing_secret(keys, "federation")]).verify(file.read_text())
+    assert (claims.subject, claims.role) == ("alpha", Role.WORKER)
+    assert [path.name for path in tmp_path.iterdir()] == ["worker.token"]
+
+
 def test_parties_share_the_token_secret_but_no_storage_key(keys: Path) -> None:
     assert len({(keys / f"party-{index}" / "jwt.secret").read_text() for index in range(3)}) == 1
     storage = {(keys / f"party-{index}" / "storage.key").read_text().strip() for index in range(3)}

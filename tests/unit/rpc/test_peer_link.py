@@ -17,6 +17,7 @@ from libs.core.errors import (
     Unavailable,
 )
 from libs.mpc.program import ArraySpec, Program, Round
+from libs.rpc._generated.trefoil.party.v1 import party_pb2
 from libs.rpc.peer_frames import PART_BYTES, Assembler, FrameError, encode_message
 from libs.rpc.run_party import run_party
 from tests.fakes.peer_wire import EXECUTOR, P0, P1, U32, both, connected, exchange
@@ -194,6 +195,31 @@ def test_parts_of_one_message_in_another_order_are_refused() -> None:
     assembler.feed(frames[0].data)
     with pytest.raises(FrameError, match="out of order"):
         assembler.feed(frames[2].data)
+
+
+def header(*shape: int, name: str = "a") -> party_pb2.ArrayHeader:
+    return party_pb2.ArrayHeader(name=name, dtype=party_pb2.ArrayHeader.DTYPE_UINT8, shape=shape)
+
+
+@pytest.mark.parametrize("shape", [(0, 1 << 63), (0, 1 << 32, 1 << 32), (0, (1 << 64) - 1), (1 << 41,)])
+def test_a_shape_that_numpy_would_refuse_breaks_a_rule_and_not_the_stream(shape: tuple[int, ...]) -> None:
+    data = party_pb2.PeerData(label="x", parts=1, arrays=[header(*shape)])
+    with pytest.raises(FrameError, match="impossible shape"):
+        Assembler(max_bytes=1 << 30).feed(data)
+
+
+def test_more_arrays_than_any_message_has_are_refused() -> None:
+    arrays = [header(0, name=str(i)) for i in range(17)]
+    with pytest.raises(FrameError, match="17 arrays"):
+        Assembler(max_bytes=1 << 30).feed(party_pb2.PeerData(label="x", parts=1, arrays=arrays))
+
+
+def test_empty_messages_use_the_allowance_up_too() -> None:
+    assembler = Assembler(max_bytes=80)
+    for sequence in range(10):
+        assembler.feed(party_pb2.PeerData(label="x", parts=1, sequence=sequence))
+    with pytest.raises(FrameError, match="more bytes"):
+        assembler.feed(party_pb2.PeerData(label="x", parts=1, sequence=10))
 
 
 def test_a_peer_cannot_send_more_than_the_computation_allows() -> None:

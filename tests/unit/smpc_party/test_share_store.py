@@ -15,6 +15,7 @@ from libs.core.errors import FailedPrecondition, InvalidInput, StorageFull
 from libs.core.secret import Secret
 from libs.mpc.prg import expand_seed
 from libs.mpc.ring import Ring
+from libs.runtime.private_files import write_private
 from services.smpc_party.adapters import sealed_file
 from services.smpc_party.adapters.share_store import ShareStore, read_storage_key
 from services.smpc_party.domain import Form, StoredShare
@@ -191,8 +192,17 @@ def test_a_disk_that_fills_up_at_the_last_moment_keeps_nothing(
 @pytest.mark.parametrize("content", ["", "zz", "00" * 31, "00" * 33])
 def test_a_storage_key_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "storage.key"
-    path.write_text(content)
-    with pytest.raises(InvalidInput):
+    write_private(path, content)
+    with pytest.raises(InvalidInput, match="storage key"):
         read_storage_key(path)
     with pytest.raises(InvalidInput):
         read_storage_key(tmp_path / "missing")
+
+
+def test_a_storage_key_that_everybody_may_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "storage.key"
+    write_private(path, "ab" * 32)
+    assert read_storage_key(path).expose() == b"\xab" * 32
+    path.chmod(0o644)
+    with pytest.raises(InvalidInput, match="chmod 600"):
+        read_storage_key(path)

@@ -484,6 +484,8 @@ class PlanProposal(_message.Message):
     PLAN_HASH_FIELD_NUMBER: _builtins.int
     DATASET_NAME_FIELD_NUMBER: _builtins.int
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    HOSPITAL_IDENTITIES_FIELD_NUMBER: _builtins.int
+    READER_IDENTITIES_FIELD_NUMBER: _builtins.int
     study_id: _builtins.str
     title: _builtins.str
     training_plan: _builtins.bytes
@@ -492,6 +494,14 @@ class PlanProposal(_message.Message):
     dataset_name: _builtins.str
     requested_by: _builtins.str
     """Subject of the scientist's token."""
+    @_builtins.property
+    def hospital_identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All hospitals of the study. A hospital's update is added to updates of these only."""
+
+    @_builtins.property
+    def reader_identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who may fetch training versions and sums of metrics."""
+
     def __init__(
         self,
         *,
@@ -501,10 +511,12 @@ class PlanProposal(_message.Message):
         plan_hash: _builtins.str = ...,
         dataset_name: _builtins.str = ...,
         requested_by: _builtins.str = ...,
+        hospital_identities: _abc.Iterable[_builtins.str] | None = ...,
+        reader_identities: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_name", b"dataset_name", "plan_hash", b"plan_hash", "requested_by", b"requested_by", "study_id", b"study_id", "title", b"title", "training_plan", b"training_plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_name", b"dataset_name", "hospital_identities", b"hospital_identities", "plan_hash", b"plan_hash", "reader_identities", b"reader_identities", "requested_by", b"requested_by", "study_id", b"study_id", "title", b"title", "training_plan", b"training_plan"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

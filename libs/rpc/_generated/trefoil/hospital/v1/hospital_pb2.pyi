@@ -291,6 +291,8 @@ class Proposal(_message.Message):
     TRAINING_PLAN_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     RECEIVED_AT_FIELD_NUMBER: _builtins.int
+    HOSPITAL_IDENTITIES_FIELD_NUMBER: _builtins.int
+    READER_IDENTITIES_FIELD_NUMBER: _builtins.int
     study_id: _builtins.str
     title: _builtins.str
     requested_by: _builtins.str
@@ -301,6 +303,12 @@ class Proposal(_message.Message):
     state: Global___Proposal.State.ValueType
     @_builtins.property
     def received_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def hospital_identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With whose updates this hospital's may be added up, and who may fetch the sums: part of what is approved."""
+
+    @_builtins.property
+    def reader_identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -312,10 +320,12 @@ class Proposal(_message.Message):
         training_plan: _builtins.bytes = ...,
         state: Global___Proposal.State.ValueType = ...,
         received_at: _timestamp_pb2.Timestamp | None = ...,
+        hospital_identities: _abc.Iterable[_builtins.str] | None = ...,
+        reader_identities: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["received_at", b"received_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_name", b"dataset_name", "plan_hash", b"plan_hash", "received_at", b"received_at", "requested_by", b"requested_by", "state", b"state", "study_id", b"study_id", "title", b"title", "training_plan", b"training_plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_name", b"dataset_name", "hospital_identities", b"hospital_identities", "plan_hash", b"plan_hash", "reader_identities", b"reader_identities", "received_at", b"received_at", "requested_by", b"requested_by", "state", b"state", "study_id", b"study_id", "title", b"title", "training_plan", b"training_plan"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,8 +3,10 @@
 isort:skip_file
 Messages that more than one service uses."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -176,6 +178,48 @@ class RoundRef(_message.Message):
 Global___RoundRef: _TypeAlias = RoundRef  # noqa: Y015
 
 @_typing.final
+class ContributionTerms(_message.Message):
+    """What a hospital requires of the round that its contribution goes into, by what its owner approved. A party
+    refuses the contribution to a weaker round, so a coordinator cannot weaken one behind the hospitals' backs.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUORUM_FIELD_NUMBER: _builtins.int
+    HOSPITAL_IDENTITIES_FIELD_NUMBER: _builtins.int
+    READER_IDENTITIES_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    quorum: _builtins.int
+    """The least number of contributions that may be added up."""
+    @_builtins.property
+    def hospital_identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The hospitals whose contributions may be added to this one; the sender is one of them."""
+
+    @_builtins.property
+    def reader_identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those who may fetch the result and the metrics. Empty: nobody."""
+
+    @_builtins.property
+    def weight(self) -> Global___Fraction:
+        """The sender's own weight, which its contribution has been multiplied by."""
+
+    def __init__(
+        self,
+        *,
+        quorum: _builtins.int = ...,
+        hospital_identities: _abc.Iterable[_builtins.str] | None = ...,
+        reader_identities: _abc.Iterable[_builtins.str] | None = ...,
+        weight: Global___Fraction | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["weight", b"weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hospital_identities", b"hospital_identities", "quorum", b"quorum", "reader_identities", b"reader_identities", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContributionTerms: _TypeAlias = ContributionTerms  # noqa: Y015
+
+@_typing.final
 class ShareHeader(_message.Message):
     """How one party's additive share is sent: two of three parties get a seed, the third the vector."""
 
@@ -187,6 +231,7 @@ class ShareHeader(_message.Message):
     LENGTH_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     VECTOR_SHA256_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
     upload_id: _builtins.str
     """Chosen by the sender; the same on all three parties. Sending it again changes nothing."""
     ring: Global___Ring.ValueType
@@ -198,6 +243,10 @@ class ShareHeader(_message.Message):
     """SHA-256 of the little-endian vector whose bytes follow in chunks."""
     @_builtins.property
     def vector(self) -> Global___VectorRef: ...
+    @_builtins.property
+    def terms(self) -> Global___ContributionTerms:
+        """Required with a contribution, and sent to all three parties alike."""
+
     def __init__(
         self,
         *,
@@ -207,10 +256,11 @@ class ShareHeader(_message.Message):
         length: _builtins.int = ...,
         seed: _builtins.bytes = ...,
         vector_sha256: _builtins.bytes = ...,
+        terms: Global___ContributionTerms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "seed", b"seed", "vector", b"vector", "vector_sha256", b"vector_sha256"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "seed", b"seed", "terms", b"terms", "vector", b"vector", "vector_sha256", b"vector_sha256"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "length", b"length", "ring", b"ring", "seed", b"seed", "upload_id", b"upload_id", "vector", b"vector", "vector_sha256", b"vector_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "length", b"length", "ring", b"ring", "seed", b"seed", "terms", b"terms", "upload_id", b"upload_id", "vector", b"vector", "vector_sha256", b"vector_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["seed", "vector_sha256"]  # noqa: Y015
     _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015

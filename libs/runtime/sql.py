@@ -1,0 +1,57 @@
+"""Databases by URL: SQLite by default, PostgreSQL where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc
+from sqlalchemy.engine import make_url
+
+from libs.core.errors import Unavailable
+
+BUSY_TIMEOUT_MS = 10_000
+
+
+def open_engine(url: str, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> Engine:
+    """An engine whose transactions may read, decide and write: no other one changes anything in between.
+
+    PostgreSQL needs `with_for_update` for that. SQLite ignores it, and its driver begins a transaction only
+    at the first write, so here every transaction takes the write lock before its first read; others queue up.
+    With "FULL" a commit is on the disk when it returns, with "NORMAL" a power cut may undo the last ones.
+    Raises what SQLAlchemy raises for a URL that is none.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(parsed, pool_pre_ping=True)
+    engine = create_engine(parsed)
+
+    def connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions; `_begin` does
+        pragmas = ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON")
+        for pragma in (*pragmas, f"busy_timeout={BUSY_TIMEOUT_MS}"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    event.listen(engine, "connect", connect)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+@contextmanager
+def unavailable_when_down(what: str) -> Iterator[None]:
+    """Raise `Unavailable` for errors of the database itself, which trying again may cure: it is down,
+    restarts, or is locked. Wrong statements and broken constraints pass as they are.
+    """
+    try:
+        yield
+    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+        raise Unavailable(f"{what} cannot be reached right now. Try again in a moment.") from error
+    except exc.DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise Unavailable(f"{what} cannot be reached right now. Try again in a moment.") from error
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
