@@ -151,7 +151,7 @@ def _check_first(data: party_pb2.PeerData) -> None:
 
 
 def _arrays(headers: Any, payload: bytearray, *, label: str) -> dict[str, npt.NDArray[Any]]:
-    """Fresh, aligned, writable arrays; a copy, because an array may start at any byte of the payload."""
+    """Aligned, writable arrays: views of the payload, and a copy of one that starts at an odd byte of it."""
     declared = sum(math.prod(header.shape) * _DTYPES[header.dtype].itemsize for header in headers)
     if declared != len(payload):
         raise FrameError(f"{label}: {len(payload)} bytes instead of the declared {declared}")
@@ -159,7 +159,7 @@ def _arrays(headers: Any, payload: bytearray, *, label: str) -> dict[str, npt.ND
     offset = 0
     for header in headers:
         dtype, count = _DTYPES[header.dtype], math.prod(header.shape)
-        array = np.frombuffer(payload, dtype=dtype, count=count, offset=offset).copy()
-        arrays[header.name] = array.reshape(tuple(header.shape))
+        array = np.frombuffer(payload, dtype=dtype, count=count, offset=offset)
+        arrays[header.name] = (array if array.flags.aligned else array.copy()).reshape(tuple(header.shape))
         offset += array.nbytes
     return arrays

@@ -192,6 +192,8 @@ class Filler:
             await self._piece(piece_id, shelf, model)
         except TrefoilError as error:
             log.warning("material_not_made", model=shelf.model_id, code=error.code, reason=str(error))
+        except Exception:
+            log.exception("making_material_crashed", model=shelf.model_id)
 
     async def _piece(self, piece_id: str, shelf: Shelf, model: ModelShare) -> None:
         """This party's part of one piece, from joining to the shelf."""

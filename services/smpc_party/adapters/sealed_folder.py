@@ -25,8 +25,8 @@ class SealedFolder:
 
     @property
     def used_bytes(self) -> int:
-        """What lies here now."""
-        return sum(path.stat().st_size for path in self._folder.iterdir())
+        """What lies here now. Another thread may rename or delete meanwhile; such a file counts as gone."""
+        return sum(map(_size_bytes, self._folder.iterdir()))
 
     def save(self, name: str, content: Iterable[memoryview], *, size_bytes: int) -> int:
         """Write a blob, to be read under the same name only; its bytes on the disk.
@@ -72,3 +72,10 @@ class SealedFolder:
         for name in there - keep:
             self.delete(name)
         return sorted(keep - there)
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from libs.core.errors import InvalidInput
+from libs.core.ids import PARTIES
 from services.smpc_party import peers
 from tests.fakes.party_rig import PartyRig
 
@@ -29,6 +30,9 @@ async def test_dialling_goes_on_after_an_error_that_nobody_expected(
     monkeypatch.setattr(peers, "open_channel", broken_at_first)
     async with PartyRig(keys, tmp_path) as rig:
         async with asyncio.timeout(10):
-            while not all(p.network.is_connected() for p in rig.parties.values()):  # noqa: ASYNC110 - no event
-                await asyncio.sleep(0.02)
+            for me in PARTIES:
+                session = await rig.parties[me].network.session(
+                    f"probe-{me}", max_bytes=dict.fromkeys(PARTIES, 0)
+                )
+                assert session.computation_id == f"probe-{me}"
     assert not failures

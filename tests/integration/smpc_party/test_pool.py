@@ -40,10 +40,10 @@ async def ready(rig: PartyRig, small_model: SmallModel) -> PartyRig:
     return rig
 
 
-async def until(condition: Callable[[], bool], *, what: str, timeout_s: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], *, what: Callable[[], str], timeout_s: float = 30.0) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline_s, what
+        assert time.monotonic() < deadline_s, what()
         await asyncio.sleep(0.02)
 
 
@@ -60,7 +60,7 @@ def count(rig: PartyRig, party: PartyId, name: str) -> int:
 async def full(rig: PartyRig, *, batch: int = 1) -> None:
     await until(
         lambda: all(level(rig, p, dealer=d, batch=batch) == 2 for p in PARTIES for d in range(3)),
-        what="the shelves were not filled",
+        what=lambda: f"levels {[[level(rig, p, dealer=d, batch=batch) for d in range(3)] for p in PARTIES]}",
     )
 
 
@@ -85,7 +85,9 @@ async def test_a_model_gets_material_before_anybody_asks_and_predictions_use_it(
 ) -> None:
     for turn in range(3):
         assert dealt_ahead(await ask(ready, small_model, turn=turn)) == [True, True]
-    await until(lambda: [count(ready, p, "taken") for p in PARTIES] == [3, 3, 3], what="not all counted")
+    await until(
+        lambda: [count(ready, p, "taken") for p in PARTIES] == [3, 3, 3], what=lambda: "not all counted"
+    )
     await full(ready)  # it is filled up again
 
 
@@ -121,7 +123,9 @@ async def test_material_survives_a_restart_of_all_three_parties(
     for turn in range(6):
         assert dealt_ahead(await ask(ready, small_model, turn=turn)) == [True, True]
     assert dealt_ahead(await ask(ready, small_model, turn=0)) == [False, False]
-    await until(lambda: [count(ready, p, "taken") for p in PARTIES] == [6, 6, 6], what="not all counted")
+    await until(
+        lambda: [count(ready, p, "taken") for p in PARTIES] == [6, 6, 6], what=lambda: "not all counted"
+    )
 
 
 async def test_what_one_evaluator_lost_is_burned_by_all_and_the_next_piece_is_taken(
@@ -134,7 +138,8 @@ async def test_what_one_evaluator_lost_is_burned_by_all_and_the_next_piece_is_ta
     assert lost is not None
     assert dealt_ahead(await ask(ready, small_model, turn=0)) == [True, True]
     await until(
-        lambda: [count(ready, party, "burned") for party in (P0, P1)] == [1, 1], what="it was not burned"
+        lambda: [count(ready, party, "burned") for party in (P0, P1)] == [1, 1],
+        what=lambda: "it was not burned",
     )
     assert dealt_ahead(await ask(ready, small_model, turn=0)) == [False, False]
 
@@ -177,7 +182,9 @@ async def test_predictions_at_once_never_share_a_piece(ready: PartyRig, small_mo
     results = await asyncio.gather(*(ask(ready, small_model, turn=turn) for turn in range(12)))
     ahead = sum(all(dealt_ahead(result)) for result in results)
     assert ahead >= 6  # what was there; the filler may have added some
-    await until(lambda: [count(ready, p, "taken") for p in PARTIES] == [ahead] * 3, what="not all counted")
+    await until(
+        lambda: [count(ready, p, "taken") for p in PARTIES] == [ahead] * 3, what=lambda: "not all counted"
+    )
     for party in PARTIES:
         with sqlite3.connect(ready.folder / f"party-{party}" / "pool.db") as database:
             states = dict(database.execute("SELECT state, count(*) FROM pieces GROUP BY state"))
@@ -194,11 +201,12 @@ async def test_what_the_dealer_does_not_list_twice_is_burned(
     ready.parties[P0]._pool._ready[shelf].pop(forgotten.piece_id)
     for _ in range(3):
         await ask(ready, small_model, turn=0)
-        await until(lambda: level(ready, P0) == 2, what="the shelf was not filled again")
+        await until(lambda: level(ready, P0) == 2, what=lambda: "the shelf was not filled again")
     names = [set(ready.parties[party]._pool._ready[shelf]) for party in PARTIES]
     assert forgotten.piece_id not in names[1] | names[2]
     await until(
-        lambda: [count(ready, party, "burned") for party in (P1, P2)] == [1, 1], what="it was not burned"
+        lambda: [count(ready, party, "burned") for party in (P1, P2)] == [1, 1],
+        what=lambda: "it was not burned",
     )
 
 

@@ -34,6 +34,7 @@ from libs.fl.evaluation import predict_logits
 from libs.fl.metrics import METRICS_LENGTH, RoundMetrics, score_histogram
 from libs.fl.presets import default_plan
 from libs.fl.vectorise import parameter_count
+from libs.mpc.schemes.masked.comparison import Comparison
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from libs.secure_nn.calibrate import calibrate
 from libs.secure_nn.compile import compile_module
@@ -51,6 +52,7 @@ def _prediction(logits: np.ndarray[Any, Any], *, slower_s: float = 0.0) -> Predi
             offline_bytes=offline,
             offline_s=0,
             dealt_ahead=False,
+            comparison=Comparison.NARROW,
         )
         for party, offline in ((1, 0), (2, 70))
     ]

@@ -14,6 +14,7 @@ from libs.cli.client.predictions import EvaluatorCost, Prediction
 from libs.cli.main import main
 from libs.cli.predict import predict
 from libs.cli.who_saw_what import print_who_saw_what
+from libs.mpc.schemes.masked.comparison import Comparison
 from services.coordinator.settings import CoordinatorSettings
 from services.smpc_party.settings import PartySettings
 
@@ -74,6 +75,7 @@ def _prediction(*, dealer: int, images: int) -> Prediction:
             offline_bytes=0,
             offline_s=0,
             dealt_ahead=True,
+            comparison=Comparison.NARROW,
         )
         for party in {0, 1, 2} - {dealer}
     )
