@@ -74,10 +74,10 @@ def _cut(content: bytearray, described: list[Any], start: int) -> Iterator[npt.N
 
 
 def _describe(node: object, arrays: list[npt.NDArray[Any]]) -> object:
-    if node is None or isinstance(node, (int, str)):
-        return node
     if isinstance(node, Comparison):
         return {"comparison": node.value}
+    if node is None or isinstance(node, (int, str)):
+        return node
     if isinstance(node, np.ndarray):
         arrays.append(node)
         return {"array": len(arrays) - 1}

@@ -19,7 +19,7 @@ from libs.mpc.schemes.masked.roles import Evaluator
 from libs.mpc.schemes.masked.tape import DealerTape, EvaluatorTape
 
 
-class Comparison(enum.Enum):
+class Comparison(enum.StrEnum):
     """How a ReLU finds the sign."""
 
     NARROW = "narrow"
