@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from libs.core.errors import FailedPrecondition, NotFound, TrefoilError, Unavailable
@@ -30,6 +32,9 @@ log = get_logger(__name__)
 
 LOOK_S = 5.0
 """How often models that became ready are noticed when nobody asks."""
+
+GIVE_WAY_S = 2.0
+"""How long predictions in progress hold back the next piece: the pool must fill under steady load, too."""
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 30.0
 PIECE_DEADLINE_S = 300.0
@@ -63,7 +68,9 @@ class Filler:
         self._peers, self._executor, self._settings = peers, executor, settings
         self._wanted: OrderedDict[_Wanted, None] = OrderedDict()
         self._filling: set[_Wanted] = set()
-        self._wake = asyncio.Event()
+        self._wake, self._quiet = asyncio.Event(), asyncio.Event()
+        self._running = 0
+        self._quiet.set()
         self._following: dict[str, tuple[PartyId, asyncio.Task[None]]] = {}
         self._loop: asyncio.Task[None] | None = None
         pool.on_taken = lambda _shelf: self._wake.set()
@@ -82,6 +89,18 @@ class Filler:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    @contextmanager
+    def giving_way(self) -> Iterator[None]:
+        """While a prediction runs here, no new piece is begun, for a while."""
+        self._running += 1
+        self._quiet.clear()
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._quiet.set()
 
     def asked(self, model_id: str, batch: int) -> None:
         """Somebody asked this model about so many images: there may be more of that."""
@@ -110,8 +129,9 @@ class Filler:
             wanted = self._lowest()
             if wanted is None:
                 self._wake.clear()
-                await self._pause(LOOK_S)
+                await _wait(self._wake, LOOK_S)
                 continue
+            await _wait(self._quiet, GIVE_WAY_S)
             try:
                 await self._make(wanted)
                 retry_s = FIRST_RETRY_S
@@ -124,13 +144,6 @@ class Filler:
             except Exception:
                 log.exception("filling_crashed", model=wanted.model_id)
                 await asyncio.sleep(LAST_RETRY_S)
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return
 
     def _lowest(self) -> _Wanted | None:
         """The emptiest shelf that is being filled, the one asked for last if there are several."""
@@ -188,6 +201,7 @@ class Filler:
         except TrefoilError as error:
             link.refuse(piece_id, error.code)
             return
+        await _wait(self._quiet, GIVE_WAY_S)  # the dealer is done with a prediction long before we are
         try:
             await self._piece(piece_id, shelf, model)
         except TrefoilError as error:
@@ -215,3 +229,12 @@ class Filler:
                     await self._pool.keep(piece_id, shelf, dealt)
         except TimeoutError:
             raise Unavailable(f"A piece of material was not made within {PIECE_DEADLINE_S:g} s.") from None
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until the event, or so long."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -35,7 +35,9 @@ log = get_logger(__name__)
 LINK_WAIT_S = 5.0
 """How long a computation waits for a link that is down: about as long as a peer takes to restart."""
 
-GAUGE_INTERVAL_S = 30.0
+FIRST_GAUGE_S, LAST_GAUGE_S = 0.5, 30.0
+"""Often at first: while services start, a machine is busy and its links seem slow."""
+
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 3.0
 
@@ -137,11 +139,12 @@ class PeerNetwork:
 
     async def _gauge(self, link: PeerLink) -> None:
         """Measure the link now and then, for as long as it lasts."""
-        gauge = LinkGauge(link.ping)
+        gauge, pause_s = LinkGauge(link.ping), FIRST_GAUGE_S
         with suppress(Unavailable):
             while True:
                 self._qualities[link.peer] = await gauge.measure()
-                await asyncio.sleep(GAUGE_INTERVAL_S)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LAST_GAUGE_S)
 
     def _live(self, peer: PartyId) -> PeerLink | None:
         link = self._links.get(peer)

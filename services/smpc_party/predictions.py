@@ -214,8 +214,11 @@ class Predictions:
         spec = prediction.spec
         error: TrefoilError | None = None
         try:
-            async with asyncio.timeout(spec.deadline_s):
-                async with await self._session(spec, model.plan) as session:
+            with self._filler.giving_way():
+                async with (
+                    asyncio.timeout(spec.deadline_s),
+                    await self._session(spec, model.plan) as session,
+                ):
                     answer = await self._live(prediction, model, session)
             if answer is not None:
                 prediction.move(PredictionEvent.FINISH)
