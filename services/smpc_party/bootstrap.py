@@ -20,6 +20,7 @@ from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
 from libs.rpc.identity import Identity
 from libs.rpc.server import RpcServer
 from libs.runtime.logging import configure_logging, get_logger
+from libs.runtime.memory import share_arenas
 from libs.runtime.private_files import PRIVATE_UMASK
 from libs.runtime.settings import load_settings
 from services.smpc_party.adapters.home import GrpcHome
@@ -204,6 +205,7 @@ async def serve(config: Path) -> None:
 def main(arguments: Sequence[str]) -> int:
     """`--config FILE`; the exit status. An error in the settings or keys is told in one line."""
     os.umask(PRIVATE_UMASK)
+    share_arenas()
     parser = argparse.ArgumentParser(prog="smpc_party", description="One of Trefoil's three compute parties.")
     parser.add_argument("--config", type=Path, required=True, help="settings file (TOML)")
     try:

@@ -49,6 +49,9 @@ def build_report(
         **with_median("evaluators_s", map(evaluators_s, predictions)),
         **with_median("total_s", (p.latency_s for p in predictions)),
         **with_median("total_cold_s", measured.cold_s),
+        "at_once": conditions.at_once,
+        "cells": conditions.cells,
+        "throughput_per_s": round(len(predictions) * workload.batch / measured.elapsed_s, 3),
         "pool": conditions.pool,
         "dealt_ahead": sum(p.dealt_ahead for p in predictions),
         "rounds": max(cost.rounds for p in predictions for cost in p.evaluators),
@@ -143,6 +146,7 @@ def report_rows(report: Report) -> list[tuple[str, str]]:
     agree = "as declared" if report["costs_as_declared"] else f"DECLARED {report['declared_rounds']}"
     return [
         *((text, human_times(report[f"{key}_s"])) for text, key in times if report[f"{key}_s"]),
+        ("images a second", f"{report['throughput_per_s']:.3g}"),
         ("in clear, with torch on 2 threads", precise_seconds(report["plaintext_s"])),
         ("online, compared to that", f"{report['ratio_to_plaintext']:.1f} times"),
         ("rounds and bytes", f"{report['rounds']} rounds, {agree}"),

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from libs.cli.bench.options import (
+    AtOnceOption,
     BandwidthOption,
+    CellsOption,
     ComparisonChoice,
     ComparisonOption,
     LatencyOption,
@@ -41,6 +43,8 @@ def inference(
     warm_up: WarmUpOption = 3,
     threads: ThreadsOption = 1,
     pool: PoolOption = 0,
+    at_once: AtOnceOption = 1,
+    cells: CellsOption = 1,
     comparison: ComparisonOption = ComparisonChoice.AUTO,
     latency_ms: LatencyOption = 0.0,
     bandwidth_mbps: BandwidthOption = None,
@@ -65,7 +69,14 @@ def inference(
     pixels = size or usual_size(model)
     link = LinkEmulation.wanted(latency_ms=latency_ms, bandwidth_mbps=bandwidth_mbps)
     conditions = Conditions(
-        repeat=repeat, warm_up=warm_up, threads=threads, link=link, pool=pool, comparison=comparison.value
+        repeat=repeat,
+        warm_up=warm_up,
+        threads=threads,
+        link=link,
+        pool=pool,
+        at_once=at_once,
+        cells=cells,
+        comparison=comparison.value,
     )
     workload = network_workload(model, size=pixels, channels=channels, batch=batch)
     measured = measure(workload, conditions, remarks())

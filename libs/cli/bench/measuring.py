@@ -18,7 +18,7 @@ from libs.cli.client.models import import_plan
 from libs.cli.client.predictions import Prediction, predict
 from libs.cli.client.session import Session, open_session
 from libs.cli.local_cluster import LinkEmulation, LocalCluster
-from libs.cli.local_cluster.layout import COORDINATOR, PARTY_NAMES
+from libs.cli.local_cluster.layout import COORDINATOR, PARTY_NAMES, replica_name
 from libs.cli.settings_files import Settings
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
@@ -39,6 +39,10 @@ class Conditions:
     link: LinkEmulation | None = None
     pool: int = 0
     """Pieces of material that the parties make ahead; 0: each question is dealt while the client waits."""
+    at_once: int = 1
+    """Questions that are open at the same time."""
+    cells: int = 1
+    """Groups of three parties."""
     comparison: str = "auto"
     """How signs are found: the parties' setting."""
 
@@ -48,6 +52,8 @@ class Measured:
     """What came out. `peak_memory_bytes`: of each party, resident, since it started."""
 
     predictions: list[Prediction]
+    elapsed_s: float
+    """Of all timed questions, waiting for material not counted."""
     cold_s: list[float]
     """Whole questions that were dealt while the client waited."""
     peak_memory_bytes: dict[int, int | None]
@@ -64,6 +70,7 @@ def measure(workload: Workload, conditions: Conditions, console: Console) -> Mea
             Path(folder),
             hospitals=(),
             overrides=_settings(workload, conditions),
+            cells=conditions.cells,
             threads=conditions.threads,
             link=conditions.link,
         ) as cluster:
@@ -79,19 +86,25 @@ async def _measure(
             scientist, name=f"bench {workload.name}", plan=workload.plan, parameters=workload.parameters
         )
         console.print(f"Asking {conditions.warm_up} + {conditions.repeat} times", style="dim")
-        asked: list[Prediction] = []
-        before: dict[int, int | None] = {}
-        for number in range(conditions.warm_up + conditions.repeat):
-            if conditions.pool and number >= conditions.warm_up:
+
+        async def ask() -> Prediction:
+            return await predict(scientist, model_id=model.model_id, images=workload.inputs)
+
+        warm_up = [await ask() for _ in range(conditions.warm_up * conditions.cells)]
+        before, elapsed_s = _resident(cluster), 0.0
+        timed: list[Prediction] = []
+        while len(timed) < conditions.repeat:
+            if conditions.pool:
                 await _wait_for_material(scientist, model.model_id, workload, conditions)
-            if number == conditions.warm_up:
-                before = _resident(cluster)
-            asked.append(await predict(scientist, model_id=model.model_id, images=workload.inputs))
-    timed = asked[conditions.warm_up :]
+            started_s = time.perf_counter()
+            count = min(conditions.at_once, conditions.repeat - len(timed))
+            timed += await asyncio.gather(*(ask() for _ in range(count)))
+            elapsed_s += time.perf_counter() - started_s
     after = _resident(cluster)
     return Measured(
         predictions=timed,
-        cold_s=[p.latency_s for p in (asked if conditions.pool else timed) if not p.dealt_ahead],
+        elapsed_s=elapsed_s,
+        cold_s=[p.latency_s for p in (warm_up + timed if conditions.pool else timed) if not p.dealt_ahead],
         peak_memory_bytes=_memory(cluster, "VmHWM"),
         memory_growth_bytes={party: _growth(before[party], now) for party, now in after.items()},
         plaintext_s=await asyncio.to_thread(time_plaintext, workload.plaintext),
@@ -124,11 +137,15 @@ def _settings(workload: Workload, conditions: Conditions) -> dict[str, Settings]
     """Services that take any batch, and as long as it needs."""
     roomy: Settings = {"max_batch": max(64, workload.batch), "prediction_deadline_s": _DEADLINE_S}
     level = _shelf_level(conditions)
-    pool = {"low_watermark": level, "high_watermark": level, "batches": []}
-    return {
-        COORDINATOR: roomy,
-        **{name: {**roomy, "comparison": conditions.comparison, "pool": pool} for name in PARTY_NAMES},
+    party: Settings = {
+        **roomy,
+        "max_predictions_per_client": max(16, conditions.at_once),
+        "comparison": conditions.comparison,
+        "pool": {"low_watermark": level, "high_watermark": level, "batches": []},
     }
+    parties = range(len(PARTY_NAMES))
+    names = [replica_name(index, cell) for cell in range(conditions.cells) for index in parties]
+    return {COORDINATOR: roomy, **dict.fromkeys(names, party)}
 
 
 def time_plaintext(work: Callable[[], Any]) -> list[float]:

@@ -41,6 +41,12 @@ BandwidthOption = Annotated[
         min=0.01, max=1e6, help="Emulated limit per direction of every link, in Mbit/s.", show_default="none"
     ),
 ]
+AtOnceOption = Annotated[
+    int, typer.Option(min=1, max=64, help="Questions asked at the same time; throughput is what counts then.")
+]
+CellsOption = Annotated[
+    int, typer.Option(min=1, max=8, help="Groups of three parties that the questions are spread over.")
+]
 PoolOption = Annotated[
     int,
     typer.Option(

@@ -128,6 +128,32 @@ async def test_material_survives_a_restart_of_all_three_parties(
     )
 
 
+@pytest.mark.slow
+async def test_a_pool_of_a_hundred_survives_a_restart(
+    keys: Path, tmp_path: Path, small_model: SmallModel
+) -> None:
+    """34 pieces at each of three dealers; every one is used once, and right."""
+    pool = PoolSettings(low_watermark=34, high_watermark=34)
+    async with PartyRig(keys, tmp_path, {"pool": pool}) as rig:
+        await rig.deal_model(small_model.parameters, model_id=MODEL, plan=small_model.plan.to_json())
+        await until(
+            lambda: all(level(rig, p, dealer=d) == 34 for p in PARTIES for d in range(3)),
+            what=lambda: "the shelves were not filled",
+            timeout_s=120,
+        )
+        for party in PARTIES:
+            await rig.stop(party)
+        rig.overrides["pool"] = PoolSettings(high_watermark=0)
+        for party in PARTIES:
+            await rig.start(party)
+        for turn in range(100):
+            assert dealt_ahead(await ask(rig, small_model, turn=turn)) == [True, True]
+        for party in PARTIES:
+            with sqlite3.connect(rig.folder / f"party-{party}" / "pool.db") as database:
+                states = dict(database.execute("SELECT state, count(*) FROM pieces GROUP BY state"))
+            assert states == {"taken": 100, "ready": 2}
+
+
 async def test_what_one_evaluator_lost_is_burned_by_all_and_the_next_piece_is_taken(
     ready: PartyRig, small_model: SmallModel
 ) -> None:

@@ -83,6 +83,7 @@ def _measured(workload: Workload) -> Measured:
     predictions = [_prediction(workload, dealer=turn, online_s=0.5 + turn / 10) for turn in (1, 2)]
     return Measured(
         predictions=predictions,
+        elapsed_s=4.0,
         cold_s=[p.latency_s for p in predictions],
         peak_memory_bytes={0: 5, 1: 7, 2: None},
         memory_growth_bytes={0: 0, 1: 1, 2: None},
