@@ -35,7 +35,7 @@ class Transcript:
 
     messages: list[Sent] = field(default_factory=list)
     rounds: dict[PartyId, int] = field(default_factory=dict)
-    """How often each party waited for somebody."""
+    """How often each party waited for somebody; parts of one exchange count once."""
 
     def bytes_sent(self, sender: PartyId, receiver: PartyId) -> int:
         """Bytes of arrays over one directed link."""
@@ -70,7 +70,7 @@ def run_lockstep(
             results[party] = done.value
             return
         waiting[party] = step
-        transcript.rounds[party] += bool(step.awaits)
+        transcript.rounds[party] += step.counts
         for receiver, message in step.sends.items():
             copied = {name: np.array(array, copy=True) for name, array in message.items()}
             sent = Sent(party, receiver, step.label, copied)

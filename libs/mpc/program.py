@@ -46,6 +46,13 @@ class Round:
     label: str
     sends: Mapping[PartyId, Message] = field(default_factory=dict)
     awaits: Mapping[PartyId, Mapping[str, ArraySpec]] = field(default_factory=dict)
+    continues: bool = False
+    """A further part of an exchange that was counted with its first part."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether this is a round: somebody is waited for, and not for another part of the same exchange."""
+        return bool(self.awaits) and not self.continues
 
 
 Program = Generator[Round, Inbox, T]

@@ -46,7 +46,7 @@ async def run_party(program: Program[T], transport: Transport, *, executor: Exec
             sender: await transport.receive(sender, step.label, specs)
             for sender, specs in step.awaits.items()
         }
-        transport.rounds += bool(step.awaits)
+        transport.rounds += step.counts
 
 
 @dataclass(frozen=True)

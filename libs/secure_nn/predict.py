@@ -25,6 +25,7 @@ from libs.mpc.schemes.masked.roles import Dealer, Evaluator, Roles
 from libs.mpc.schemes.masked.tape import DealerTape, EvaluatorTape
 from libs.secure_nn import steps as s
 from libs.secure_nn.local_ops import apply_local, is_local
+from libs.secure_nn.pipelining import Cuts, SlicedProduct, cuts_of
 from libs.secure_nn.plan import Plan
 from libs.secure_nn.products import broadcast_bias, product_of
 from libs.secure_nn.secure_model import DealerModel, EvaluatorModel
@@ -61,12 +62,13 @@ class _Values:
 
     def __init__(self, plan: Plan) -> None:
         self._last_use = {index: i for i, step in enumerate(plan.steps) for index in step.inputs}
-        self._held: dict[int, RingArray] = {}
+        self._held: dict[int, Any] = {}
 
-    def inputs(self, step: s.Step) -> list[RingArray]:
+    def inputs(self, step: s.Step) -> list[Any]:
+        """Ring arrays; for an opening, perhaps a product that is still to be computed."""
         return [self._held[index] for index in step.inputs]
 
-    def store(self, step: s.Step, value: RingArray) -> None:
+    def store(self, step: s.Step, value: RingArray | SlicedProduct) -> None:
         self._held[step.output] = value
 
     def drop_unused(self, position: int, step: s.Step) -> None:
@@ -75,7 +77,8 @@ class _Values:
                 self._held.pop(index, None)
 
     def __getitem__(self, index: int) -> RingArray:
-        return self._held[index]
+        value: RingArray = self._held[index]
+        return value
 
 
 def _dealt_bytes(step: s.Step, plan: Plan, batch: int, comparison: Comparison) -> int:
@@ -290,27 +293,40 @@ def evaluate_program(
         on_step(step)
         if isinstance(step, s.Input):
             values.store(step, masked_input)
+        elif isinstance(step, s.WeightedStep):
+            cuts = cuts_of(plan, position, batch=material.batch)
+            values.store(step, _multiply(step, model, material, values, cuts))
         else:
-            value = yield from _evaluate_step(step, plan, model, evaluator, material, values)
+            value = yield from _evaluate_step(step, plan, evaluator, material, values)
             values.store(step, value)
         values.drop_unused(position, step)
     return values[plan.steps[-1].output]
 
 
+def _multiply(
+    step: s.WeightedStep, model: EvaluatorModel, material: Material, values: _Values, cuts: Cuts
+) -> RingArray | SlicedProduct:
+    """This evaluator's share of the product; in slices, it is computed by the opening behind it."""
+    (m,), u = values.inputs(step), material.of_step.pop(step.name)
+    share, product = model.shares[step.weight], product_of(step, model.device, model.prepared)
+    if len(cuts) > 1:
+        return SlicedProduct(m, share, u, product, cuts)
+    return masked_linear.linear(m, share, u, product)
+
+
 def _evaluate_step(
     step: s.Step,
     plan: Plan,
-    model: EvaluatorModel,
     evaluator: Evaluator,
     material: Material,
     values: _Values,
 ) -> Program[RingArray]:
     inputs = values.inputs(step)
     ready = material.of_step.pop(step.name, None)
-    if isinstance(step, s.WeightedStep):
-        return masked_linear.linear(
-            inputs[0], model.shares[step.weight], ready, product_of(step, model.device, model.prepared)
-        )
+    if isinstance(step, s.Open) and isinstance(inputs[0], SlicedProduct):
+        slices = inputs[0]
+        opening = masked_open.open_in_slices(evaluator, step.name, slices.shares(), slices.cuts, ready)
+        return (yield from opening)
     if isinstance(step, s.Open):
         return (yield from masked_open.open_masked(evaluator, step.name, inputs[0], ready))
     if isinstance(step, s.Relu):
