@@ -23,6 +23,7 @@ from libs.cli.demo.results_folder import federation_folder, new_run_folder, writ
 from libs.cli.demo.summary import build_summary
 from libs.cli.demo.tables import print_tables
 from libs.cli.local_cluster import LocalCluster, hospital_names
+from libs.cli.local_cluster.layout import PARTY_NAMES
 from libs.cli.local_cluster.termination import sigterm_as_exit
 from libs.cli.output import human_seconds, print_json, remarks, results
 from libs.fl.presets import default_plan
@@ -111,7 +112,10 @@ def _run_federated(
     root: Path, material: Material, plan: TrainingPlan, phases: Phases, console: Console
 ) -> _Federated:
     """Everything that needs the processes; they are gone when this returns or raises."""
-    cluster = LocalCluster(root, hospitals=tuple(material.parts))
+    # By itself a dealer chooses how signs are found by the links, and so rounds and bytes; the same seed is
+    # to give the same summary.
+    overrides = {party: {"comparison": "narrow"} for party in PARTY_NAMES}
+    cluster = LocalCluster(root, hospitals=tuple(material.parts), overrides=overrides)
     count = len(cluster.services)
     try:
         with phases.phase("start", f"Making keys and starting {count} processes, linked by mutual TLS 1.3"):
