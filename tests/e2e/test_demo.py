@@ -43,7 +43,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start_demo(data: Path, output: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "libs.cli.main", "demo", "--data", str(data), "--output", str(output)]
     command += ["--hospitals", "2", "--size", "16", "--rounds", "1", "--seed", "7"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=_hear_ctrl_c,  # noqa: PLW1509 - this process has no thread that could hold a lock
+    )
+
+
+def _hear_ctrl_c() -> None:
+    """A job in the background, as CI may be, ignores Ctrl-C and hands that on; a person's terminal does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def services_below(pid: int) -> list[psutil.Process]:
