@@ -53,7 +53,7 @@ def start_demo(data: Path, output: Path) -> subprocess.Popen[str]:
 
 
 def _hear_ctrl_c() -> None:
-    """A job in the background, as CI may be, ignores Ctrl-C and hands that on; a person's terminal does not."""
+    """A job in the background, as CI may be, ignores Ctrl-C and hands that on; a terminal does not."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
