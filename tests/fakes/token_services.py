@@ -1,4 +1,4 @@
-"""A real HTTPS server on loopback that answers as a test says, and issuers' keys and tokens made by joserfc."""
+"""A real HTTPS server on loopback that answers as a test says; issuers' keys and tokens made by joserfc."""
 
 from __future__ import annotations
 
@@ -117,7 +117,6 @@ async def https_service(
     folder: Path, answer: Callable[[Asked], tuple[int, bytes]]
 ) -> AsyncIterator[HttpsService]:
     """A service on https://127.0.0.1 with a certificate of its own CA."""
-    folder.mkdir(exist_ok=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*_certificate(folder))
     service = HttpsService(answer, ca=folder / "ca.crt")
@@ -131,6 +130,7 @@ async def https_service(
 
 
 def _certificate(folder: Path) -> tuple[Path, Path]:
+    folder.mkdir(exist_ok=True)
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca = _signed("test CA", ca_key.public_key(), "test CA", ca_key, is_ca=True)
     leaf = _signed("127.0.0.1", key.public_key(), "test CA", ca_key, is_ca=False)

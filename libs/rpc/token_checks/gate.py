@@ -83,8 +83,10 @@ class TokenGate:
 
     async def close(self) -> None:
         """Let go of all connections."""
-        for check in (*self._remote.values(), *self._confirmations.values()):
+        for check in self._remote.values():
             await check.close()
+        for confirmation in self._confirmations.values():
+            await confirmation.close()
 
     async def _issuers_own(self, token: str) -> TokenClaims:
         if self._opaque is not None and not is_jwt(token):

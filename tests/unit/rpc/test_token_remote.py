@@ -1,4 +1,4 @@
-"""Remote checks against a real HTTPS server on loopback: rotation, introspection, PyGrid's style, failures."""
+"""Remote checks against a real HTTPS server on loopback: rotation, introspection, PyGrid, failures."""
 
 from __future__ import annotations
 
