@@ -18,6 +18,7 @@ from libs.rpc.interceptors.recording import RecordingInterceptor
 from libs.rpc.options import SERVER_OPTIONS
 from libs.rpc.recorder import Recorder
 from libs.rpc.tls import server_credentials
+from libs.rpc.token_checks.gate import TokenGate
 from libs.rpc.tokens import TokenVerifier
 from libs.runtime.logging import get_logger
 
@@ -40,14 +41,15 @@ class RpcServer:
         name: str,
         listen: str,
         tls: TlsFiles,
-        tokens: TokenVerifier,
+        tokens: TokenGate | TokenVerifier,
         reflection: bool = False,
         recorder: Recorder | None = None,
     ) -> None:
         self._name, self._listen, self._tls, self._reflection = name, listen, tls, reflection
+        self._gate = tokens if isinstance(tokens, TokenGate) else TokenGate(tokens)
         recording = () if recorder is None else (RecordingInterceptor(recorder),)
         self._server = grpc.aio.server(
-            interceptors=(*recording, *interceptor_chain(tokens)), options=SERVER_OPTIONS
+            interceptors=(*recording, *interceptor_chain(self._gate)), options=SERVER_OPTIONS
         )
         self._health = health.aio.HealthServicer()
         self._services = [health.SERVICE_NAME]
@@ -114,6 +116,7 @@ class RpcServer:
         closers, self._on_stop = self._on_stop, []
         await self._health.enter_graceful_shutdown()
         await asyncio.gather(self._server.stop(grace_s), *(_closed(close, grace_s) for close in closers))
+        await _closed(self._gate.close, grace_s)  # after the last call that may ask about a token
         log.info("server_stopped", name=self._name)
 
 

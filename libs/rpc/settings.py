@@ -10,7 +10,13 @@ from pydantic import field_validator
 from libs.rpc.identity import TlsFiles
 from libs.rpc.recorder import Recorder
 from libs.rpc.server import RpcServer
-from libs.rpc.tokens import TokenSecret, TokenVerifier, read_token_secret
+from libs.rpc.token_checks.gate import TokenGate
+from libs.rpc.token_settings import (
+    TokenIntrospectionSettings,
+    TokenKeySettings,
+    TokenSecretSettings,
+    token_gate,
+)
 from libs.runtime.settings import ServiceSettings
 
 
@@ -27,20 +33,14 @@ class TlsSettings(ServiceSettings):
         return TlsFiles(certificate=self.certificate, key=self.key, ca=self.ca)
 
 
-class TokenSecretSettings(ServiceSettings):
-    """An issuer whose tokens are accepted, the file with its secret, and the audience they must name."""
-
-    issuer: str
-    secret: Path
-    audience: str
-
-
 class RpcSettings(ServiceSettings):
     """Base of the settings of every service with a server."""
 
     listen: str
     tls: TlsSettings
     token_secrets: tuple[TokenSecretSettings, ...]
+    token_keys: tuple[TokenKeySettings, ...] = ()
+    token_introspection: tuple[TokenIntrospectionSettings, ...] = ()
     reflection: bool = False
     record_received_to: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -50,16 +50,9 @@ class RpcSettings(ServiceSettings):
     def _any_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
-    def token_verifier(self) -> TokenVerifier:
-        """Reads the secrets. InvalidInput if one is unreadable or too short."""
-        return TokenVerifier(
-            [
-                TokenSecret(
-                    issuer=entry.issuer, secret=read_token_secret(entry.secret), audience=entry.audience
-                )
-                for entry in self.token_secrets
-            ]
-        )
+    def token_gate(self) -> TokenGate:
+        """Reads secrets and keys. InvalidInput if one is unreadable, too weak, or contradicts another."""
+        return token_gate(self.token_secrets, self.token_keys, self.token_introspection)
 
     def recorder(self) -> Recorder | None:
         """The recorder that the settings ask for; FailedPrecondition outside of tests."""
@@ -74,7 +67,7 @@ class RpcSettings(ServiceSettings):
             name=name,
             listen=self.listen,
             tls=self.tls.files,
-            tokens=self.token_verifier(),
+            tokens=self.token_gate(),
             reflection=self.reflection,
             recorder=recorder,
         )

@@ -19,7 +19,8 @@ from libs.rpc.channel import open_channel
 from libs.rpc.dev_ca import issuing_secret
 from libs.rpc.identity import COORDINATOR, Identity, Kind, party_identity
 from libs.rpc.server import RpcServer
-from libs.rpc.settings import TlsSettings, TokenSecretSettings
+from libs.rpc.settings import TlsSettings
+from libs.rpc.token_settings import TokenSecretSettings
 from libs.rpc.tokens import FEDERATION_AUDIENCE, FEDERATION_ISSUER, Role, TokenIssuer, TokenVerifier
 from libs.runtime.private_files import write_private
 from services.coordinator.bootstrap import Coordinator, build

@@ -25,8 +25,9 @@ from libs.rpc.concurrently import together
 from libs.rpc.dev_ca import create_keys, folder_name, issuing_secret
 from libs.rpc.identity import COORDINATOR, Identity, Kind, party_identity
 from libs.rpc.predict_client import PredictClient
-from libs.rpc.settings import TlsSettings, TokenSecretSettings
+from libs.rpc.settings import TlsSettings
 from libs.rpc.share_client import Patience, deal_vector, fetch_vector
+from libs.rpc.token_settings import TokenSecretSettings
 from libs.rpc.tokens import FEDERATION_AUDIENCE, FEDERATION_ISSUER, Role, TokenIssuer
 from libs.runtime.private_files import write_private
 from libs.secure_nn.calibrate import calibrate

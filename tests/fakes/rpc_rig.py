@@ -20,6 +20,7 @@ from libs.rpc.dev_ca import issuing_secret
 from libs.rpc.identity import COORDINATOR, Identity, Kind, TlsFiles, party_identity
 from libs.rpc.recorder import Recorder
 from libs.rpc.server import RpcServer
+from libs.rpc.token_checks.gate import TokenGate
 from libs.rpc.tokens import Role, TokenIssuer, TokenVerifier
 from libs.runtime.private_files import write_private
 from tests.fakes.keys import tls_files
@@ -87,13 +88,14 @@ class Rig:
         reflection: bool = False,
         recorder: Recorder | None = None,
         also: Callable[[Any, aio.Server], None] | None = None,
+        tokens: TokenGate | None = None,
     ) -> str:
         """Start a server with the scripted party; its address."""
         self.server = RpcServer(
             name="test",
             listen=listen,
             tls=tls or tls_files(keys or self.keys, identity),
-            tokens=TokenVerifier([issuing_secret(self.keys, "federation")]),
+            tokens=tokens or TokenVerifier([issuing_secret(self.keys, "federation")]),
             reflection=reflection,
             recorder=recorder,
         )

@@ -20,16 +20,18 @@ from libs.rpc.interceptors.authorisation import AuthorisationInterceptor
 from libs.rpc.interceptors.errors import ErrorInterceptor
 from libs.rpc.interceptors.identity import IdentityInterceptor
 from libs.rpc.interceptors.logging import LoggingInterceptor
+from libs.rpc.token_checks.gate import TokenGate
 from libs.rpc.tokens import TokenVerifier
 
 
 def interceptor_chain(
-    tokens: TokenVerifier, *, policy: Mapping[str, Rule] = ACCESS_POLICY
+    tokens: TokenGate | TokenVerifier, *, policy: Mapping[str, Rule] = ACCESS_POLICY
 ) -> tuple[grpc.aio.ServerInterceptor, ...]:
     """The interceptors of a server, outermost first."""
+    gate = TokenGate(tokens) if isinstance(tokens, TokenVerifier) else tokens
     return (
         IdentityInterceptor(),
-        AuthorisationInterceptor(policy, tokens),
+        AuthorisationInterceptor(policy, gate),
         ErrorInterceptor(),
         LoggingInterceptor(),
     )

@@ -8,13 +8,14 @@ from typing import Any
 
 import grpc
 
-from libs.core.errors import CallerError, PermissionDenied, Unauthenticated
+from libs.core.errors import PermissionDenied, TrefoilError, Unauthenticated
 from libs.rpc.access_policy import Rule
 from libs.rpc.caller import calling_as, current_caller
 from libs.rpc.identity import Kind
 from libs.rpc.interceptors.handlers import Context, Handler, Next, refusing, wrap
 from libs.rpc.interceptors.refusal import refuse
-from libs.rpc.tokens import TokenClaims, TokenVerifier
+from libs.rpc.token_checks.gate import TokenGate
+from libs.rpc.tokens import TokenClaims
 
 _BEARER = "bearer "
 
@@ -22,7 +23,7 @@ _BEARER = "bearer "
 class AuthorisationInterceptor(grpc.aio.ServerInterceptor):
     """Lets a call pass if the method's rule does. A method without a rule is refused, served or not."""
 
-    def __init__(self, policy: Mapping[str, Rule], tokens: TokenVerifier) -> None:
+    def __init__(self, policy: Mapping[str, Rule], tokens: TokenGate) -> None:
         self._policy, self._tokens = policy, tokens
 
     async def intercept_service(
@@ -41,14 +42,17 @@ class AuthorisationInterceptor(grpc.aio.ServerInterceptor):
     async def _authorised(self, context: Context, proceed: Next, *, rule: Rule) -> Any:
         caller = current_caller()
         try:
-            token = self._check(context, caller.identity.kind, rule)
-        except CallerError as error:
+            token = await self._check(context, caller.identity.kind, rule)
+        except TrefoilError as error:
             await refuse(context, error, request_id=caller.request_id)
         with calling_as(caller.with_token(token)):
             return await proceed()
 
-    def _check(self, context: Context, kind: Kind, rule: Rule) -> TokenClaims | None:
-        """The verified token, or None where the certificate is enough; raises for everybody else."""
+    async def _check(self, context: Context, kind: Kind, rule: Rule) -> TokenClaims | None:
+        """The verified token, or None where the certificate is enough; raises for everybody else.
+
+        Unavailable if a remote service has to be asked about the token and does not answer.
+        """
         if not rule.allowed:
             raise _NOT_OFFERED
         if not rule.admits_kind(kind):
@@ -58,7 +62,7 @@ class AuthorisationInterceptor(grpc.aio.ServerInterceptor):
         roles = rule.roles_for(kind)
         if not roles:
             return None
-        token = self._tokens.verify(_bearer_token(context))
+        token = await self._tokens.check(_bearer_token(context))
         if token.role not in roles:
             needed = " or ".join(sorted(role.value for role in roles))
             raise PermissionDenied(

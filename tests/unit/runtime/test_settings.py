@@ -116,7 +116,7 @@ def test_a_services_settings_name_its_key_files(tmp_path: Path, monkeypatch: pyt
     )
     assert (settings.log_level, settings.reflection) == ("info", False)
     with pytest.raises(InvalidInput, match=r"jwt\.secret cannot be read"):
-        settings.token_verifier()
+        settings.token_gate()
     monkeypatch.setenv("TREFOIL_TESTING", "1")
     recorder = settings.recorder()
     assert recorder is not None

@@ -1,0 +1,111 @@
+"""Signatures of JSON Web Tokens (RFC 7515), under one key with the one algorithm that belongs to it."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from libs.core.errors import Unauthenticated
+from libs.rpc.token_checks.claims import ASK, Expected, TokenClaims, accepted
+
+PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+
+
+class HmacAlgorithm(enum.StrEnum):
+    """HMAC with SHA-2: whoever can check tokens can also make them."""
+
+    HS256 = "HS256"
+    HS384 = "HS384"
+    HS512 = "HS512"
+
+    @property
+    def hash_bytes(self) -> int:
+        """The size of the hash, and so of the shortest secret (RFC 7518, 3.2)."""
+        return int(self.value[2:]) // 8
+
+
+class KeyAlgorithm(enum.StrEnum):
+    """What public keys check; each belongs to one type of key."""
+
+    RS256 = "RS256"
+    PS256 = "PS256"
+    ES256 = "ES256"
+    EDDSA = "EdDSA"
+
+
+def verified(
+    token: str,
+    key: PublicKey | bytes,
+    algorithm: HmacAlgorithm | KeyAlgorithm,
+    expected: Expected,
+    *,
+    now: datetime,
+) -> TokenClaims:
+    """The claims of a token that `key` signed with `algorithm`, and no other; else Unauthenticated.
+
+    The header's `alg` only has to agree: it never chooses, so `none` and a public key
+    as a secret cannot pass.
+    """
+    if isinstance(algorithm, HmacAlgorithm) is not isinstance(key, bytes):
+        raise TypeError("a public key is never an HMAC secret")
+    try:
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            key,
+            algorithms=[algorithm.value],
+            # everything that a token says is checked by accepted(), against the clock it was given
+            options={
+                "verify_exp": False,
+                "verify_iat": False,
+                "verify_nbf": False,
+                "verify_aud": False,
+                "verify_iss": False,
+                "verify_sub": False,
+                "verify_jti": False,
+            },
+        )
+    except jwt.InvalidAlgorithmError as error:
+        raise Unauthenticated(f"The token is not signed with {algorithm.value}. {ASK}") from error
+    except jwt.InvalidSignatureError as error:
+        raise Unauthenticated(f"The token's signature is wrong. {ASK}") from error
+    except jwt.PyJWTError as error:
+        raise Unauthenticated(f"The token is not valid. {ASK}") from error
+    return accepted(claims, expected, now=now)
+
+
+def is_jwt(token: str) -> bool:
+    """Whether it has the form of a JSON Web Token; says nothing about whether it is a good one."""
+    try:
+        jwt.decode(token, options={"verify_signature": False})
+    except jwt.PyJWTError:
+        return False
+    return True
+
+
+def claimed_issuer(token: str) -> str | None:
+    """The issuer that a JWT names, unverified: only to choose the key. None if it names none.
+
+    Unauthenticated for what is no JWT.
+    """
+    try:
+        issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
+    except jwt.PyJWTError as error:
+        raise Unauthenticated(f"The token is not a JSON Web Token. {ASK}") from error
+    return issuer if isinstance(issuer, str) else None
+
+
+def claimed_key_id(token: str) -> str:
+    """The `kid` that a JWT names, unverified: only to choose the key. Unauthenticated if it names none."""
+    try:
+        key_id = jwt.get_unverified_header(token).get("kid")
+    except jwt.PyJWTError as error:
+        raise Unauthenticated(f"The token is not a JSON Web Token. {ASK}") from error
+    if not isinstance(key_id, str) or not key_id:
+        raise Unauthenticated(f"The token does not say which key signed it (kid). {ASK}")
+    return key_id
