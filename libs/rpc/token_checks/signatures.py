@@ -14,6 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from libs.core.errors import Unauthenticated
 from libs.rpc.token_checks.claims import ASK, Expected, TokenClaims, accepted
 
+# a header or payload of nothing but brackets is nested deeper than Python's parser goes
+_NOT_A_TOKEN = (jwt.PyJWTError, RecursionError)
+
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
 
@@ -74,7 +77,7 @@ def verified(
         raise Unauthenticated(f"The token is not signed with {algorithm.value}. {ASK}") from error
     except jwt.InvalidSignatureError as error:
         raise Unauthenticated(f"The token's signature is wrong. {ASK}") from error
-    except jwt.PyJWTError as error:
+    except _NOT_A_TOKEN as error:
         raise Unauthenticated(f"The token is not valid. {ASK}") from error
     return accepted(claims, expected, now=now)
 
@@ -83,7 +86,7 @@ def is_jwt(token: str) -> bool:
     """Whether it has the form of a JSON Web Token; says nothing about whether it is a good one."""
     try:
         jwt.decode(token, options={"verify_signature": False})
-    except jwt.PyJWTError:
+    except _NOT_A_TOKEN:
         return False
     return True
 
@@ -95,7 +98,7 @@ def claimed_issuer(token: str) -> str | None:
     """
     try:
         issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
-    except jwt.PyJWTError as error:
+    except _NOT_A_TOKEN as error:
         raise Unauthenticated(f"The token is not a JSON Web Token. {ASK}") from error
     return issuer if isinstance(issuer, str) else None
 
@@ -104,7 +107,7 @@ def claimed_key_id(token: str) -> str:
     """The `kid` that a JWT names, unverified: only to choose the key. Unauthenticated if it names none."""
     try:
         key_id = jwt.get_unverified_header(token).get("kid")
-    except jwt.PyJWTError as error:
+    except _NOT_A_TOKEN as error:
         raise Unauthenticated(f"The token is not a JSON Web Token. {ASK}") from error
     if not isinstance(key_id, str) or not key_id:
         raise Unauthenticated(f"The token does not say which key signed it (kid). {ASK}")

@@ -15,7 +15,7 @@ from libs.rpc.channel import translated
 from libs.rpc.settings import RpcSettings
 from libs.runtime.settings import load_settings
 from tests.fakes.rpc_rig import HOSPITAL, Rig
-from tests.fakes.token_services import AUDIENCE, ISSUER, claims, https_service, rsa_key, signed
+from tests.fakes.token_services import AUDIENCE, ISSUER, Asked, claims, https_service, rsa_key, signed
 
 KEY = rsa_key("now")
 COMMON = """
@@ -80,12 +80,12 @@ async def test_an_opaque_token_may_call_if_its_issuer_says_so(rig: Rig, tmp_path
     secret = tmp_path / "client.secret"
     secret.touch(mode=0o600)
     secret.write_text("of-this-service")
-    async with https_service(
-        tmp_path / "service",
-        lambda asked: (lambda told: (told[0], json.dumps(told[1]).encode()))(
-            answers[asked.body.decode().partition("&")[0]]
-        ),
-    ) as service:
+
+    def answer(asked: Asked) -> tuple[int, bytes]:
+        status, told = answers[asked.body.decode().partition("&")[0]]
+        return status, json.dumps(told).encode()
+
+    async with https_service(tmp_path / "service", answer) as service:
         entry = (
             f'[[token_introspection]]\nissuer = "{ISSUER}"\naudience = "{AUDIENCE}"\nurl = "{service.url}"\n'
             'ca = "service/ca.crt"\nclient_id = "trefoil"\nclient_secret = "client.secret"'

@@ -176,6 +176,18 @@ def test_a_claim_can_be_mapped_to_exactly_one_role(tmp_path: Path, said: Any, ro
         assert check.verify(token).role is role
 
 
+@pytest.mark.parametrize(
+    "part", [b"[" * 3000, b'{"iss":' * 800, b"\xff", b"9" * 5000, b"null", b'{"iss": NaN}']
+)
+def test_what_is_no_token_at_all_is_refused_in_every_place(tmp_path: Path, part: bytes) -> None:
+    check = verifier(tmp_path, ED)
+    bad = base64.urlsafe_b64encode(part).rstrip(b"=").decode()
+    head, payload, signature = signed(ED, "EdDSA").split(".")
+    for token in (f"{bad}.{payload}.{signature}", f"{head}.{bad}.{signature}", bad, f"{head}.{payload}.", ""):
+        with pytest.raises(Unauthenticated):
+            check.verify(token)
+
+
 @pytest.mark.parametrize("key", [rsa_key(bits=1024), ec_key(curve="P-384")])
 def test_weak_or_unused_kinds_of_keys_are_refused(tmp_path: Path, key: Any) -> None:
     with pytest.raises(InvalidInput, match="cannot be used"):
