@@ -1,7 +1,6 @@
 """The noise of private training has the distribution that is accounted for, and nobody can foresee it."""
 
 import math
-import secrets
 
 import numpy as np
 import pytest
@@ -13,13 +12,6 @@ from libs.fl.private_randomness import PrivateRandomness
 from libs.mpc.prg import SEED_BYTES
 
 FALSE_ALARM = 1e-6
-ROUND = {
-    "study_id": "study-1",
-    "plan_hash": "a" * 64,
-    "content_hash": "b" * 64,
-    "round_number": 1,
-    "base": np.arange(6, dtype=np.uint32),
-}
 
 
 def _seeded(seed: int = 1) -> PrivateRandomness:
@@ -69,22 +61,6 @@ def test_noise_is_fresh_each_time_whatever_torch_and_numpy_were_seeded_with() ->
         np.random.seed(0)
         seen.add(_draws(PrivateRandomness.from_system()))
     assert len(seen) == 3
-
-
-def test_the_same_round_has_the_same_noise_and_any_other_has_another() -> None:
-    key = Secret(secrets.token_bytes(32))
-    first = _draws(PrivateRandomness.for_round(key, **ROUND))  # type: ignore[arg-type]
-    assert _draws(PrivateRandomness.for_round(key, **ROUND)) == first  # type: ignore[arg-type]
-    others = [
-        {"study_id": "study-2"},
-        {"plan_hash": "c" * 64},
-        {"content_hash": "c" * 64},
-        {"round_number": 2},
-        {"base": np.arange(1, 7, dtype=np.uint32)},
-    ]
-    for other in others:
-        assert _draws(PrivateRandomness.for_round(key, **ROUND | other)) != first  # type: ignore[arg-type]
-    assert _draws(PrivateRandomness.for_round(Secret(bytes(32)), **ROUND)) != first  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("show", [repr, str])

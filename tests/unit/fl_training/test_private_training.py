@@ -199,13 +199,11 @@ def test_nobody_changes_sides_because_somebody_else_is_there(images: ImageSet) -
         assert set(divide(rest, PLAN)[1].patients) == whole - {gone}
 
 
-def test_a_study_stops_before_its_epsilon_is_exceeded(images: ImageSet) -> None:
+def test_a_planned_study_ends_within_its_epsilon(images: ImageSet) -> None:
     assert planned_epsilon(PLAN, records=len(images)) <= 8.0
     _train(images, round_number=3)
-    with pytest.raises(FailedPrecondition, match="epsilon of 8"):
-        _train(images, round_number=3, runs_before=3)
-    with pytest.raises(FailedPrecondition, match="epsilon of 8"):
-        _train(images, round_number=1, runs_before=50)
+    with pytest.raises(InvalidInput, match="rounds 1 to 3"):
+        _train(images, round_number=4)
 
 
 def test_a_plan_with_too_little_noise_stops_as_soon_as_it_must(images: ImageSet) -> None:
@@ -215,7 +213,7 @@ def test_a_plan_with_too_little_noise_stops_as_soon_as_it_must(images: ImageSet)
     _train(images, plan=plan, round_number=2)
     model = _model()
     before = state_vector(model)
-    with pytest.raises(FailedPrecondition):
+    with pytest.raises(FailedPrecondition, match="epsilon of 8"):
         train_locally(model, images, plan, round_number=3, seed=1)
     assert np.array_equal(state_vector(model), before)
 
