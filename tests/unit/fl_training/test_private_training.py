@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from libs.core.errors import FailedPrecondition, InvalidInput
 from libs.core.secret import Secret
+from libs.data.dataset import load_train_and_test
 from libs.data.imageset import ImageSet
 from libs.data.phantom import make_phantoms
 from libs.data.transforms import to_model_input
@@ -21,6 +23,7 @@ from libs.fl.calibration import calibration_images
 from libs.fl.evaluation import auc, predict_probabilities
 from libs.fl.local_training import LocalResult, divide, train_locally
 from libs.fl.metrics import RoundMetrics
+from libs.fl.presets import default_plan
 from libs.fl.privacy import noise_multiplier, planned_epsilon
 from libs.fl.private_randomness import PrivateRandomness
 from libs.fl.private_training import MOST_AT_ONCE, train_privately
@@ -270,3 +273,16 @@ def test_private_training_learns_from_made_up_images() -> None:
     test = make_phantoms(200, size=28, seed=1)
     assert trained.metrics == RoundMetrics()
     assert auc(predict_probabilities(trained.module, test.images), test.labels) > 0.75
+
+
+REAL = Path(__file__).parents[3].parent / "shared" / "data" / "pneumoniamnist.npz"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_file(), reason="PneumoniaMNIST is not on this machine")
+def test_real_radiographs_are_told_apart_at_epsilon_8() -> None:
+    train, test = load_train_and_test(REAL, size=28)
+    privacy = PrivacyParameters(target_epsilon=8.0, delta=1e-4)
+    plan = default_plan(model="small_cnn_private", image_size=28, images=len(train), privacy=privacy)
+    trained = train_without_sharing(train, plan, owner="a")
+    assert auc(predict_probabilities(trained.module, test.images), test.labels) > 0.90
