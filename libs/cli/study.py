@@ -39,7 +39,10 @@ def create(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="small_cnn, medium_cnn or resnet18; not with --plan.", show_default="small_cnn"),
+        typer.Option(
+            help="small_cnn, small_cnn_private, medium_cnn or resnet18; not with --plan.",
+            show_default="small_cnn; small_cnn_private with --epsilon",
+        ),
     ] = None,
     image_size: Annotated[
         int | None,

@@ -60,6 +60,7 @@ def study_id(federation: Federation) -> str:
     found = federation.ask("scientist", "dataset", "search", "--tag", "chest")
     assert {dataset["hospital"] for dataset in found} == set(HOSPITALS)
     options = ["--image-size", str(SIZE), "--rounds", "1", "--no-watch", "--title", "By hand"]
+    options += ["--ask", "spiffe://trefoil.local/client/clinic"]
     created = federation.ask("scientist", "study", "create", "--tag", "chest", *options)
     study: str = created["study_id"]
     for hospital in HOSPITALS:
