@@ -84,15 +84,19 @@ def token_gate(
     keys: Sequence[TokenKeySettings],
     introspection: Sequence[TokenIntrospectionSettings],
     *,
+    own: Sequence[IssuerCheck] = (),
     clock: Clock | None = None,
 ) -> TokenGate:
-    """The gate for these issuers. Reads every file; InvalidInput says which one is not as it should be."""
+    """The gate for these issuers. Reads every file; InvalidInput says which one is not as it should be.
+
+    `own` checks tokens that this service itself issues.
+    """
     clock = clock or SystemClock()
     local = TokenVerifier(
         [*(_secret(entry) for entry in secrets), *(_key(entry) for entry in keys if _has_file(entry))],
         clock=clock,
     )
-    key_sets: list[IssuerCheck] = [_key_set(entry, clock) for entry in keys if entry.key is None]
+    remote = [*(_key_set(entry, clock) for entry in keys if entry.key is None), *own]
     alone = [_introspection(entry, clock) for entry in introspection if not _additional(entry)]
     if len(alone) > 1:
         raise InvalidInput(
@@ -104,7 +108,7 @@ def token_gate(
     }
     if len(confirmations) + len(alone) != len(introspection):
         raise InvalidInput("Two additional token checks name the same issuer; keep one of them.")
-    return TokenGate(local, remote=key_sets, opaque=alone[0] if alone else None, confirmations=confirmations)
+    return TokenGate(local, remote=remote, opaque=alone[0] if alone else None, confirmations=confirmations)
 
 
 def _secret(entry: TokenSecretSettings) -> TokenSecret:

@@ -20,6 +20,7 @@ from libs.runtime.private_files import PRIVATE_UMASK
 from libs.runtime.settings import load_settings
 from services.hospital_node.adapters.database import Database
 from services.hospital_node.adapters.parties import ShareParties
+from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.adapters.worker_process import WorkerProcess
 from services.hospital_node.datasets import Publisher
 from services.hospital_node.inbox import NodeInbox
@@ -60,7 +61,8 @@ async def run(settings: HospitalSettings) -> None:
             threads=settings.train_threads, work_dir=settings.work_dir, log_level=settings.log_level
         )
 
-    store, outbox, parties = Database(settings.database), Outbox(), ShareParties(dial)
+    transactions = Transactions(settings.database)
+    store, outbox, parties = Database(transactions), Outbox(), ShareParties(dial)
     await store.fail_interrupted_tasks()
     publisher = Publisher(
         store=store, announcer=outbox, worker=worker(), data_roots=settings.data_roots, clock=clock
@@ -105,4 +107,4 @@ async def run(settings: HospitalSettings) -> None:
     finally:
         await tasks.stop()
         await parties.close()
-        store.close()
+        transactions.close()

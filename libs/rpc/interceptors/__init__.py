@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import grpc
 
 from libs.rpc.access_policy import ACCESS_POLICY, Rule
-from libs.rpc.interceptors.authorisation import AuthorisationInterceptor
+from libs.rpc.interceptors.authorisation import AuthorisationInterceptor, Grants
 from libs.rpc.interceptors.errors import ErrorInterceptor
 from libs.rpc.interceptors.identity import IdentityInterceptor
 from libs.rpc.interceptors.logging import LoggingInterceptor
@@ -25,13 +25,16 @@ from libs.rpc.tokens import TokenVerifier
 
 
 def interceptor_chain(
-    tokens: TokenGate | TokenVerifier, *, policy: Mapping[str, Rule] = ACCESS_POLICY
+    tokens: TokenGate | TokenVerifier,
+    *,
+    policy: Mapping[str, Rule] = ACCESS_POLICY,
+    grants: Grants | None = None,
 ) -> tuple[grpc.aio.ServerInterceptor, ...]:
     """The interceptors of a server, outermost first."""
     gate = TokenGate(tokens) if isinstance(tokens, TokenVerifier) else tokens
     return (
         IdentityInterceptor(),
-        AuthorisationInterceptor(policy, gate),
+        AuthorisationInterceptor(policy, gate, grants),
         ErrorInterceptor(),
         LoggingInterceptor(),
     )

@@ -14,17 +14,23 @@ from libs.rpc.caller import calling_as, current_caller
 from libs.rpc.identity import Kind
 from libs.rpc.interceptors.handlers import Context, Handler, Next, refusing, wrap
 from libs.rpc.interceptors.refusal import refuse
+from libs.rpc.permissions import Permission
 from libs.rpc.token_checks.gate import TokenGate
-from libs.rpc.tokens import TokenClaims
+from libs.rpc.tokens import Role, TokenClaims
 
 _BEARER = "bearer "
+
+
+Grants = Callable[[TokenClaims], Awaitable[frozenset[Permission]]]
+"""What an account may do at this moment. Raises Unauthenticated when its session is over."""
 
 
 class AuthorisationInterceptor(grpc.aio.ServerInterceptor):
     """Lets a call pass if the method's rule does. A method without a rule is refused, served or not."""
 
-    def __init__(self, policy: Mapping[str, Rule], tokens: TokenGate) -> None:
-        self._policy, self._tokens = policy, tokens
+    def __init__(self, policy: Mapping[str, Rule], tokens: TokenGate, grants: Grants | None = None) -> None:
+        """`grants` are the node's accounts; without them the role `staff` opens nothing."""
+        self._policy, self._tokens, self._grants = policy, tokens, grants
 
     async def intercept_service(
         self,
@@ -68,7 +74,16 @@ class AuthorisationInterceptor(grpc.aio.ServerInterceptor):
             raise PermissionDenied(
                 f"This call needs a token with the role {needed}; yours says {token.role.value}."
             )
+        if token.role is Role.STAFF:
+            await self._require_granted(token, rule.permission)
         return token
+
+    async def _require_granted(self, token: TokenClaims, permission: Permission | None) -> None:
+        granted = frozenset[Permission]() if self._grants is None else await self._grants(token)
+        if permission is None or permission not in granted:
+            raise PermissionDenied(
+                f"Your account lacks the permission {permission}. Ask an administrator of your hospital."
+            )
 
 
 _NOBODY = Rule(frozenset())

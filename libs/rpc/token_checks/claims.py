@@ -21,11 +21,18 @@ ASK = "Ask whoever issues your tokens for a new one (trefoil keys token)."
 class Role(enum.StrEnum):
     """What a token allows its holder to be."""
 
+    # at coordinator and parties
     SCIENTIST = "scientist"
     CLINICIAN = "clinician"
     WORKER = "worker"
-    OWNER = "owner"
     OPERATOR = "operator"
+    # at a hospital node, which knows scientist, clinician and auditor too
+    OWNER = "owner"
+    ADMINISTRATOR = "administrator"
+    COMPLIANCE_OFFICER = "compliance_officer"
+    AUDITOR = "auditor"
+    # an account of the node's own; what it may do stands in the node's database
+    STAFF = "staff"
 
 
 @dataclass(frozen=True)
