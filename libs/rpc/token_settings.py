@@ -127,8 +127,8 @@ def token_gate(
     }
     if len(alone) != sum(not entry.additional for entry in introspection):
         raise InvalidInput(
-            "Two token_introspection entries decide alone about opaque tokens that begin alike, and would each "
-            "see the tokens of the other. Give them the token_prefix of their tokens, or keep one of them."
+            "Two token_introspection entries decide alone about opaque tokens that begin alike, and would "
+            "each see the tokens of the other. Give them the token_prefix of their tokens, or keep one."
         )
     confirmations = {
         entry.issuer: _confirmation(entry, clock) for entry in introspection if _additional(entry)
@@ -202,8 +202,8 @@ def _additional(entry: TokenIntrospectionSettings) -> bool:
         )
     if entry.additional and _DECIDES_ALONE & entry.model_fields_set:
         raise InvalidInput(
-            f"The additional check of {entry.issuer} cannot set {', '.join(sorted(_DECIDES_ALONE))}. Set them "
-            "in the entry that reads the tokens, if at all."
+            f"The additional check of {entry.issuer} cannot set {', '.join(sorted(_DECIDES_ALONE))}. Set "
+            "them in the entry that reads the tokens, if at all."
         )
     return entry.additional
 

@@ -1,7 +1,7 @@
 """Every RPC of every service, and who is let in: written by hand, for people to read.
 
-One line per RPC: its name, then for each kind of certificate the roles whose tokens open it. `-` stands for no
-token: the certificate is enough. The last column is the permission that an account of the hospital needs.
+One line per RPC: its name, then for each kind of certificate the roles whose tokens open it. `-` stands for
+no token: the certificate is enough. The last column is the permission that an account of the hospital needs.
 """
 
 from __future__ import annotations
@@ -14,101 +14,115 @@ from libs.rpc.tokens import Role
 
 COORDINATOR, PARTY, HOSPITAL = "coordinator", "party-0", "hospital-alpha"
 
+PACKAGES = {
+    "CoordinatorService": "trefoil.coordinator.v1",
+    "PartyService": "trefoil.party.v1",
+    "PeerService": "trefoil.party.v1",
+    "HospitalService": "trefoil.hospital.v1",
+    "AccessService": "trefoil.hospital.v1",
+    "AccountService": "trefoil.hospital.v1",
+    "AuditService": "trefoil.audit.v1",
+    "Health": "grpc.health.v1",
+    "ServerReflection": "grpc.reflection.v1alpha",
+}
+
 _EVERYBODY = "coordinator:- party:- hospital:- client:-"
-_STAFF = "owner"
+_SEEING_DATA = "owner,administrator,compliance_officer,scientist,auditor"
 _ALL_STAFF = "owner,administrator,compliance_officer,scientist,clinician,auditor"
 
 _TABLES = {
     COORDINATOR: f"""
-trefoil.coordinator.v1.CoordinatorService/Attach                hospital:worker
-trefoil.coordinator.v1.CoordinatorService/DescribeFederation    client:scientist,clinician,operator
-trefoil.coordinator.v1.CoordinatorService/SearchDatasets        client:scientist,clinician,operator
-trefoil.coordinator.v1.CoordinatorService/ListAssociations      client:operator
-trefoil.coordinator.v1.CoordinatorService/DecideAssociation     client:operator
-trefoil.coordinator.v1.CoordinatorService/RequestAccess         client:scientist,clinician
-trefoil.coordinator.v1.CoordinatorService/ListAccessRequests    client:scientist,clinician,operator
-trefoil.coordinator.v1.CoordinatorService/CreateStudy           client:scientist
-trefoil.coordinator.v1.CoordinatorService/StartStudy            client:scientist
-trefoil.coordinator.v1.CoordinatorService/GetStudy              client:scientist,operator
-trefoil.coordinator.v1.CoordinatorService/ListStudies           client:scientist,operator
-trefoil.coordinator.v1.CoordinatorService/CancelStudy           client:scientist
-trefoil.coordinator.v1.CoordinatorService/WatchStudy            client:scientist,operator
-trefoil.coordinator.v1.CoordinatorService/ImportModel           client:scientist
-trefoil.coordinator.v1.CoordinatorService/ListModels            client:scientist,clinician,operator
-trefoil.coordinator.v1.CoordinatorService/OpenPrediction        client:scientist,clinician
-trefoil.audit.v1.AuditService/ExportTrail                       client:operator,auditor,owner,compliance_officer
-grpc.health.v1.Health/Check                                     {_EVERYBODY}
-grpc.health.v1.Health/List                                      {_EVERYBODY}
-grpc.health.v1.Health/Watch                                     {_EVERYBODY}
-grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo   client:operator
+CoordinatorService/Attach               hospital:worker
+CoordinatorService/DescribeFederation   client:scientist,clinician,operator
+CoordinatorService/SearchDatasets       client:scientist,clinician,operator
+CoordinatorService/ListAssociations     client:operator
+CoordinatorService/DecideAssociation    client:operator
+CoordinatorService/RequestAccess        client:scientist,clinician
+CoordinatorService/ListAccessRequests   client:scientist,clinician,operator
+CoordinatorService/CreateStudy          client:scientist
+CoordinatorService/StartStudy           client:scientist
+CoordinatorService/GetStudy             client:scientist,operator
+CoordinatorService/ListStudies          client:scientist,operator
+CoordinatorService/CancelStudy          client:scientist
+CoordinatorService/WatchStudy           client:scientist,operator
+CoordinatorService/ImportModel          client:scientist
+CoordinatorService/ListModels           client:scientist,clinician,operator
+CoordinatorService/OpenPrediction       client:scientist,clinician
+AuditService/ExportTrail                client:operator,auditor,owner,compliance_officer
+Health/Check                            {_EVERYBODY}
+Health/List                             {_EVERYBODY}
+Health/Watch                            {_EVERYBODY}
+ServerReflection/ServerReflectionInfo   client:operator
 """,
     PARTY: f"""
-trefoil.party.v1.PartyService/RegisterModel                     coordinator:-
-trefoil.party.v1.PartyService/OpenRound                         coordinator:-
-trefoil.party.v1.PartyService/CloseRound                        coordinator:-
-trefoil.party.v1.PartyService/AbandonRound                      coordinator:-
-trefoil.party.v1.PartyService/OpenPrediction                    coordinator:-
-trefoil.party.v1.PartyService/DescribePool                      coordinator:- client:scientist,operator
-trefoil.party.v1.PartyService/PutShares                         hospital:worker client:scientist
-trefoil.party.v1.PartyService/GetShares                         hospital:worker client:scientist
-trefoil.party.v1.PartyService/Predict                           client:scientist,clinician
-trefoil.party.v1.PartyService/SetModelUse                       hospital:worker
-trefoil.party.v1.PartyService/DescribeModelUse                  hospital:worker
-trefoil.party.v1.PeerService/Exchange                           party:-
-trefoil.party.v1.PeerService/FetchModel                         party:-
-trefoil.audit.v1.AuditService/ExportTrail                       client:operator,auditor,owner,compliance_officer
-grpc.health.v1.Health/Check                                     {_EVERYBODY}
-grpc.health.v1.Health/List                                      {_EVERYBODY}
-grpc.health.v1.Health/Watch                                     {_EVERYBODY}
-grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo   client:operator
+PartyService/RegisterModel              coordinator:-
+PartyService/OpenRound                  coordinator:-
+PartyService/CloseRound                 coordinator:-
+PartyService/AbandonRound               coordinator:-
+PartyService/OpenPrediction             coordinator:-
+PartyService/DescribePool               coordinator:- client:scientist,operator
+PartyService/PutShares                  hospital:worker client:scientist
+PartyService/GetShares                  hospital:worker client:scientist
+PartyService/Predict                    client:scientist,clinician
+PartyService/SetModelUse                hospital:worker
+PartyService/DescribeModelUse           hospital:worker
+PeerService/Exchange                    party:-
+PeerService/FetchModel                  party:-
+AuditService/ExportTrail                client:operator,auditor,owner,compliance_officer
+Health/Check                            {_EVERYBODY}
+Health/List                             {_EVERYBODY}
+Health/Watch                            {_EVERYBODY}
+ServerReflection/ServerReflectionInfo   client:operator
 """,
     HOSPITAL: f"""
-trefoil.hospital.v1.HospitalService/DescribeNode                client:{_ALL_STAFF} node.read
-trefoil.hospital.v1.HospitalService/JoinFederation              client:owner,administrator node.manage
-trefoil.hospital.v1.HospitalService/LeaveFederation             client:owner,administrator node.manage
-trefoil.hospital.v1.HospitalService/PublishDataset              client:owner datasets.publish
-trefoil.hospital.v1.HospitalService/ListDatasets                client:owner,administrator,compliance_officer,scientist,auditor datasets.read
-trefoil.hospital.v1.HospitalService/ListDatasetVersions         client:owner,administrator,compliance_officer,scientist,auditor datasets.read
-trefoil.hospital.v1.HospitalService/WithdrawDataset             client:owner datasets.publish
-trefoil.hospital.v1.AccessService/ListRequests                  client:owner,compliance_officer,auditor requests.read
-trefoil.hospital.v1.AccessService/GetRequest                    client:owner,compliance_officer,auditor requests.read
-trefoil.hospital.v1.AccessService/CreateRequest                 client:owner,scientist requests.create
-trefoil.hospital.v1.AccessService/DecideRequest                 client:owner,compliance_officer requests.decide
-trefoil.hospital.v1.AccessService/RevokeApproval                client:owner,compliance_officer requests.decide
-trefoil.hospital.v1.AccessService/ListRules                     client:owner,compliance_officer,auditor requests.read
-trefoil.hospital.v1.AccessService/AddRule                       client:owner,compliance_officer requests.decide
-trefoil.hospital.v1.AccessService/RevokeRule                    client:owner,compliance_officer requests.decide
-trefoil.hospital.v1.AccessService/SetBudget                     client:owner,compliance_officer budget.set
-trefoil.hospital.v1.AccessService/ReadLedger                    client:owner,compliance_officer,auditor ledger.read
-trefoil.hospital.v1.AccessService/ReleaseStatistics             client:owner,scientist statistics.release
-trefoil.hospital.v1.AccountService/ClaimNode                    client:-
-trefoil.hospital.v1.AccountService/AcceptInvitation             client:-
-trefoil.hospital.v1.AccountService/LogIn                        client:-
-trefoil.hospital.v1.AccountService/RefreshSession               client:-
-trefoil.hospital.v1.AccountService/WhoAmI                       client:{_ALL_STAFF} account
-trefoil.hospital.v1.AccountService/LogOut                       client:{_ALL_STAFF} account
-trefoil.hospital.v1.AccountService/ListSessions                 client:{_ALL_STAFF} account
-trefoil.hospital.v1.AccountService/EndSession                   client:{_ALL_STAFF} account
-trefoil.hospital.v1.AccountService/ChangePassword               client:{_ALL_STAFF} account
-trefoil.hospital.v1.AccountService/BeginSecondFactor            client:{_ALL_STAFF} account
-trefoil.hospital.v1.AccountService/ConfirmSecondFactor          client:{_ALL_STAFF} account
-trefoil.hospital.v1.AccountService/RemoveSecondFactor           client:{_ALL_STAFF} account
-trefoil.hospital.v1.AccountService/ListUsers                    client:owner,administrator,compliance_officer,auditor users.read
-trefoil.hospital.v1.AccountService/InviteUser                   client:owner,administrator users.manage
-trefoil.hospital.v1.AccountService/ChangeUser                   client:owner,administrator users.manage
-trefoil.hospital.v1.AccountService/ResetUser                    client:owner,administrator users.manage
-trefoil.hospital.v1.AccountService/TransferOwnership            client:owner ownership
-trefoil.hospital.v1.AccountService/ListRoles                    client:owner,administrator,compliance_officer,auditor users.read
-trefoil.hospital.v1.AccountService/SaveRole                     client:owner,administrator roles.manage
-trefoil.hospital.v1.AccountService/RemoveRole                   client:owner,administrator roles.manage
-trefoil.hospital.v1.AccountService/ListGroups                   client:owner,administrator,compliance_officer,auditor users.read
-trefoil.hospital.v1.AccountService/SaveGroup                    client:owner,administrator roles.manage
-trefoil.hospital.v1.AccountService/RemoveGroup                  client:owner,administrator roles.manage
-trefoil.audit.v1.AuditService/ExportTrail                       client:operator,auditor,owner,compliance_officer audit.read
-grpc.health.v1.Health/Check                                     {_EVERYBODY}
-grpc.health.v1.Health/List                                      {_EVERYBODY}
-grpc.health.v1.Health/Watch                                     {_EVERYBODY}
-grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo   client:operator
+HospitalService/DescribeNode            client:{_ALL_STAFF} node.read
+HospitalService/JoinFederation          client:owner,administrator node.manage
+HospitalService/LeaveFederation         client:owner,administrator node.manage
+HospitalService/PublishDataset          client:owner datasets.publish
+HospitalService/ListDatasets            client:{_SEEING_DATA} datasets.read
+HospitalService/ListDatasetVersions     client:{_SEEING_DATA} datasets.read
+HospitalService/WithdrawDataset         client:owner datasets.publish
+HospitalService/ListProposals            client:owner,compliance_officer,auditor requests.read
+HospitalService/DecideProposal           client:owner,compliance_officer requests.decide
+AccessService/ListRequests              client:owner,compliance_officer,auditor requests.read
+AccessService/GetRequest                client:owner,compliance_officer,auditor requests.read
+AccessService/CreateRequest             client:owner,scientist requests.create
+AccessService/DecideRequest             client:owner,compliance_officer requests.decide
+AccessService/RevokeApproval            client:owner,compliance_officer requests.decide
+AccessService/ListRules                 client:owner,compliance_officer,auditor requests.read
+AccessService/AddRule                   client:owner,compliance_officer requests.decide
+AccessService/RevokeRule                client:owner,compliance_officer requests.decide
+AccessService/SetBudget                 client:owner,compliance_officer budget.set
+AccessService/ReadLedger                client:owner,compliance_officer,auditor ledger.read
+AccessService/ReleaseStatistics         client:owner,scientist statistics.release
+AccountService/ClaimNode                client:-
+AccountService/AcceptInvitation         client:-
+AccountService/LogIn                    client:-
+AccountService/RefreshSession           client:-
+AccountService/WhoAmI                   client:{_ALL_STAFF} account
+AccountService/LogOut                   client:{_ALL_STAFF} account
+AccountService/ListSessions             client:{_ALL_STAFF} account
+AccountService/EndSession               client:{_ALL_STAFF} account
+AccountService/ChangePassword           client:{_ALL_STAFF} account
+AccountService/BeginSecondFactor        client:{_ALL_STAFF} account
+AccountService/ConfirmSecondFactor      client:{_ALL_STAFF} account
+AccountService/RemoveSecondFactor       client:{_ALL_STAFF} account
+AccountService/ListUsers                client:owner,administrator,compliance_officer,auditor users.read
+AccountService/InviteUser               client:owner,administrator users.manage
+AccountService/ChangeUser               client:owner,administrator users.manage
+AccountService/ResetUser                client:owner,administrator users.manage
+AccountService/TransferOwnership        client:owner ownership
+AccountService/ListRoles                client:owner,administrator,compliance_officer,auditor users.read
+AccountService/SaveRole                 client:owner,administrator roles.manage
+AccountService/RemoveRole               client:owner,administrator roles.manage
+AccountService/ListGroups               client:owner,administrator,compliance_officer,auditor users.read
+AccountService/SaveGroup                client:owner,administrator roles.manage
+AccountService/RemoveGroup              client:owner,administrator roles.manage
+AuditService/ExportTrail                client:operator,auditor,owner,compliance_officer audit.read
+Health/Check                            {_EVERYBODY}
+Health/List                             {_EVERYBODY}
+Health/Watch                            {_EVERYBODY}
+ServerReflection/ServerReflectionInfo   client:operator
 """,
 }
 
@@ -141,9 +155,8 @@ def _row(service: str, line: str) -> Row:
             permission = Permission(column)
             continue
         admitted |= {(Kind(kind), None if role == "-" else Role(role)) for role in roles.split(",")}
-    return Row(service, f"/{method}", frozenset(admitted), permission)
+    package = PACKAGES[method.partition("/")[0]]
+    return Row(service, f"/{package}.{method}", frozenset(admitted), permission)
 
 
-ROWS = tuple(
-    _row(service, line) for service, table in _TABLES.items() for line in table.strip().splitlines()
-)
+ROWS = tuple(_row(service, line) for service, table in _TABLES.items() for line in table.strip().splitlines())

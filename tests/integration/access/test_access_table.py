@@ -1,16 +1,15 @@
 """Every row of `table.py` against every kind of certificate, every role, and every kind of bad token.
 
-A real server for each service, with its own settings, certificates, sockets and interceptors. Behind them every
-method only says that it was reached, so an answer says exactly who was let in.
+A real server for each service, with its own settings, certificates, sockets and interceptors. Behind them
+every method only says that it was reached, so an answer says exactly who was let in.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-import inspect
 import pkgutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -181,9 +180,7 @@ class Services:
             for service in offered:
                 handlers = {method.name: handler(method) for method in known[service].methods}
                 generic = grpc.method_handlers_generic_handler(service, handlers)
-                server.add(
-                    lambda it, to: to.add_generic_rpc_handlers((it,)), generic, service
-                )
+                server.add(lambda it, to: to.add_generic_rpc_handlers((it,)), generic, service)
             self.addresses[name] = f"127.0.0.1:{await server.start()}"
             self.servers.append(server)
 
@@ -209,8 +206,9 @@ class Services:
         metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         try:
             call = channel.unary_stream(row.method)(b"", metadata=metadata, timeout=20)
-            async for _ in call:
-                break  # health and reflection answer
+            async for _ in call:  # health and reflection answer
+                call.cancel()
+                break
         except grpc.aio.AioRpcError as error:
             return error.code()
         return REACHED
@@ -232,11 +230,6 @@ class Services:
         return jwt.encode(claims, secret.secret.expose(), algorithm="HS256")
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("access")
-
-
 @pytest.fixture
 async def services(tmp_path: Path) -> AsyncIterator[Services]:
     made = Services(tmp_path)
@@ -245,16 +238,15 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
     await made.stop()
 
 
-Wrong = tuple[Row, str, grpc.StatusCode, grpc.StatusCode]
+Case = tuple[Row, str, Identity, str | None, grpc.StatusCode]
+"""A call: the row, what is special about it, who calls, with which token, and how it ends."""
 
 
-async def disagreements(
-    services: Services, cases: Iterable[tuple[Row, str, Identity, str | None, grpc.StatusCode]]
-) -> tuple[int, list[str]]:
+async def disagreements(services: Services, cases: Iterable[Case]) -> tuple[int, list[str]]:
     """How many calls were made, and those that ended otherwise than the table says."""
     gate = asyncio.Semaphore(32)
 
-    async def one(case: tuple[Row, str, Identity, str | None, grpc.StatusCode]) -> str | None:
+    async def one(case: Case) -> str | None:
         row, what, caller, token, expected = case
         async with gate:
             got = await services.answer(row, caller, token)
@@ -268,7 +260,7 @@ async def disagreements(
 
 
 async def test_every_rpc_admits_exactly_the_certificates_and_roles_of_its_row(services: Services) -> None:
-    def cases() -> Iterator[tuple[Row, str, Identity, str | None, grpc.StatusCode]]:
+    def cases() -> Iterator[Case]:
         for row in ROWS:
             for kind, caller in CALLERS.items():
                 for role in (role for role in Role if role is not Role.STAFF):
@@ -287,7 +279,7 @@ async def test_an_account_needs_the_permission_of_the_row_and_no_other_helps(ser
         accounts.granted[f"has-{permission}"] = frozenset({permission})
         accounts.granted[f"lacks-{permission}"] = frozenset(Permission) - {permission}
 
-    def cases() -> Iterator[tuple[Row, str, Identity, str | None, grpc.StatusCode]]:
+    def cases() -> Iterator[Case]:
         for row in (row for row in ROWS if row.service == HOSPITAL and not row.without_token(Kind.CLIENT)):
             dana = CALLERS[Kind.CLIENT]
             for subject, expected in (
@@ -343,7 +335,7 @@ def _public_key_as_secret(services: Services, service: str, role: Role) -> str:
     """HS256 under the text of the RSA public key that the service checks tokens of an issuer with."""
     good = services.token(service, role, iss=RSA_ISSUER)
     claims = jwt.decode(good, options={"verify_signature": False})
-    header, payload = (part for part in _signing_input(claims))
+    header, payload, _ = jwt.encode(claims, "x" * 32, algorithm="HS256").split(".")
     algorithm = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
     signature = algorithm.sign(f"{header}.{payload}".encode(), services.public_pem)
     return f"{header}.{payload}.{_base64(signature)}"
@@ -373,11 +365,6 @@ def _not_a_token(services: Services, service: str, role: Role) -> str:
     return "no.token.at-all"
 
 
-def _signing_input(claims: dict[str, Any]) -> tuple[str, str]:
-    header, payload, _ = jwt.encode(claims, "x" * 32, algorithm="HS256").split(".")
-    return header, payload
-
-
 def _base64(data: bytes) -> str:
     return jwt.utils.base64url_encode(data).decode()
 
@@ -398,7 +385,7 @@ BAD = {
 
 @pytest.mark.parametrize("bad", BAD)
 async def test_every_rpc_refuses_a_bad_token_whatever_role_it_claims(services: Services, bad: str) -> None:
-    def cases() -> Iterator[tuple[Row, str, Identity, str | None, grpc.StatusCode]]:
+    def cases() -> Iterator[Case]:
         forged = {(name, role): BAD[bad](services, name, role) for name in OFFERED for role in Role}
         for row in ROWS:
             for role in Role:
