@@ -63,8 +63,8 @@ SOURCES: tuple[Source, ...] = (
     ),
     Source(SourceKind.NPZ, "an .npz file with MedMNIST's keys", npz.recognises, npz.read, npz.measure),
 )
-"""The first that recognises a path reads it. To add a source, write its module and list it here; the bad-input
-table in tests/unit/data covers it.
+"""The first that recognises a path reads it. To add a source, write its module and list it here; bad input of
+all is refused by tables in tests/unit/data.
 """
 
 

@@ -123,9 +123,7 @@ def _files(root: Path, labels: Labels | None) -> Iterator[_File]:
 
 
 def _walk(folder: Path, seen: set[Path], *, refuse: bool, top: bool = True) -> Iterator[Path]:
-    """All files below, by name, without labels and indices. A folder that a link repeats is refused, or passed
-    over.
-    """
+    """All files below, by name, but labels and indices. A folder repeated by a link is refused or skipped."""
     for child in children(folder):
         if child.is_dir():
             real = child.resolve()

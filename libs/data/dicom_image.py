@@ -21,7 +21,7 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
 from pydicom.uid import (
@@ -63,8 +63,8 @@ _TAGS = [
     "PixelData",
 ]  # fmt: skip
 _BROKEN = (
-    ArithmeticError, AttributeError, EOFError, InvalidDicomError, LookupError, MemoryError, OSError,
-    RuntimeError, SyntaxError, TypeError, ValueError, struct.error,
+    ArithmeticError, AttributeError, BytesLengthException, EOFError, InvalidDicomError, LookupError,
+    MemoryError, OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error,
 )  # fmt: skip
 
 
@@ -195,6 +195,8 @@ def _decode(header: Dataset) -> npt.NDArray[np.generic]:
                     "remove it."
                 )
     pixels: npt.NDArray[np.generic] = header.pixel_array
+    if pixels.shape != (header.Rows, header.Columns):
+        raise ValueError("one frame of one channel was asked for")
     return pixels
 
 
