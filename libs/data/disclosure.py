@@ -51,6 +51,16 @@ class DisclosedCounts:
     patients: DisclosedCount | None
     images_per_class: Mapping[str, DisclosedCount]
 
+    @property
+    def about_images(self) -> int:
+        """One number for all images, exact or to the nearest ten and then at least ten; 0: withheld.
+
+        What a catalogue sorts by, and what a hospital's weight in training follows from.
+        """
+        if self.images is None or self.policy is CountDisclosure.EXACT:
+            return 0 if self.images is None else self.images.low
+        return max(BUCKET, (self.images.nominal + BUCKET // 2) // BUCKET * BUCKET)
+
 
 def disclose(
     images_per_class: Mapping[str, int], *, patients: int, policy: CountDisclosure
@@ -73,6 +83,12 @@ def disclose(
         patients=_bucket(patients, width),
         images_per_class=classes,
     )
+
+
+def disclosed_again(policy: CountDisclosure, lows: Mapping[str, int]) -> dict[str, DisclosedCount]:
+    """Images per class from the smallest that each may be, which is all that travels through a catalogue."""
+    width = 1 if policy is CountDisclosure.EXACT else BUCKET
+    return {name: DisclosedCount(low, low + width - 1) for name, low in lows.items()}
 
 
 def _bucket(count: int, width: int) -> DisclosedCount:

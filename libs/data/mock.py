@@ -23,11 +23,11 @@ from libs.data.phantom import GENERATOR, make_phantoms_per_class
 from libs.data.schema import DatasetSchema
 
 MAX_SIDE = 128
-MAX_IMAGES = 512
+MAX_IMAGES = 2000
+DEFAULT_IMAGES = 200
 """A mock is to run code against, not to learn from: it stays small where the data set is large."""
 
 _MIN_PER_CLASS = 4
-_NOMINAL_PER_CLASS = 32  # where the owner withholds the counts
 
 
 class MockRecipe(Record):
@@ -47,24 +47,29 @@ class MockRecipe(Record):
     )
 
 
-def recipe_for(schema: DatasetSchema, counts: DisclosedCounts, *, seed: int) -> MockRecipe:
-    """The recipe of a mock like a data set of this schema and these counts.
+def recipe_for(
+    schema: DatasetSchema, counts: DisclosedCounts, *, seed: int, images: int = DEFAULT_IMAGES
+) -> MockRecipe:
+    """The recipe of a mock like a data set of this schema and these counts, of about `images` images.
 
-    Takes nothing else, so two data sets about which the same is said have the same recipe. Classes keep
-    their proportions up to MAX_IMAGES together; squares have the shortest side that the schema names, at
-    most MAX_SIDE.
+    Takes nothing else, so two data sets about which the same is said have the same recipe. Classes are in
+    the proportion that the counts disclose, or equal; squares have the shortest side that the schema names,
+    at most MAX_SIDE. Raises InvalidInput for more than MAX_IMAGES, or too few for both classes.
     """
-    wanted = [
-        counts.images_per_class[name].nominal if name in counts.images_per_class else _NOMINAL_PER_CLASS
-        for name in schema.classes
-    ]
-    shrink = min(1.0, (MAX_IMAGES - _MIN_PER_CLASS * len(wanted)) / max(1, sum(wanted)))
+    if not _MIN_PER_CLASS * len(schema.classes) <= images <= MAX_IMAGES:
+        raise InvalidInput(
+            f"A mock has {_MIN_PER_CLASS * len(schema.classes)} to {MAX_IMAGES} images, not {images}."
+        )
+    told = [counts.images_per_class.get(name) for name in schema.classes]
+    shares = [1 if count is None else count.nominal for count in told]
+    sizes = [max(_MIN_PER_CLASS, images * share // max(1, sum(shares))) for share in shares]
+    sizes[sizes.index(max(sizes))] -= max(0, sum(sizes) - images)
     return MockRecipe(
         generator=GENERATOR,
         seed=seed,
         side=min(MAX_SIDE, max(8, min(schema.height.low, schema.width.low))),
         classes=schema.classes,
-        images_per_class=tuple(max(_MIN_PER_CLASS, int(count * shrink)) for count in wanted),
+        images_per_class=tuple(sizes),
     )
 
 
