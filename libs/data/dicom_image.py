@@ -220,4 +220,5 @@ def _displayed(stored: npt.NDArray[np.generic], header: Dataset) -> npt.NDArray[
     if not (np.isfinite(values).all() and high != low):
         raise InvalidInput("A DICOM file's image is blank, or its window is not usable. Remove it.")
     gray = np.rint(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-    return 255 - gray if header.PhotometricInterpretation == "MONOCHROME1" else gray
+    shown: npt.NDArray[np.uint8] = 255 - gray if header.PhotometricInterpretation == "MONOCHROME1" else gray
+    return shown

@@ -92,7 +92,5 @@ def disclosed_again(policy: CountDisclosure, lows: Mapping[str, int]) -> dict[st
 
 
 def _bucket(count: int, width: int) -> DisclosedCount:
-    if count < 0:
-        raise InvalidInput("A count is 0 or more.")
     low = count - count % width
     return DisclosedCount(low, low + width - 1)

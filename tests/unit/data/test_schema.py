@@ -75,7 +75,7 @@ def test_it_travels_as_canonical_json(class_folders: Path) -> None:
         b"\xff",
         b'{"version":2}',
         b'{"patients":["Secret"]}',
-        b" " * 20_000,
+        _GOOD + b" " * 20_000,
         _GOOD.replace(b'"low":30', b'"low":31'),
         _GOOD.replace(b'"bits":8', b'"bits":8,"patient":"Secret"'),
     ],
