@@ -48,6 +48,11 @@ HEADERS: list[tuple[str, dict[str, Any], str]] = [
         {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PixelData": bytes(3 * 40 * 30)},
         "colour",
     ),
+    (
+        "three values a pixel",
+        {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "PixelData": bytes(3 * 40 * 30)},
+        "colour",
+    ),
     ("palette", {"PhotometricInterpretation": "PALETTE COLOR"}, "colour"),
     ("32 bits", {"BitsAllocated": 32, "PixelData": bytes(4 * 40 * 30)}, "8 nor 16 bits"),
     ("more bits than are there", {"BitsStored": 12}, "8 nor 16 bits"),
