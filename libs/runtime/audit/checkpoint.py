@@ -1,0 +1,98 @@
+"""A signed statement of where a trail ended at one moment: what came before cannot be rewritten unnoticed."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from libs.core.errors import InvalidInput
+from libs.runtime.audit.entry import canonical, moment_text
+
+_FORMAT = "trefoil-audit-checkpoint-1"
+
+
+class Signer(Protocol):
+    """Signs for one service. `libs/rpc/signing.py` has the one that uses its TLS key."""
+
+    @property
+    def identity(self) -> str:
+        """The identity URI in the certificate."""
+        ...
+
+    @property
+    def certificates(self) -> tuple[str, ...]:
+        """The certificate in PEM, then those that lead from it to the CA."""
+        ...
+
+    def sign(self, message: bytes) -> bytes:
+        """A signature that the certificate's public key verifies."""
+        ...
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Trail `trail` had `sequence` entries and the last one had the hash `head_hash`.
+
+    `number` counts the checkpoints of a trail from 1, so that none can be left out.
+    """
+
+    trail: str
+    number: int
+    sequence: int
+    head_hash: str
+    at: str
+    certificates: tuple[str, ...]
+    signature: bytes
+
+    @classmethod
+    def sign(
+        cls, *, trail: str, number: int, sequence: int, head_hash: str, at: datetime, signer: Signer
+    ) -> Checkpoint:
+        """A new one, signed now."""
+        unsigned = cls(trail, number, sequence, head_hash, moment_text(at), signer.certificates, b"")
+        signature = signer.sign(unsigned.message)
+        return cls(trail, number, sequence, head_hash, unsigned.at, signer.certificates, signature)
+
+    @property
+    def message(self) -> bytes:
+        """What is signed: everything but the signature."""
+        return canonical({"format": _FORMAT, **self._body()})
+
+    def to_json(self) -> dict[str, Any]:
+        """The checkpoint as one line of an export."""
+        return {**self._body(), "signature": base64.b64encode(self.signature).decode("ascii")}
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> Checkpoint:
+        """The checkpoint of a line. InvalidInput for anything that `to_json` does not write exactly so."""
+        try:
+            checkpoint = cls(
+                trail=line["trail"],
+                number=line["number"],
+                sequence=line["sequence"],
+                head_hash=line["head_hash"],
+                at=line["at"],
+                certificates=tuple(line["certificates"]),
+                signature=base64.b64decode(line["signature"], validate=True),
+            )
+            same = canonical(checkpoint.to_json()) == canonical(line)
+        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+            raise InvalidInput("The line is not a checkpoint of an audit trail.") from error
+        if not same:
+            raise InvalidInput("The line has fields that no checkpoint of an audit trail has.")
+        return checkpoint
+
+    def _body(self) -> dict[str, Any]:
+        return {
+            "kind": "checkpoint",
+            "trail": self.trail,
+            "number": self.number,
+            "sequence": self.sequence,
+            "head_hash": self.head_hash,
+            "at": self.at,
+            "certificates": list(self.certificates),
+        }
