@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from libs.core.errors import InvalidInput
 from libs.runtime.audit.entry import canonical, moment_text
 
 _FORMAT = "trefoil-audit-checkpoint-1"
+T = TypeVar("T")
 
 
 class Signer(Protocol):
@@ -71,19 +71,19 @@ class Checkpoint:
         """The checkpoint of a line. InvalidInput for anything that `to_json` does not write exactly so."""
         try:
             checkpoint = cls(
-                trail=line["trail"],
-                number=line["number"],
-                sequence=line["sequence"],
-                head_hash=line["head_hash"],
-                at=line["at"],
-                certificates=tuple(line["certificates"]),
-                signature=base64.b64decode(line["signature"], validate=True),
+                trail=_typed(line["trail"], str),
+                number=_typed(line["number"], int),
+                sequence=_typed(line["sequence"], int),
+                head_hash=_typed(line["head_hash"], str),
+                at=_typed(line["at"], str),
+                certificates=tuple(_typed(pem, str) for pem in _typed(line["certificates"], list)),
+                signature=base64.b64decode(_typed(line["signature"], str), validate=True),
             )
             same = canonical(checkpoint.to_json()) == canonical(line)
-        except (KeyError, TypeError, ValueError, binascii.Error) as error:
-            raise InvalidInput("The line is not a checkpoint of an audit trail.") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInput("it has not the fields of a checkpoint") from error
         if not same:
-            raise InvalidInput("The line has fields that no checkpoint of an audit trail has.")
+            raise InvalidInput("it has fields that no checkpoint has")
         return checkpoint
 
     def _body(self) -> dict[str, Any]:
@@ -96,3 +96,9 @@ class Checkpoint:
             "at": self.at,
             "certificates": list(self.certificates),
         }
+
+
+def _typed(value: Any, kind: type[T]) -> T:
+    if type(value) is not kind:
+        raise TypeError("a field of another type")
+    return value
