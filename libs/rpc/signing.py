@@ -5,8 +5,8 @@ The key types are those that TLS here uses: ECDSA on P-256 or P-384, RSA (PSS), 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from itertools import pairwise
 
 from cryptography import x509
@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from libs.core.errors import InvalidInput
 from libs.rpc.identity import Identity, TlsFiles
+from libs.runtime.audit.checkpoint import Checkpoint
 from libs.runtime.private_files import require_private
 
 _PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
@@ -102,6 +103,26 @@ def check_signature(
         _verify(chain[0].public_key(), signature, message)
     except InvalidSignature as error:
         raise InvalidInput("The signature does not fit to what was signed.") from error
+
+
+def checkpoint_check(authorities: Sequence[x509.Certificate]) -> Callable[[Checkpoint], None]:
+    """What `verify_trail` asks about each checkpoint: did the trail's own service sign it, under this CA."""
+
+    def check(checkpoint: Checkpoint) -> None:
+        try:
+            at = datetime.fromisoformat(checkpoint.at)
+        except ValueError as error:
+            raise InvalidInput("It does not say when it was signed.") from error
+        check_signature(
+            checkpoint.message,
+            checkpoint.signature,
+            certificates=checkpoint.certificates,
+            authorities=authorities,
+            identity=checkpoint.trail,
+            at=at if at.tzinfo is not None else at.replace(tzinfo=UTC),
+        )
+
+    return check
 
 
 def read_authorities(pem: bytes) -> list[x509.Certificate]:

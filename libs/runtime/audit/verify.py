@@ -73,11 +73,6 @@ class _Walk:
         """What every line hides by being good: that lines are no longer there."""
         if not self._accepted:
             return Finding(Problem.EMPTY, 0, 0, "The file holds no entries.")
-        if self.checkpoints == 0:
-            text = (
-                "Nothing in the file is signed. Export the trail again; every export ends with a signature."
-            )
-            return Finding(Problem.UNSIGNED, 1, 0, text)
         if known is not None:
             finding = self._contradicts(known)
             if finding is not None:
@@ -88,6 +83,11 @@ class _Walk:
                 f"{self.sequence}, or rewritten before it."
             )
             return Finding(Problem.CUT_OFF, self.sequence + 1, 0, text)
+        if self.checkpoints == 0:
+            text = (
+                "Nothing in the file is signed. Export the trail again; every export ends with a signature."
+            )
+            return Finding(Problem.UNSIGNED, 1, 0, text)
         return None
 
     def _contradicts(self, known: Checkpoint) -> Finding | None:
