@@ -16,6 +16,7 @@ from libs.rpc.identity import TlsFiles
 from libs.rpc.interceptors import interceptor_chain
 from libs.rpc.interceptors.authorisation import Grants
 from libs.rpc.interceptors.recording import RecordingInterceptor
+from libs.rpc.interceptors.refusal import OnRefusal, nobody_listens
 from libs.rpc.options import SERVER_OPTIONS
 from libs.rpc.recorder import Recorder
 from libs.rpc.tls import server_credentials
@@ -46,13 +47,18 @@ class RpcServer:
         reflection: bool = False,
         recorder: Recorder | None = None,
         grants: Grants | None = None,
+        on_refusal: OnRefusal = nobody_listens,
     ) -> None:
         """`grants` says what the accounts of a hospital node may do."""
         self._name, self._listen, self._tls, self._reflection = name, listen, tls, reflection
         self._gate = tokens if isinstance(tokens, TokenGate) else TokenGate(tokens)
         recording = () if recorder is None else (RecordingInterceptor(recorder),)
         self._server = grpc.aio.server(
-            interceptors=(*recording, *interceptor_chain(self._gate, grants=grants)), options=SERVER_OPTIONS
+            interceptors=(
+                *recording,
+                *interceptor_chain(self._gate, grants=grants, on_refusal=on_refusal),
+            ),
+            options=SERVER_OPTIONS,
         )
         self._health = health.aio.HealthServicer()
         self._services = [health.SERVICE_NAME]
