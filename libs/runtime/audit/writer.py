@@ -86,8 +86,7 @@ class AuditWriter:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        with self._lock:
-            self._waiting.extend(self._refusals.summaries(even_if_early=True))
+        self.summarise()
         try:
             self.checkpoint()
         except Exception as error:
@@ -99,6 +98,11 @@ class AuditWriter:
                 self._turn()
             except Exception as error:  # a full disk, a lost database: the events wait, and are tried again
                 log.error("audit_not_written", waiting=len(self._waiting), exc_info=error)
+
+    def summarise(self) -> None:
+        """End the window of counted refusals now."""
+        with self._lock:
+            self._waiting.extend(self._refusals.summaries(even_if_early=True))
 
     def _turn(self) -> None:
         with self._lock:
