@@ -1,4 +1,4 @@
-"""What the node itself enters into its audit trail: tasks, contributions, its link. Never an image."""
+"""What the node itself enters into its audit trail: tasks, contributions, its link. Never an image.
 
 What its staff does is entered where that is decided.
 """
