@@ -9,6 +9,7 @@ from pydantic import field_validator
 
 from libs.rpc.identity import TlsFiles
 from libs.rpc.interceptors.authorisation import Grants
+from libs.rpc.interceptors.refusal import OnRefusal, nobody_listens
 from libs.rpc.recorder import Recorder
 from libs.rpc.server import RpcServer
 from libs.rpc.token_checks.gate import IssuerCheck, TokenGate
@@ -78,11 +79,13 @@ class RpcSettings(ServiceSettings):
         recorder: Recorder | None,
         accounts: IssuerCheck | None = None,
         grants: Grants | None = None,
+        on_refusal: OnRefusal = nobody_listens,
     ) -> RpcServer:
         """The server that these settings describe.
 
         `recorder` is one for the whole process, channels included. `accounts` checks the tokens that this
-        service itself issues to its staff, and `grants` says what they may do.
+        service itself issues to its staff, and `grants` says what they may do. `on_refusal` hears of every
+        call that is refused.
         """
         return RpcServer(
             name=name,
@@ -92,4 +95,5 @@ class RpcSettings(ServiceSettings):
             reflection=self.reflection,
             recorder=recorder,
             grants=grants,
+            on_refusal=on_refusal,
         )

@@ -34,7 +34,12 @@ def open_engine(url: str, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") ->
 
     def connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions; `_begin` does
-        pragmas = ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON")
+        pragmas = (
+            "journal_mode=WAL",
+            f"synchronous={synchronous}",
+            "foreign_keys=ON",
+            "recursive_triggers=ON",
+        )
         for pragma in (*pragmas, f"busy_timeout={BUSY_TIMEOUT_MS}"):
             connection.execute(f"PRAGMA {pragma}")
 

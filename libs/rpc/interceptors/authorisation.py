@@ -13,10 +13,11 @@ from libs.rpc.access_policy import Rule
 from libs.rpc.caller import calling_as, current_caller
 from libs.rpc.identity import Kind
 from libs.rpc.interceptors.handlers import Context, Handler, Next, refusing, wrap
-from libs.rpc.interceptors.refusal import refuse
+from libs.rpc.interceptors.refusal import OnRefusal, nobody_listens, refuse
 from libs.rpc.permissions import Permission
 from libs.rpc.token_checks.gate import TokenGate
 from libs.rpc.tokens import Role, TokenClaims
+from libs.runtime.audit.refusals import Refusal
 
 _BEARER = "bearer "
 
@@ -28,9 +29,15 @@ Grants = Callable[[TokenClaims], Awaitable[frozenset[Permission]]]
 class AuthorisationInterceptor(grpc.aio.ServerInterceptor):
     """Lets a call pass if the method's rule does. A method without a rule is refused, served or not."""
 
-    def __init__(self, policy: Mapping[str, Rule], tokens: TokenGate, grants: Grants | None = None) -> None:
+    def __init__(
+        self,
+        policy: Mapping[str, Rule],
+        tokens: TokenGate,
+        grants: Grants | None = None,
+        on_refusal: OnRefusal = nobody_listens,
+    ) -> None:
         """`grants` are the node's accounts; without them the role `staff` opens nothing."""
-        self._policy, self._tokens, self._grants = policy, tokens, grants
+        self._policy, self._tokens, self._grants, self._on_refusal = policy, tokens, grants, on_refusal
 
     async def intercept_service(
         self,
@@ -43,14 +50,15 @@ class AuthorisationInterceptor(grpc.aio.ServerInterceptor):
         rule = self._policy.get(method)
         if handler is None or rule is None:
             handler, rule = refusing(_NOT_OFFERED), _NOBODY
-        return wrap(handler, partial(self._authorised, rule=rule))
+        return wrap(handler, partial(self._authorised, rule=rule, method=method))
 
-    async def _authorised(self, context: Context, proceed: Next, *, rule: Rule) -> Any:
+    async def _authorised(self, context: Context, proceed: Next, *, rule: Rule, method: str) -> Any:
         caller = current_caller()
         try:
             token = await self._check(context, caller.identity.kind, rule)
         except TrefoilError as error:
-            await refuse(context, error, request_id=caller.request_id)
+            refusal = Refusal(caller.actor, method, error.code, caller.request_id)
+            await refuse(context, error, refusal, self._on_refusal)
         with calling_as(caller.with_token(token)):
             return await proceed()
 

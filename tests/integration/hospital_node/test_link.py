@@ -19,9 +19,11 @@ from libs.rpc.channel import open_channel
 from libs.rpc.identity import COORDINATOR, Identity, Kind
 from libs.rpc.tokens import Role
 from services.hospital_node.adapters.database import Database
+from services.hospital_node.adapters.tables import AUDIT
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.domain import Order, Proposal, ProposalEvent
 from services.hospital_node.link import Backoff, CoordinatorLink, Outbox
+from tests.fakes.audit import unsigned_trail
 from tests.fakes.hospital_federation import FakeFederation, write_token
 from tests.fakes.hospital_ports import PLAN, STUDY, dataset, proposal
 from tests.fakes.keys import tls_files
@@ -62,7 +64,7 @@ class Attached:
 @pytest.fixture
 async def attached(federation: FakeFederation, keys: Path, tmp_path: Path) -> AsyncIterator[Attached]:
     transactions = Transactions(f"sqlite:///{tmp_path}/hospital.db")
-    store = Database(transactions)
+    store = Database(transactions, unsigned_trail(AUDIT))
     await store.add_dataset(dataset())
     await store.add_proposal(proposal())
     await store.move_proposal(STUDY, ProposalEvent.APPROVE)

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from services.hospital_node.adapters.database import Database
+from services.hospital_node.adapters.tables import AUDIT
 from services.hospital_node.adapters.transactions import Transactions
+from tests.fakes.audit import unsigned_trail
 
 
 @pytest.fixture
@@ -17,4 +19,4 @@ def transactions(database_url: str) -> Iterator[Transactions]:
 
 @pytest.fixture
 def store(transactions: Transactions) -> Database:
-    return Database(transactions)
+    return Database(transactions, unsigned_trail(AUDIT))

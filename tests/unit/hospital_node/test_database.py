@@ -8,8 +8,10 @@ import pytest
 
 from libs.core.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
 from services.hospital_node.adapters.database import Database
+from services.hospital_node.adapters.tables import AUDIT
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.domain import ProposalEvent, ProposalState, TaskState
+from tests.fakes.audit import unsigned_trail
 from tests.fakes.hospital_ports import dataset, proposal, train_order
 
 
@@ -55,7 +57,9 @@ async def test_a_decision_is_kept_over_a_restart(store: Database, transactions: 
     await store.add_proposal(proposal())
     await store.move_proposal("study-1", ProposalEvent.APPROVE, reason="fine")
     transactions.close()
-    again = await Database(Transactions(str(transactions.engine.url))).proposal("study-1")
+    again = await Database(Transactions(str(transactions.engine.url)), unsigned_trail(AUDIT)).proposal(
+        "study-1"
+    )
     assert (again.state, again.reason) == (ProposalState.APPROVED, "fine")
 
 
