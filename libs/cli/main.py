@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import typer
 
 from libs.cli import (
+    audit,
     coordinator,
     dataset,
     demo_command,
@@ -48,6 +49,7 @@ app.add_typer(study.app, name="study", rich_help_panel=_USE)
 app.add_typer(model.app, name="model", rich_help_panel=_USE)
 app.command("predict", rich_help_panel=_USE)(predict.predict)
 app.add_typer(hospital.app, name="hospital", rich_help_panel=_OWN)
+app.add_typer(audit.app, name="audit", rich_help_panel=_OWN)
 app.add_typer(keys.app, name="keys", rich_help_panel=_RUN)
 app.add_typer(coordinator.app, name="coordinator", rich_help_panel=_RUN)
 app.add_typer(party.app, name="party", rich_help_panel=_RUN)

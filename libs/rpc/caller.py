@@ -24,6 +24,11 @@ class Caller:
     token: TokenClaims | None
     request_id: str
 
+    @property
+    def actor(self) -> str:
+        """`spiffe://trefoil.local/client/ada (ada)`; without a token, only the identity."""
+        return self.identity.uri if self.token is None else f"{self.identity.uri} ({self.token.subject})"
+
     def with_token(self, token: TokenClaims | None) -> Caller:
         """The same caller once authorisation has verified its token."""
         return replace(self, token=token)
@@ -44,6 +49,15 @@ def current_request_id() -> str | None:
     """The id of the request being handled, to be passed on to other services; None outside a handler."""
     caller = _caller.get()
     return None if caller is None else caller.request_id
+
+
+def current_actor() -> str:
+    """Who is calling, as the audit trail names them: identity, and the subject of a token if there is one.
+
+    "system" outside a handler: what a service does by itself.
+    """
+    caller = _caller.get()
+    return "system" if caller is None else caller.actor
 
 
 @contextmanager

@@ -12,9 +12,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection as grpc_reflection
 
 from libs.core.errors import InvalidInput, Unavailable
+from libs.rpc.health import HealthService
 from libs.rpc.identity import TlsFiles
 from libs.rpc.interceptors import interceptor_chain
+from libs.rpc.interceptors.authorisation import Grants
 from libs.rpc.interceptors.recording import RecordingInterceptor
+from libs.rpc.interceptors.refusal import OnRefusal, nobody_listens
 from libs.rpc.options import SERVER_OPTIONS
 from libs.rpc.recorder import Recorder
 from libs.rpc.tls import server_credentials
@@ -44,17 +47,25 @@ class RpcServer:
         tokens: TokenGate | TokenVerifier,
         reflection: bool = False,
         recorder: Recorder | None = None,
+        grants: Grants | None = None,
+        on_refusal: OnRefusal = nobody_listens,
     ) -> None:
+        """`grants` says what the accounts of a hospital node may do."""
         self._name, self._listen, self._tls, self._reflection = name, listen, tls, reflection
         self._gate = tokens if isinstance(tokens, TokenGate) else TokenGate(tokens)
         recording = () if recorder is None else (RecordingInterceptor(recorder),)
         self._server = grpc.aio.server(
-            interceptors=(*recording, *interceptor_chain(self._gate)), options=SERVER_OPTIONS
+            interceptors=(
+                *recording,
+                *interceptor_chain(self._gate, grants=grants, on_refusal=on_refusal),
+            ),
+            options=SERVER_OPTIONS,
         )
-        self._health = health.aio.HealthServicer()
+        self._health = HealthService()
         self._services = [health.SERVICE_NAME]
         self._stopped = asyncio.Event()
         self._on_stop: list[Callable[[], Awaitable[None]]] = []
+        self._after_stop: list[Callable[[], Awaitable[None]]] = []
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     def add(
@@ -70,6 +81,10 @@ class RpcServer:
         It should end long-lived streams, which else use up the grace.
         """
         self._on_stop.append(close)
+
+    def after_stop(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have `close` awaited once the last call has ended."""
+        self._after_stop.append(close)
 
     async def start(self) -> int:
         """Begin serving; the bound port. Unavailable if the port is taken, InvalidInput for bad TLS files."""
@@ -117,6 +132,9 @@ class RpcServer:
         await self._health.enter_graceful_shutdown()
         await asyncio.gather(self._server.stop(grace_s), *(_closed(close, grace_s) for close in closers))
         await _closed(self._gate.close, grace_s)  # after the last call that may ask about a token
+        last, self._after_stop = self._after_stop, []
+        for close in last:
+            await _closed(close, grace_s)
         log.info("server_stopped", name=self._name)
 
 

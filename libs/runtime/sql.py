@@ -12,24 +12,34 @@ from sqlalchemy.engine import make_url
 from libs.core.errors import Unavailable
 
 BUSY_TIMEOUT_MS = 10_000
+_TURN = 7_463_115
+"""PostgreSQL's number of the lock; a database belongs to one service."""
 
 
 def open_engine(url: str, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> Engine:
     """An engine whose transactions may read, decide and write: no other one changes anything in between.
 
-    PostgreSQL needs `with_for_update` for that. SQLite ignores it, and its driver begins a transaction only
-    at the first write, so here every transaction takes the write lock before its first read; others queue up.
+    Transactions queue up, each holding one lock of the whole database from before its first read: SQLite's
+    write lock, which its driver would take at the first write only, and an advisory lock of PostgreSQL's
+    (DECISIONS.md).
     With "FULL" a commit is on the disk when it returns, with "NORMAL" a power cut may undo the last ones.
     Raises what SQLAlchemy raises for a URL that is none.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True)
+        engine = create_engine(parsed, pool_pre_ping=True)
+        event.listen(engine, "begin", _take_turn)
+        return engine
     engine = create_engine(parsed)
 
     def connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions; `_begin` does
-        pragmas = ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON")
+        pragmas = (
+            "journal_mode=WAL",
+            f"synchronous={synchronous}",
+            "foreign_keys=ON",
+            "recursive_triggers=ON",
+        )
         for pragma in (*pragmas, f"busy_timeout={BUSY_TIMEOUT_MS}"):
             connection.execute(f"PRAGMA {pragma}")
 
@@ -51,6 +61,10 @@ def unavailable_when_down(what: str) -> Iterator[None]:
         if not error.connection_invalidated:
             raise
         raise Unavailable(f"{what} cannot be reached right now. Try again in a moment.") from error
+
+
+def _take_turn(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_TURN})")
 
 
 def _begin(connection: Connection) -> None:

@@ -13,6 +13,7 @@ import grpc
 from libs.core.clock import SystemClock
 from libs.core.errors import TrefoilError
 from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import add_HospitalServiceServicer_to_server
+from libs.rpc.audit_service import own_trail, serve_trail, trail_writer
 from libs.rpc.channel import open_channel
 from libs.rpc.identity import COORDINATOR, Identity, Kind
 from libs.runtime.logging import configure_logging
@@ -20,6 +21,8 @@ from libs.runtime.private_files import PRIVATE_UMASK
 from libs.runtime.settings import load_settings
 from services.hospital_node.adapters.database import Database
 from services.hospital_node.adapters.parties import ShareParties
+from services.hospital_node.adapters.tables import AUDIT
+from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.adapters.worker_process import WorkerProcess
 from services.hospital_node.datasets import Publisher
 from services.hospital_node.inbox import NodeInbox
@@ -28,6 +31,7 @@ from services.hospital_node.proposals import Proposals
 from services.hospital_node.rpc import HospitalService
 from services.hospital_node.settings import HospitalSettings
 from services.hospital_node.tasks import TaskRunner
+from services.hospital_node.trail_events import link_changed
 
 SERVICE = "trefoil.hospital.v1.HospitalService"
 
@@ -60,7 +64,10 @@ async def run(settings: HospitalSettings) -> None:
             threads=settings.train_threads, work_dir=settings.work_dir, log_level=settings.log_level
         )
 
-    store, outbox, parties = Database(settings.database), Outbox(), ShareParties(dial)
+    transactions = Transactions(settings.database)
+    trail = own_trail(me=identity, tables=AUDIT, tls=tls, clock=clock)
+    audit = trail_writer(transactions.engine, trail, clock)
+    store, outbox, parties = Database(transactions, trail), Outbox(), ShareParties(dial)
     await store.fail_interrupted_tasks()
     publisher = Publisher(
         store=store, announcer=outbox, worker=worker(), data_roots=settings.data_roots, clock=clock
@@ -83,6 +90,7 @@ async def run(settings: HospitalSettings) -> None:
         inbox=NodeInbox(proposals=proposals, tasks=tasks, name_parties=parties.use),
         store=store,
         clock=clock,
+        on_change=lambda attached: audit.submit(link_changed(attached=attached)),
     )
     service = HospitalService(
         identity=identity,
@@ -93,10 +101,12 @@ async def run(settings: HospitalSettings) -> None:
         activity=lambda: tasks.activity,
         consent_changed=tasks.consent_changed,
     )
-    server = settings.server(name=f"hospital-{settings.name}", recorder=recorder)
+    server = settings.server(name=f"hospital-{settings.name}", recorder=recorder, on_refusal=audit.refused)
     server.add(add_HospitalServiceServicer_to_server, service, SERVICE)
+    serve_trail(server, audit)
     server.stop_on_signals()
     try:
+        audit.start()
         await server.start()
         async with asyncio.TaskGroup() as group:
             attached = group.create_task(link.run())
@@ -105,4 +115,4 @@ async def run(settings: HospitalSettings) -> None:
     finally:
         await tasks.stop()
         await parties.close()
-        store.close()
+        transactions.close()

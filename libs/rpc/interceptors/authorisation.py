@@ -13,18 +13,31 @@ from libs.rpc.access_policy import Rule
 from libs.rpc.caller import calling_as, current_caller
 from libs.rpc.identity import Kind
 from libs.rpc.interceptors.handlers import Context, Handler, Next, refusing, wrap
-from libs.rpc.interceptors.refusal import refuse
+from libs.rpc.interceptors.refusal import OnRefusal, nobody_listens, refuse
+from libs.rpc.permissions import Permission
 from libs.rpc.token_checks.gate import TokenGate
-from libs.rpc.tokens import TokenClaims
+from libs.rpc.tokens import Role, TokenClaims
+from libs.runtime.audit.refusals import Refusal
 
 _BEARER = "bearer "
+
+
+Grants = Callable[[TokenClaims], Awaitable[frozenset[Permission]]]
+"""What an account may do at this moment. Raises Unauthenticated when its session is over."""
 
 
 class AuthorisationInterceptor(grpc.aio.ServerInterceptor):
     """Lets a call pass if the method's rule does. A method without a rule is refused, served or not."""
 
-    def __init__(self, policy: Mapping[str, Rule], tokens: TokenGate) -> None:
-        self._policy, self._tokens = policy, tokens
+    def __init__(
+        self,
+        policy: Mapping[str, Rule],
+        tokens: TokenGate,
+        grants: Grants | None = None,
+        on_refusal: OnRefusal = nobody_listens,
+    ) -> None:
+        """`grants` are the node's accounts; without them the role `staff` opens nothing."""
+        self._policy, self._tokens, self._grants, self._on_refusal = policy, tokens, grants, on_refusal
 
     async def intercept_service(
         self,
@@ -37,14 +50,15 @@ class AuthorisationInterceptor(grpc.aio.ServerInterceptor):
         rule = self._policy.get(method)
         if handler is None or rule is None:
             handler, rule = refusing(_NOT_OFFERED), _NOBODY
-        return wrap(handler, partial(self._authorised, rule=rule))
+        return wrap(handler, partial(self._authorised, rule=rule, method=method))
 
-    async def _authorised(self, context: Context, proceed: Next, *, rule: Rule) -> Any:
+    async def _authorised(self, context: Context, proceed: Next, *, rule: Rule, method: str) -> Any:
         caller = current_caller()
         try:
             token = await self._check(context, caller.identity.kind, rule)
         except TrefoilError as error:
-            await refuse(context, error, request_id=caller.request_id)
+            refusal = Refusal(caller.actor, method, error.code, caller.request_id)
+            await refuse(context, error, refusal, self._on_refusal)
         with calling_as(caller.with_token(token)):
             return await proceed()
 
@@ -62,19 +76,35 @@ class AuthorisationInterceptor(grpc.aio.ServerInterceptor):
         roles = rule.roles_for(kind)
         if not roles:
             return None
-        token = await self._tokens.check(_bearer_token(context))
+        token = await self._tokens.check(_bearer_token(context), certificate=_certificate(context))
         if token.role not in roles:
             needed = " or ".join(sorted(role.value for role in roles))
             raise PermissionDenied(
                 f"This call needs a token with the role {needed}; yours says {token.role.value}."
             )
+        if token.role is Role.STAFF:
+            await self._require_granted(token, rule.permission)
+        await self._tokens.spend(token)  # last: a call that is refused uses up nothing
         return token
+
+    async def _require_granted(self, token: TokenClaims, permission: Permission | None) -> None:
+        granted = frozenset[Permission]() if self._grants is None else await self._grants(token)
+        if permission is None or permission not in granted:
+            raise PermissionDenied(
+                f"Your account lacks the permission {permission}. Ask an administrator of your hospital."
+            )
 
 
 _NOBODY = Rule(frozenset())
 _NOT_OFFERED = PermissionDenied(
     "This service does not offer that method. Check the address and that both sides run the same release."
 )
+
+
+def _certificate(context: Context) -> bytes | None:
+    """The certificate that the caller proved to hold, in PEM."""
+    values = context.auth_context().get("x509_pem_cert", ())
+    return bytes(values[0]) if len(values) == 1 else None
 
 
 def _bearer_token(context: Context) -> str:

@@ -16,7 +16,8 @@ from libs.rpc.caller import Caller, calling_as
 from libs.rpc.error_catalog import REQUEST_ID_KEY
 from libs.rpc.identity import Identity
 from libs.rpc.interceptors.handlers import Context, Handler, Next, wrap
-from libs.rpc.interceptors.refusal import refuse
+from libs.rpc.interceptors.refusal import OnRefusal, refuse
+from libs.runtime.audit.refusals import Refusal
 
 # Request ids end up in logs and metadata of several services, so their alphabet is small.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -25,6 +26,9 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 class IdentityInterceptor(grpc.aio.ServerInterceptor):
     """Sets the current caller, or refuses a certificate that names nobody in this federation."""
 
+    def __init__(self, on_refusal: OnRefusal) -> None:
+        self._on_refusal = on_refusal
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
@@ -32,17 +36,18 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """Wrap the handler; it runs with `current_caller()` set."""
         handler = await continuation(handler_call_details)
-        identified = partial(_identified, method=handler_call_details.method)
+        identified = partial(_identified, method=handler_call_details.method, on_refusal=self._on_refusal)
         return None if handler is None else wrap(handler, identified)
 
 
-async def _identified(context: Context, proceed: Next, *, method: str) -> Any:
+async def _identified(context: Context, proceed: Next, *, method: str, on_refusal: OnRefusal) -> Any:
     request_id = _request_id(context)
     with bound_contextvars(request_id=request_id, rpc=method):
         try:
             identity = peer_identity(context)
         except Unauthenticated as error:
-            await refuse(context, error, request_id=request_id)
+            refusal = Refusal("a certificate that names nobody here", method, error.code, request_id)
+            await refuse(context, error, refusal, on_refusal)
         with bound_contextvars(caller=identity.uri), calling_as(Caller(identity, None, request_id)):
             return await proceed()
 

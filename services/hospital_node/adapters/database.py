@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from typing import TypeVar
+from collections.abc import Mapping
+from datetime import datetime
 
 from sqlalchemy import DateTime, LargeBinary, String, select
-from sqlalchemy.engine import Engine
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from libs.core.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
-from libs.runtime.sql import open_engine, unavailable_when_down
+from libs.core.errors import AlreadyExists, FailedPrecondition, NotFound
+from libs.runtime.audit.entry import Event
+from libs.runtime.audit.trail import AuditTrail
+from services.hospital_node import trail_events
+from services.hospital_node.adapters.tables import Base, utc
+from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.domain import (
     Dataset,
     Order,
@@ -29,14 +30,8 @@ from services.hospital_node.domain import (
     admit,
 )
 
-T = TypeVar("T")
 
-
-class _Base(DeclarativeBase):
-    pass
-
-
-class _DatasetRow(_Base):
+class _DatasetRow(Base):
     __tablename__ = "datasets"
     name: Mapped[str] = mapped_column(String(200), primary_key=True)
     description: Mapped[str]
@@ -49,7 +44,7 @@ class _DatasetRow(_Base):
     published_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
-class _ProposalRow(_Base):
+class _ProposalRow(Base):
     __tablename__ = "proposals"
     study_id: Mapped[str] = mapped_column(String(200), primary_key=True)
     title: Mapped[str]
@@ -64,7 +59,7 @@ class _ProposalRow(_Base):
     reason: Mapped[str]
 
 
-class _TaskRow(_Base):
+class _TaskRow(Base):
     __tablename__ = "tasks"
     study_id: Mapped[str] = mapped_column(String(200), primary_key=True)
     kind: Mapped[str] = mapped_column(String(20), primary_key=True)
@@ -81,24 +76,13 @@ class _TaskRow(_Base):
 class Database:
     """Implements `ports.Store`. Each method is one transaction, in a thread, so the event loop goes on."""
 
-    def __init__(self, url: str) -> None:
-        self._engine = open_engine(url)
-        try:
-            _Base.metadata.create_all(self._engine)
-        except SQLAlchemyError as error:
-            raise Unavailable(
-                "The node's database cannot be opened. Check the setting database, and that its folder or "
-                "server is there and may be written to."
-            ) from error
+    def __init__(self, transactions: Transactions, trail: AuditTrail) -> None:
+        self._transact, self._trail = transactions.run, trail
 
-    def close(self) -> None:
-        """Give all connections back."""
-        self._engine.dispose()
-
-    @property
-    def engine(self) -> Engine:
-        """For tests that look at what is stored."""
-        return self._engine
+    def _enter(self, session: Session, event: Event) -> None:
+        """Enter what this transaction does into the audit trail, as its last step."""
+        session.flush()
+        self._trail.append(session.connection(), event)
 
     async def add_dataset(self, dataset: Dataset) -> None:
         def work(session: Session) -> None:
@@ -183,6 +167,7 @@ class Database:
                 row.state = _to_task(row).next_state(TaskEvent.START).value
             row.base_model_id, row.upload_id, row.bound_bits = order.base_model_id, "", "{}"
             row.failure_code, row.failure = "", ""
+            self._enter(session, trail_events.task_started(order))
             return _to_task(row)
 
         return await self._transact(work)
@@ -206,6 +191,7 @@ class Database:
                     "unavailable",
                     "The hospital's node was restarted during this task.",
                 )
+                self._enter(session, trail_events.task_interrupted(_to_task(row).key))
             return len(rows)
 
         return await self._transact(work)
@@ -218,20 +204,13 @@ class Database:
             row.state = _to_task(row).next_state(event).value
             for name, value in columns.items():
                 setattr(row, name, value)
+            moved = trail_events.task_moved(
+                key, event, upload_id=row.upload_id, failure_code=row.failure_code
+            )
+            self._enter(session, moved)
             return _to_task(row)
 
         return await self._transact(work)
-
-    async def _transact(self, work: Callable[[Session], T]) -> T:
-        def run() -> T:
-            with (
-                unavailable_when_down("The node's database"),
-                Session(self._engine) as session,
-                session.begin(),
-            ):
-                return work(session)
-
-        return await asyncio.to_thread(run)
 
 
 _PROPOSAL_FIELDS = (
@@ -282,14 +261,14 @@ def _to_dataset(row: _DatasetRow) -> Dataset:
         patients=row.patients,
         images_per_class=json.loads(row.images_per_class),
         content_hash=row.content_hash,
-        published_at=_utc(row.published_at),
+        published_at=utc(row.published_at),
     )
 
 
 def _to_proposal(row: _ProposalRow) -> Proposal:
     values = {name: getattr(row, name) for name in _PROPOSAL_FIELDS}
     values |= {name: tuple(json.loads(values[name])) for name in _LISTS}
-    values["received_at"] = _utc(row.received_at)
+    values["received_at"] = utc(row.received_at)
     return Proposal(**values, state=ProposalState(row.state))
 
 
@@ -303,8 +282,3 @@ def _to_task(row: _TaskRow) -> Task:
         failure_code=row.failure_code,
         failure=row.failure,
     )
-
-
-def _utc(moment: datetime) -> datetime:
-    """SQLite forgets the zone; everything is stored in UTC."""
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -19,8 +19,11 @@ from libs.rpc.channel import open_channel
 from libs.rpc.identity import COORDINATOR, Identity, Kind
 from libs.rpc.tokens import Role
 from services.hospital_node.adapters.database import Database
+from services.hospital_node.adapters.tables import AUDIT
+from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.domain import Order, Proposal, ProposalEvent
 from services.hospital_node.link import Backoff, CoordinatorLink, Outbox
+from tests.fakes.audit import unsigned_trail
 from tests.fakes.hospital_federation import FakeFederation, write_token
 from tests.fakes.hospital_ports import PLAN, STUDY, dataset, proposal
 from tests.fakes.keys import tls_files
@@ -60,7 +63,8 @@ class Attached:
 
 @pytest.fixture
 async def attached(federation: FakeFederation, keys: Path, tmp_path: Path) -> AsyncIterator[Attached]:
-    store = Database(f"sqlite:///{tmp_path}/hospital.db")
+    transactions = Transactions(f"sqlite:///{tmp_path}/hospital.db")
+    store = Database(transactions, unsigned_trail(AUDIT))
     await store.add_dataset(dataset())
     await store.add_proposal(proposal())
     await store.move_proposal(STUDY, ProposalEvent.APPROVE)
@@ -83,7 +87,7 @@ async def attached(federation: FakeFederation, keys: Path, tmp_path: Path) -> As
     yield Attached(link, outbox, inbox, store)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    store.close()
+    transactions.close()
 
 
 async def test_the_node_says_who_it_is_what_it_publishes_and_what_was_decided(

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from services.hospital_node.adapters.database import Database
+from services.hospital_node.adapters.tables import AUDIT
+from services.hospital_node.adapters.transactions import Transactions
+from tests.fakes.audit import unsigned_trail
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'hospital.db'}")
-    yield database
-    database.close()
+def transactions(database_url: str) -> Iterator[Transactions]:
+    opened = Transactions(database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def store(transactions: Transactions) -> Database:
+    return Database(transactions, unsigned_trail(AUDIT))

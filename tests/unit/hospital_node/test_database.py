@@ -8,7 +8,10 @@ import pytest
 
 from libs.core.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
 from services.hospital_node.adapters.database import Database
+from services.hospital_node.adapters.tables import AUDIT
+from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.domain import ProposalEvent, ProposalState, TaskState
+from tests.fakes.audit import unsigned_trail
 from tests.fakes.hospital_ports import dataset, proposal, train_order
 
 
@@ -50,11 +53,13 @@ async def test_a_denial_at_once_with_an_approval_is_final(store: Database) -> No
         assert (await store.proposal(study)).state is ProposalState.DENIED
 
 
-async def test_a_decision_is_kept_over_a_restart(store: Database) -> None:
+async def test_a_decision_is_kept_over_a_restart(store: Database, transactions: Transactions) -> None:
     await store.add_proposal(proposal())
     await store.move_proposal("study-1", ProposalEvent.APPROVE, reason="fine")
-    store.close()
-    again = await Database(str(store.engine.url)).proposal("study-1")
+    transactions.close()
+    again = await Database(Transactions(str(transactions.engine.url)), unsigned_trail(AUDIT)).proposal(
+        "study-1"
+    )
     assert (again.state, again.reason) == (ProposalState.APPROVED, "fine")
 
 
@@ -90,4 +95,4 @@ async def test_a_task_that_was_never_started_cannot_end(store: Database) -> None
 
 def test_a_database_that_cannot_be_opened_says_which_setting_to_look_at(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="setting database"):
-        Database(f"sqlite:///{tmp_path}/missing/folder/hospital.db")
+        Transactions(f"sqlite:///{tmp_path}/missing/folder/hospital.db")

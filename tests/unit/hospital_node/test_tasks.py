@@ -14,6 +14,7 @@ import pytest
 from libs.core.errors import InvalidInput, Unavailable
 from libs.mpc.ring import Ring
 from services.hospital_node.adapters.database import Database
+from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.domain import (
     CalibrateOrder,
     Order,
@@ -192,11 +193,13 @@ async def test_the_text_of_an_unforeseen_error_stays_at_the_hospital(node: Node)
     assert "17" not in str(message)
 
 
-async def test_the_upload_id_is_stored_before_the_first_share_leaves(node: Node) -> None:
+async def test_the_upload_id_is_stored_before_the_first_share_leaves(
+    node: Node, transactions: Transactions
+) -> None:
     stored: list[str] = []
 
     def look() -> None:
-        with node.store.engine.connect() as connection:
+        with transactions.engine.connect() as connection:
             stored.extend(connection.exec_driver_sql("select state, upload_id from tasks").one())
 
     node.parties.before_dealing = look

@@ -21,6 +21,50 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _AccessState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AccessStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccessState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACCESS_STATE_UNSPECIFIED: _AccessState.ValueType  # 0
+    ACCESS_STATE_PENDING: _AccessState.ValueType  # 1
+    ACCESS_STATE_APPROVED: _AccessState.ValueType  # 2
+    ACCESS_STATE_DENIED: _AccessState.ValueType  # 3
+    ACCESS_STATE_REVOKED: _AccessState.ValueType  # 4
+    ACCESS_STATE_EXPIRED: _AccessState.ValueType  # 5
+    ACCESS_STATE_USED_UP: _AccessState.ValueType  # 6
+
+class AccessState(_AccessState, metaclass=_AccessStateEnumTypeWrapper): ...
+
+ACCESS_STATE_UNSPECIFIED: AccessState.ValueType  # 0
+ACCESS_STATE_PENDING: AccessState.ValueType  # 1
+ACCESS_STATE_APPROVED: AccessState.ValueType  # 2
+ACCESS_STATE_DENIED: AccessState.ValueType  # 3
+ACCESS_STATE_REVOKED: AccessState.ValueType  # 4
+ACCESS_STATE_EXPIRED: AccessState.ValueType  # 5
+ACCESS_STATE_USED_UP: AccessState.ValueType  # 6
+Global___AccessState: _TypeAlias = AccessState  # noqa: Y015
+
+class _CountDisclosure:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CountDisclosureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CountDisclosure.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COUNT_DISCLOSURE_UNSPECIFIED: _CountDisclosure.ValueType  # 0
+    COUNT_DISCLOSURE_EXACT: _CountDisclosure.ValueType  # 1
+    COUNT_DISCLOSURE_ROUNDED: _CountDisclosure.ValueType  # 2
+    COUNT_DISCLOSURE_WITHHELD: _CountDisclosure.ValueType  # 3
+
+class CountDisclosure(_CountDisclosure, metaclass=_CountDisclosureEnumTypeWrapper): ...
+
+COUNT_DISCLOSURE_UNSPECIFIED: CountDisclosure.ValueType  # 0
+COUNT_DISCLOSURE_EXACT: CountDisclosure.ValueType  # 1
+COUNT_DISCLOSURE_ROUNDED: CountDisclosure.ValueType  # 2
+COUNT_DISCLOSURE_WITHHELD: CountDisclosure.ValueType  # 3
+Global___CountDisclosure: _TypeAlias = CountDisclosure  # noqa: Y015
+
 class _Phase:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -41,6 +85,34 @@ PHASE_TRAINING: Phase.ValueType  # 2
 PHASE_SENDING: Phase.ValueType  # 3
 PHASE_CALIBRATING: Phase.ValueType  # 4
 Global___Phase: _TypeAlias = Phase  # noqa: Y015
+
+class _AssociationState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AssociationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AssociationState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ASSOCIATION_STATE_UNSPECIFIED: _AssociationState.ValueType  # 0
+    ASSOCIATION_STATE_PENDING: _AssociationState.ValueType  # 1
+    """Asked to join by attaching; nothing is passed on to it, nor from it."""
+    ASSOCIATION_STATE_APPROVED: _AssociationState.ValueType  # 2
+    ASSOCIATION_STATE_DENIED: _AssociationState.ValueType  # 3
+    ASSOCIATION_STATE_REVOKED: _AssociationState.ValueType  # 4
+    ASSOCIATION_STATE_LEFT: _AssociationState.ValueType  # 5
+    """Left by itself; asking again makes it pending."""
+
+class AssociationState(_AssociationState, metaclass=_AssociationStateEnumTypeWrapper):
+    """---------------------------------------------------------------- associations"""
+
+ASSOCIATION_STATE_UNSPECIFIED: AssociationState.ValueType  # 0
+ASSOCIATION_STATE_PENDING: AssociationState.ValueType  # 1
+"""Asked to join by attaching; nothing is passed on to it, nor from it."""
+ASSOCIATION_STATE_APPROVED: AssociationState.ValueType  # 2
+ASSOCIATION_STATE_DENIED: AssociationState.ValueType  # 3
+ASSOCIATION_STATE_REVOKED: AssociationState.ValueType  # 4
+ASSOCIATION_STATE_LEFT: AssociationState.ValueType  # 5
+"""Left by itself; asking again makes it pending."""
+Global___AssociationState: _TypeAlias = AssociationState  # noqa: Y015
 
 class _StudyState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -106,6 +178,8 @@ class HospitalEvent(_message.Message):
     CALIBRATION_FIELD_NUMBER: _builtins.int
     TASK_FAILED_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    ACCESS_DECISION_FIELD_NUMBER: _builtins.int
+    LEAVE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___HospitalHello: ...
     @_builtins.property
@@ -124,6 +198,10 @@ class HospitalEvent(_message.Message):
     def task_failed(self) -> Global___TaskFailed: ...
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat: ...
+    @_builtins.property
+    def access_decision(self) -> Global___AccessDecision: ...
+    @_builtins.property
+    def leave(self) -> Global___Leave: ...
     def __init__(
         self,
         *,
@@ -136,16 +214,75 @@ class HospitalEvent(_message.Message):
         calibration: Global___CalibrationReport | None = ...,
         task_failed: Global___TaskFailed | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
+        access_decision: Global___AccessDecision | None = ...,
+        leave: Global___Leave | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "contribution_sent", b"contribution_sent", "dataset_published", b"dataset_published", "dataset_withdrawn", b"dataset_withdrawn", "event", b"event", "heartbeat", b"heartbeat", "hello", b"hello", "plan_decision", b"plan_decision", "progress", b"progress", "task_failed", b"task_failed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_decision", b"access_decision", "calibration", b"calibration", "contribution_sent", b"contribution_sent", "dataset_published", b"dataset_published", "dataset_withdrawn", b"dataset_withdrawn", "event", b"event", "heartbeat", b"heartbeat", "hello", b"hello", "leave", b"leave", "plan_decision", b"plan_decision", "progress", b"progress", "task_failed", b"task_failed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "contribution_sent", b"contribution_sent", "dataset_published", b"dataset_published", "dataset_withdrawn", b"dataset_withdrawn", "event", b"event", "heartbeat", b"heartbeat", "hello", b"hello", "plan_decision", b"plan_decision", "progress", b"progress", "task_failed", b"task_failed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_decision", b"access_decision", "calibration", b"calibration", "contribution_sent", b"contribution_sent", "dataset_published", b"dataset_published", "dataset_withdrawn", b"dataset_withdrawn", "event", b"event", "heartbeat", b"heartbeat", "hello", b"hello", "leave", b"leave", "plan_decision", b"plan_decision", "progress", b"progress", "task_failed", b"task_failed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "dataset_published", "dataset_withdrawn", "plan_decision", "progress", "contribution_sent", "calibration", "task_failed", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "dataset_published", "dataset_withdrawn", "plan_decision", "progress", "contribution_sent", "calibration", "task_failed", "heartbeat", "access_decision", "leave"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___HospitalEvent: _TypeAlias = HospitalEvent  # noqa: Y015
+
+@_typing.final
+class Leave(_message.Message):
+    """The hospital leaves the federation; its entries go out of the catalogue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Leave: _TypeAlias = Leave  # noqa: Y015
+
+@_typing.final
+class AccessDecision(_message.Message):
+    """What became of an access request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    GRANTED_FIELD_NUMBER: _builtins.int
+    USES_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    state: Global___AccessState.ValueType
+    reason: _builtins.str
+    uses: _builtins.int
+    @_builtins.property
+    def granted(self) -> _types_pb2.PrivacyCost:
+        """What was granted, which may be less than was asked for."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        state: Global___AccessState.ValueType = ...,
+        reason: _builtins.str = ...,
+        granted: _types_pb2.PrivacyCost | None = ...,
+        uses: _builtins.int = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "granted", b"granted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "granted", b"granted", "reason", b"reason", "request_id", b"request_id", "state", b"state", "uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccessDecision: _TypeAlias = AccessDecision  # noqa: Y015
 
 @_typing.final
 class HospitalHello(_message.Message):
@@ -189,6 +326,26 @@ Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 class Dataset(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class DisclosedCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     DATASET_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
@@ -198,6 +355,16 @@ class Dataset(_message.Message):
     HOSPITAL_IDENTITY_FIELD_NUMBER: _builtins.int
     HOSPITAL_NAME_FIELD_NUMBER: _builtins.int
     ONLINE_FIELD_NUMBER: _builtins.int
+    LAST_SEEN_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    CONTENT_HASH_FIELD_NUMBER: _builtins.int
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    DISCLOSED_COUNTS_FIELD_NUMBER: _builtins.int
+    DISCLOSURE_FIELD_NUMBER: _builtins.int
+    MOCK_RECIPE_FIELD_NUMBER: _builtins.int
+    MOCK_HASH_FIELD_NUMBER: _builtins.int
+    PUBLISHED_AT_FIELD_NUMBER: _builtins.int
     dataset_id: _builtins.str
     """"<node>/<name>"; the coordinator fills it in."""
     name: _builtins.str
@@ -208,8 +375,28 @@ class Dataset(_message.Message):
     """Filled in by the coordinator."""
     hospital_name: _builtins.str
     online: _builtins.bool
+    version: _builtins.int
+    """Grows with every publication under this name."""
+    licence: _builtins.str
+    content_hash: _builtins.str
+    """SHA-256 over the files, hex: names this version without showing it."""
+    schema: _builtins.bytes
+    """Canonical JSON of its schema (libs/data/schema.py)."""
+    disclosure: Global___CountDisclosure.ValueType
+    """How `images` and `disclosed_counts` were disclosed."""
+    mock_recipe: _builtins.bytes
+    """Canonical JSON of the recipe of the mock (libs/data/mock.py), and the SHA-256 of what it makes."""
+    mock_hash: _builtins.str
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def last_seen(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def disclosed_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Images per class as far as the owner discloses them; empty: withheld."""
+
+    @_builtins.property
+    def published_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -222,10 +409,20 @@ class Dataset(_message.Message):
         hospital_identity: _builtins.str = ...,
         hospital_name: _builtins.str = ...,
         online: _builtins.bool = ...,
+        last_seen: _timestamp_pb2.Timestamp | None = ...,
+        version: _builtins.int = ...,
+        licence: _builtins.str = ...,
+        content_hash: _builtins.str = ...,
+        schema: _builtins.bytes = ...,
+        disclosed_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        disclosure: Global___CountDisclosure.ValueType = ...,
+        mock_recipe: _builtins.bytes = ...,
+        mock_hash: _builtins.str = ...,
+        published_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen", b"last_seen", "published_at", b"published_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_id", b"dataset_id", "description", b"description", "hospital_identity", b"hospital_identity", "hospital_name", b"hospital_name", "images", b"images", "modality", b"modality", "name", b"name", "online", b"online", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_hash", b"content_hash", "dataset_id", b"dataset_id", "description", b"description", "disclosed_counts", b"disclosed_counts", "disclosure", b"disclosure", "hospital_identity", b"hospital_identity", "hospital_name", b"hospital_name", "images", b"images", "last_seen", b"last_seen", "licence", b"licence", "mock_hash", b"mock_hash", "mock_recipe", b"mock_recipe", "modality", b"modality", "name", b"name", "online", b"online", "published_at", b"published_at", "schema", b"schema", "tags", b"tags", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -422,6 +619,7 @@ class CoordinatorOrder(_message.Message):
     CALIBRATE_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     STUDY_ENDED_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -434,6 +632,8 @@ class CoordinatorOrder(_message.Message):
     def release(self) -> Global___ReleaseOrder: ...
     @_builtins.property
     def study_ended(self) -> Global___StudyEnded: ...
+    @_builtins.property
+    def access_request(self) -> Global___AccessRequestOrder: ...
     def __init__(
         self,
         *,
@@ -443,16 +643,52 @@ class CoordinatorOrder(_message.Message):
         calibrate: Global___CalibrateOrder | None = ...,
         release: Global___ReleaseOrder | None = ...,
         study_ended: Global___StudyEnded | None = ...,
+        access_request: Global___AccessRequestOrder | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["calibrate", b"calibrate", "order", b"order", "proposal", b"proposal", "release", b"release", "study_ended", b"study_ended", "train", b"train", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request", "calibrate", b"calibrate", "order", b"order", "proposal", b"proposal", "release", b"release", "study_ended", b"study_ended", "train", b"train", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibrate", b"calibrate", "order", b"order", "proposal", b"proposal", "release", b"release", "study_ended", b"study_ended", "train", b"train", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request", "calibrate", b"calibrate", "order", b"order", "proposal", b"proposal", "release", b"release", "study_ended", b"study_ended", "train", b"train", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_order: _TypeAlias = _typing.Literal["welcome", "proposal", "train", "calibrate", "release", "study_ended"]  # noqa: Y015
+    _WhichOneofReturnType_order: _TypeAlias = _typing.Literal["welcome", "proposal", "train", "calibrate", "release", "study_ended", "access_request"]  # noqa: Y015
     _WhichOneofArgType_order: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_order) -> _WhichOneofReturnType_order | None: ...
 
 Global___CoordinatorOrder: _TypeAlias = CoordinatorOrder  # noqa: Y015
+
+@_typing.final
+class AccessRequestOrder(_message.Message):
+    """A request for access, for the owner to decide. Sent again until it is decided."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    TRAINING_PLAN_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    training_plan: _builtins.bytes
+    """Canonical JSON of the training plan, where the purpose is training."""
+    requested_by: _builtins.str
+    """Subject of the scientist's token, as the coordinator verified it."""
+    @_builtins.property
+    def statement(self) -> _types_pb2.SignedStatement:
+        """What the scientist signed: see RequestAccessRequest."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        statement: _types_pb2.SignedStatement | None = ...,
+        training_plan: _builtins.bytes = ...,
+        requested_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["statement", b"statement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "requested_by", b"requested_by", "statement", b"statement", "training_plan", b"training_plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccessRequestOrder: _TypeAlias = AccessRequestOrder  # noqa: Y015
 
 @_typing.final
 class Welcome(_message.Message):
@@ -486,6 +722,7 @@ class PlanProposal(_message.Message):
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     HOSPITAL_IDENTITIES_FIELD_NUMBER: _builtins.int
     READER_IDENTITIES_FIELD_NUMBER: _builtins.int
+    STATEMENT_FIELD_NUMBER: _builtins.int
     study_id: _builtins.str
     title: _builtins.str
     training_plan: _builtins.bytes
@@ -502,6 +739,10 @@ class PlanProposal(_message.Message):
     def reader_identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Who may fetch training versions and sums of metrics."""
 
+    @_builtins.property
+    def statement(self) -> _types_pb2.SignedStatement:
+        """The scientist's own word for it: kind "study", title, plan_hash and dataset_ids."""
+
     def __init__(
         self,
         *,
@@ -513,10 +754,11 @@ class PlanProposal(_message.Message):
         requested_by: _builtins.str = ...,
         hospital_identities: _abc.Iterable[_builtins.str] | None = ...,
         reader_identities: _abc.Iterable[_builtins.str] | None = ...,
+        statement: _types_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["statement", b"statement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_name", b"dataset_name", "hospital_identities", b"hospital_identities", "plan_hash", b"plan_hash", "reader_identities", b"reader_identities", "requested_by", b"requested_by", "study_id", b"study_id", "title", b"title", "training_plan", b"training_plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_name", b"dataset_name", "hospital_identities", b"hospital_identities", "plan_hash", b"plan_hash", "reader_identities", b"reader_identities", "requested_by", b"requested_by", "statement", b"statement", "study_id", b"study_id", "title", b"title", "training_plan", b"training_plan"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -724,9 +966,14 @@ class Node(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ONLINE_FIELD_NUMBER: _builtins.int
     LAST_SEEN_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    DATASETS_FIELD_NUMBER: _builtins.int
     identity: _builtins.str
     name: _builtins.str
     online: _builtins.bool
+    version: _builtins.str
+    """As it said in its hello."""
+    datasets: _builtins.int
     @_builtins.property
     def last_seen(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -736,10 +983,12 @@ class Node(_message.Message):
         name: _builtins.str = ...,
         online: _builtins.bool = ...,
         last_seen: _timestamp_pb2.Timestamp | None = ...,
+        version: _builtins.str = ...,
+        datasets: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen", b"last_seen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "last_seen", b"last_seen", "name", b"name", "online", b"online"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datasets", b"datasets", "identity", b"identity", "last_seen", b"last_seen", "name", b"name", "online", b"online", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -754,11 +1003,19 @@ class SearchDatasetsRequest(_message.Message):
     MIN_IMAGES_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    MODALITY_FIELD_NUMBER: _builtins.int
+    MAX_IMAGES_FIELD_NUMBER: _builtins.int
+    ONLINE_ONLY_FIELD_NUMBER: _builtins.int
     name_contains: _builtins.str
     min_images: _builtins.int
     page_size: _builtins.int
     """At most 1000; 0 means 100."""
     page_token: _builtins.str
+    modality: _builtins.str
+    max_images: _builtins.int
+    """0: any number."""
+    online_only: _builtins.bool
+    """Only those whose hospital is attached now."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """A dataset matches when it has all of these."""
@@ -771,10 +1028,13 @@ class SearchDatasetsRequest(_message.Message):
         min_images: _builtins.int = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        modality: _builtins.str = ...,
+        max_images: _builtins.int = ...,
+        online_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_images", b"min_images", "name_contains", b"name_contains", "page_size", b"page_size", "page_token", b"page_token", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_images", b"max_images", "min_images", b"min_images", "modality", b"modality", "name_contains", b"name_contains", "online_only", b"online_only", "page_size", b"page_size", "page_token", b"page_token", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -802,6 +1062,299 @@ class SearchDatasetsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SearchDatasetsResponse: _TypeAlias = SearchDatasetsResponse  # noqa: Y015
+
+@_typing.final
+class Association(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOSPITAL_IDENTITY_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    KEY_SHA256_FIELD_NUMBER: _builtins.int
+    REQUESTED_AT_FIELD_NUMBER: _builtins.int
+    DECIDED_AT_FIELD_NUMBER: _builtins.int
+    DECIDED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    hospital_identity: _builtins.str
+    name: _builtins.str
+    state: Global___AssociationState.ValueType
+    key_sha256: _builtins.str
+    """SHA-256 of the public key (SubjectPublicKeyInfo) of the certificate that asked, hex. Another key asks anew."""
+    decided_by: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def requested_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def decided_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        hospital_identity: _builtins.str = ...,
+        name: _builtins.str = ...,
+        state: Global___AssociationState.ValueType = ...,
+        key_sha256: _builtins.str = ...,
+        requested_at: _timestamp_pb2.Timestamp | None = ...,
+        decided_at: _timestamp_pb2.Timestamp | None = ...,
+        decided_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "requested_at", b"requested_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "decided_by", b"decided_by", "hospital_identity", b"hospital_identity", "key_sha256", b"key_sha256", "name", b"name", "reason", b"reason", "requested_at", b"requested_at", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Association: _TypeAlias = Association  # noqa: Y015
+
+@_typing.final
+class ListAssociationsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    state: Global___AssociationState.ValueType
+    page_size: _builtins.int
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        state: Global___AssociationState.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAssociationsRequest: _TypeAlias = ListAssociationsRequest  # noqa: Y015
+
+@_typing.final
+class ListAssociationsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSOCIATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def associations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Association]: ...
+    def __init__(
+        self,
+        *,
+        associations: _abc.Iterable[Global___Association] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["associations", b"associations", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAssociationsResponse: _TypeAlias = ListAssociationsResponse  # noqa: Y015
+
+@_typing.final
+class DecideAssociationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOSPITAL_IDENTITY_FIELD_NUMBER: _builtins.int
+    KEY_SHA256_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    hospital_identity: _builtins.str
+    key_sha256: _builtins.str
+    """Must equal the key that asked."""
+    state: Global___AssociationState.ValueType
+    """APPROVED, DENIED, or REVOKED, which ends the hospital's stream at once."""
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        hospital_identity: _builtins.str = ...,
+        key_sha256: _builtins.str = ...,
+        state: Global___AssociationState.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hospital_identity", b"hospital_identity", "key_sha256", b"key_sha256", "reason", b"reason", "request_id", b"request_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideAssociationRequest: _TypeAlias = DecideAssociationRequest  # noqa: Y015
+
+@_typing.final
+class DecideAssociationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSOCIATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def association(self) -> Global___Association: ...
+    def __init__(
+        self,
+        *,
+        association: Global___Association | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["association", b"association"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["association", b"association"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideAssociationResponse: _TypeAlias = DecideAssociationResponse  # noqa: Y015
+
+@_typing.final
+class RequestAccessRequest(_message.Message):
+    """---------------------------------------------------------------- access"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    TRAINING_PLAN_FIELD_NUMBER: _builtins.int
+    training_plan: _builtins.bytes
+    @_builtins.property
+    def statement(self) -> _types_pb2.SignedStatement:
+        """Canonical JSON, signed by the caller's certificate, of: kind "access-request", request_id, dataset_id, purpose
+        ("training", "prediction"), plan_hash or model_id, epsilon, delta, uses, reason, requested_at.
+        """
+
+    def __init__(
+        self,
+        *,
+        statement: _types_pb2.SignedStatement | None = ...,
+        training_plan: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["statement", b"statement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["statement", b"statement", "training_plan", b"training_plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestAccessRequest: _TypeAlias = RequestAccessRequest  # noqa: Y015
+
+@_typing.final
+class RequestAccessResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def request(self) -> Global___AccessRequest: ...
+    def __init__(
+        self,
+        *,
+        request: Global___AccessRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestAccessResponse: _TypeAlias = RequestAccessResponse  # noqa: Y015
+
+@_typing.final
+class AccessRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DATASET_ID_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    PLAN_HASH_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    REQUESTED_AT_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
+    USES_ASKED_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    DELIVERED_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    dataset_id: _builtins.str
+    purpose: _builtins.str
+    plan_hash: _builtins.str
+    model_id: _builtins.str
+    requested_by: _builtins.str
+    uses_asked: _builtins.int
+    delivered: _builtins.bool
+    """The node has it."""
+    @_builtins.property
+    def requested_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def asked(self) -> _types_pb2.PrivacyCost: ...
+    @_builtins.property
+    def decision(self) -> Global___AccessDecision: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        dataset_id: _builtins.str = ...,
+        purpose: _builtins.str = ...,
+        plan_hash: _builtins.str = ...,
+        model_id: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+        requested_at: _timestamp_pb2.Timestamp | None = ...,
+        asked: _types_pb2.PrivacyCost | None = ...,
+        uses_asked: _builtins.int = ...,
+        decision: Global___AccessDecision | None = ...,
+        delivered: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "decision", b"decision", "requested_at", b"requested_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "dataset_id", b"dataset_id", "decision", b"decision", "delivered", b"delivered", "model_id", b"model_id", "plan_hash", b"plan_hash", "purpose", b"purpose", "request_id", b"request_id", "requested_at", b"requested_at", "requested_by", b"requested_by", "uses_asked", b"uses_asked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccessRequest: _TypeAlias = AccessRequest  # noqa: Y015
+
+@_typing.final
+class ListAccessRequestsRequest(_message.Message):
+    """The caller's own; an operator sees all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAccessRequestsRequest: _TypeAlias = ListAccessRequestsRequest  # noqa: Y015
+
+@_typing.final
+class ListAccessRequestsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccessRequest]: ...
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___AccessRequest] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAccessRequestsResponse: _TypeAlias = ListAccessRequestsResponse  # noqa: Y015
 
 @_typing.final
 class Study(_message.Message):
@@ -956,6 +1509,7 @@ class CreateStudyRequest(_message.Message):
     TRAINING_PLAN_FIELD_NUMBER: _builtins.int
     DATASET_IDS_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
+    STATEMENT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller; the same id gives the same study."""
     title: _builtins.str
@@ -965,6 +1519,10 @@ class CreateStudyRequest(_message.Message):
     """Elements of the training weights as one vector."""
     @_builtins.property
     def dataset_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def statement(self) -> _types_pb2.SignedStatement:
+        """Canonical JSON, signed by the caller's certificate, of: kind "study", request_id, title, plan_hash, dataset_ids."""
+
     def __init__(
         self,
         *,
@@ -973,10 +1531,11 @@ class CreateStudyRequest(_message.Message):
         training_plan: _builtins.bytes = ...,
         dataset_ids: _abc.Iterable[_builtins.str] | None = ...,
         parameters: _builtins.int = ...,
+        statement: _types_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["statement", b"statement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_ids", b"dataset_ids", "parameters", b"parameters", "request_id", b"request_id", "title", b"title", "training_plan", b"training_plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_ids", b"dataset_ids", "parameters", b"parameters", "request_id", b"request_id", "statement", b"statement", "title", b"title", "training_plan", b"training_plan"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -49,6 +49,26 @@ class CoordinatorServiceStub:
                 request_serializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.SearchDatasetsRequest.SerializeToString,
                 response_deserializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.SearchDatasetsResponse.FromString,
                 _registered_method=True)
+        self.ListAssociations = channel.unary_unary(
+                '/trefoil.coordinator.v1.CoordinatorService/ListAssociations',
+                request_serializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.ListAssociationsRequest.SerializeToString,
+                response_deserializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.ListAssociationsResponse.FromString,
+                _registered_method=True)
+        self.DecideAssociation = channel.unary_unary(
+                '/trefoil.coordinator.v1.CoordinatorService/DecideAssociation',
+                request_serializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.DecideAssociationRequest.SerializeToString,
+                response_deserializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.DecideAssociationResponse.FromString,
+                _registered_method=True)
+        self.RequestAccess = channel.unary_unary(
+                '/trefoil.coordinator.v1.CoordinatorService/RequestAccess',
+                request_serializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.RequestAccessRequest.SerializeToString,
+                response_deserializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.RequestAccessResponse.FromString,
+                _registered_method=True)
+        self.ListAccessRequests = channel.unary_unary(
+                '/trefoil.coordinator.v1.CoordinatorService/ListAccessRequests',
+                request_serializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.ListAccessRequestsRequest.SerializeToString,
+                response_deserializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.ListAccessRequestsResponse.FromString,
+                _registered_method=True)
         self.CreateStudy = channel.unary_unary(
                 '/trefoil.coordinator.v1.CoordinatorService/CreateStudy',
                 request_serializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.CreateStudyRequest.SerializeToString,
@@ -114,6 +134,32 @@ class CoordinatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SearchDatasets(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAssociations(self, request, context):
+        """Hospitals that asked to join, and what the operator said.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecideAssociation(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestAccess(self, request, context):
+        """Asks the owner of a dataset for access. The hospital decides; the coordinator passes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAccessRequests(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,6 +240,26 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.SearchDatasets,
                     request_deserializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.SearchDatasetsRequest.FromString,
                     response_serializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.SearchDatasetsResponse.SerializeToString,
+            ),
+            'ListAssociations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAssociations,
+                    request_deserializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.ListAssociationsRequest.FromString,
+                    response_serializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.ListAssociationsResponse.SerializeToString,
+            ),
+            'DecideAssociation': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideAssociation,
+                    request_deserializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.DecideAssociationRequest.FromString,
+                    response_serializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.DecideAssociationResponse.SerializeToString,
+            ),
+            'RequestAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestAccess,
+                    request_deserializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.RequestAccessRequest.FromString,
+                    response_serializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.RequestAccessResponse.SerializeToString,
+            ),
+            'ListAccessRequests': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAccessRequests,
+                    request_deserializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.ListAccessRequestsRequest.FromString,
+                    response_serializer=trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.ListAccessRequestsResponse.SerializeToString,
             ),
             'CreateStudy': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateStudy,
@@ -322,6 +388,114 @@ class CoordinatorService:
             '/trefoil.coordinator.v1.CoordinatorService/SearchDatasets',
             trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.SearchDatasetsRequest.SerializeToString,
             trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.SearchDatasetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAssociations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trefoil.coordinator.v1.CoordinatorService/ListAssociations',
+            trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.ListAssociationsRequest.SerializeToString,
+            trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.ListAssociationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideAssociation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trefoil.coordinator.v1.CoordinatorService/DecideAssociation',
+            trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.DecideAssociationRequest.SerializeToString,
+            trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.DecideAssociationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trefoil.coordinator.v1.CoordinatorService/RequestAccess',
+            trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.RequestAccessRequest.SerializeToString,
+            trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.RequestAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAccessRequests(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trefoil.coordinator.v1.CoordinatorService/ListAccessRequests',
+            trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.ListAccessRequestsRequest.SerializeToString,
+            trefoil_dot_coordinator_dot_v1_dot_coordinator__pb2.ListAccessRequestsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,12 @@ class CoordinatorServiceStub:
     DescribeFederation: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.DescribeFederationRequest, _coordinator_pb2.DescribeFederationResponse]
     """Who takes part: the coordinator's view of nodes, and the three parties."""
     SearchDatasets: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.SearchDatasetsRequest, _coordinator_pb2.SearchDatasetsResponse]
+    ListAssociations: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListAssociationsRequest, _coordinator_pb2.ListAssociationsResponse]
+    """Hospitals that asked to join, and what the operator said."""
+    DecideAssociation: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.DecideAssociationRequest, _coordinator_pb2.DecideAssociationResponse]
+    RequestAccess: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.RequestAccessRequest, _coordinator_pb2.RequestAccessResponse]
+    """Asks the owner of a dataset for access. The hospital decides; the coordinator passes on."""
+    ListAccessRequests: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListAccessRequestsRequest, _coordinator_pb2.ListAccessRequestsResponse]
     CreateStudy: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CreateStudyRequest, _coordinator_pb2.CreateStudyResponse]
     StartStudy: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.StartStudyRequest, _coordinator_pb2.StartStudyResponse]
     """Says that the initial model was dealt to the parties; rounds begin once the owners approve."""
@@ -58,6 +64,12 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     DescribeFederation: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.DescribeFederationRequest, _coordinator_pb2.DescribeFederationResponse]  # type: ignore[assignment]
     """Who takes part: the coordinator's view of nodes, and the three parties."""
     SearchDatasets: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.SearchDatasetsRequest, _coordinator_pb2.SearchDatasetsResponse]  # type: ignore[assignment]
+    ListAssociations: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListAssociationsRequest, _coordinator_pb2.ListAssociationsResponse]  # type: ignore[assignment]
+    """Hospitals that asked to join, and what the operator said."""
+    DecideAssociation: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.DecideAssociationRequest, _coordinator_pb2.DecideAssociationResponse]  # type: ignore[assignment]
+    RequestAccess: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.RequestAccessRequest, _coordinator_pb2.RequestAccessResponse]  # type: ignore[assignment]
+    """Asks the owner of a dataset for access. The hospital decides; the coordinator passes on."""
+    ListAccessRequests: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListAccessRequestsRequest, _coordinator_pb2.ListAccessRequestsResponse]  # type: ignore[assignment]
     CreateStudy: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CreateStudyRequest, _coordinator_pb2.CreateStudyResponse]  # type: ignore[assignment]
     StartStudy: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.StartStudyRequest, _coordinator_pb2.StartStudyResponse]  # type: ignore[assignment]
     """Says that the initial model was dealt to the parties; rounds begin once the owners approve."""
@@ -95,6 +107,36 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.SearchDatasetsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.SearchDatasetsResponse, _abc.Awaitable[_coordinator_pb2.SearchDatasetsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListAssociations(
+        self,
+        request: _coordinator_pb2.ListAssociationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ListAssociationsResponse, _abc.Awaitable[_coordinator_pb2.ListAssociationsResponse]]:
+        """Hospitals that asked to join, and what the operator said."""
+
+    @_abc_1.abstractmethod
+    def DecideAssociation(
+        self,
+        request: _coordinator_pb2.DecideAssociationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.DecideAssociationResponse, _abc.Awaitable[_coordinator_pb2.DecideAssociationResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RequestAccess(
+        self,
+        request: _coordinator_pb2.RequestAccessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.RequestAccessResponse, _abc.Awaitable[_coordinator_pb2.RequestAccessResponse]]:
+        """Asks the owner of a dataset for access. The hospital decides; the coordinator passes on."""
+
+    @_abc_1.abstractmethod
+    def ListAccessRequests(
+        self,
+        request: _coordinator_pb2.ListAccessRequestsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ListAccessRequestsResponse, _abc.Awaitable[_coordinator_pb2.ListAccessRequestsResponse]]: ...
 
     @_abc_1.abstractmethod
     def CreateStudy(

@@ -39,6 +39,16 @@ class HospitalServiceStub:
                 request_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.DescribeNodeRequest.SerializeToString,
                 response_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.DescribeNodeResponse.FromString,
                 _registered_method=True)
+        self.JoinFederation = channel.unary_unary(
+                '/trefoil.hospital.v1.HospitalService/JoinFederation',
+                request_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.JoinFederationRequest.SerializeToString,
+                response_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.JoinFederationResponse.FromString,
+                _registered_method=True)
+        self.LeaveFederation = channel.unary_unary(
+                '/trefoil.hospital.v1.HospitalService/LeaveFederation',
+                request_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.LeaveFederationRequest.SerializeToString,
+                response_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.LeaveFederationResponse.FromString,
+                _registered_method=True)
         self.PublishDataset = channel.unary_unary(
                 '/trefoil.hospital.v1.HospitalService/PublishDataset',
                 request_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.PublishDatasetRequest.SerializeToString,
@@ -48,6 +58,11 @@ class HospitalServiceStub:
                 '/trefoil.hospital.v1.HospitalService/ListDatasets',
                 request_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.ListDatasetsRequest.SerializeToString,
                 response_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.ListDatasetsResponse.FromString,
+                _registered_method=True)
+        self.ListDatasetVersions = channel.unary_unary(
+                '/trefoil.hospital.v1.HospitalService/ListDatasetVersions',
+                request_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.ListDatasetVersionsRequest.SerializeToString,
+                response_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.ListDatasetVersionsResponse.FromString,
                 _registered_method=True)
         self.WithdrawDataset = channel.unary_unary(
                 '/trefoil.hospital.v1.HospitalService/WithdrawDataset',
@@ -75,14 +90,33 @@ class HospitalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def JoinFederation(self, request, context):
+        """Take part in the federation, or no longer: the node tells the coordinator and stops dialling.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LeaveFederation(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PublishDataset(self, request, context):
-        """Reads a folder or file on the node, checks it, and puts its description in the catalogue.
+        """Private data sets. Images stay where they are; the node reads them from its own disk.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListDatasets(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDatasetVersions(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,6 +149,16 @@ def add_HospitalServiceServicer_to_server(servicer, server):
                     request_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.DescribeNodeRequest.FromString,
                     response_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.DescribeNodeResponse.SerializeToString,
             ),
+            'JoinFederation': grpc.unary_unary_rpc_method_handler(
+                    servicer.JoinFederation,
+                    request_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.JoinFederationRequest.FromString,
+                    response_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.JoinFederationResponse.SerializeToString,
+            ),
+            'LeaveFederation': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaveFederation,
+                    request_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.LeaveFederationRequest.FromString,
+                    response_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.LeaveFederationResponse.SerializeToString,
+            ),
             'PublishDataset': grpc.unary_unary_rpc_method_handler(
                     servicer.PublishDataset,
                     request_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.PublishDatasetRequest.FromString,
@@ -124,6 +168,11 @@ def add_HospitalServiceServicer_to_server(servicer, server):
                     servicer.ListDatasets,
                     request_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.ListDatasetsRequest.FromString,
                     response_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.ListDatasetsResponse.SerializeToString,
+            ),
+            'ListDatasetVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDatasetVersions,
+                    request_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.ListDatasetVersionsRequest.FromString,
+                    response_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.ListDatasetVersionsResponse.SerializeToString,
             ),
             'WithdrawDataset': grpc.unary_unary_rpc_method_handler(
                     servicer.WithdrawDataset,
@@ -179,6 +228,60 @@ class HospitalService:
             _registered_method=True)
 
     @staticmethod
+    def JoinFederation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trefoil.hospital.v1.HospitalService/JoinFederation',
+            trefoil_dot_hospital_dot_v1_dot_hospital__pb2.JoinFederationRequest.SerializeToString,
+            trefoil_dot_hospital_dot_v1_dot_hospital__pb2.JoinFederationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeaveFederation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trefoil.hospital.v1.HospitalService/LeaveFederation',
+            trefoil_dot_hospital_dot_v1_dot_hospital__pb2.LeaveFederationRequest.SerializeToString,
+            trefoil_dot_hospital_dot_v1_dot_hospital__pb2.LeaveFederationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def PublishDataset(request,
             target,
             options=(),
@@ -222,6 +325,33 @@ class HospitalService:
             '/trefoil.hospital.v1.HospitalService/ListDatasets',
             trefoil_dot_hospital_dot_v1_dot_hospital__pb2.ListDatasetsRequest.SerializeToString,
             trefoil_dot_hospital_dot_v1_dot_hospital__pb2.ListDatasetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDatasetVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trefoil.hospital.v1.HospitalService/ListDatasetVersions',
+            trefoil_dot_hospital_dot_v1_dot_hospital__pb2.ListDatasetVersionsRequest.SerializeToString,
+            trefoil_dot_hospital_dot_v1_dot_hospital__pb2.ListDatasetVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

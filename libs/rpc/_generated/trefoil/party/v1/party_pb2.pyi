@@ -21,6 +21,153 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class ModelUseRule(_message.Message):
+    """One hospital's word about one asker, which stands before what the training plan said."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASKER_IDENTITY_FIELD_NUMBER: _builtins.int
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    MAX_PREDICTIONS_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_S_FIELD_NUMBER: _builtins.int
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
+    asker_identity: _builtins.str
+    """A client's identity; "*" is everybody without a rule of his own."""
+    allowed: _builtins.bool
+    max_predictions: _builtins.int
+    """Predictions (images) from when the rule was first set; 0 means any number."""
+    expires_at_s: _builtins.int
+    """Seconds since 1970 after which it no longer allows; 0 means never."""
+    approval_id: _builtins.str
+    """The approval at the hospital that it rests on. Another id begins to count anew."""
+    def __init__(
+        self,
+        *,
+        asker_identity: _builtins.str = ...,
+        allowed: _builtins.bool = ...,
+        max_predictions: _builtins.int = ...,
+        expires_at_s: _builtins.int = ...,
+        approval_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "approval_id", b"approval_id", "asker_identity", b"asker_identity", "expires_at_s", b"expires_at_s", "max_predictions", b"max_predictions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelUseRule: _TypeAlias = ModelUseRule  # noqa: Y015
+
+@_typing.final
+class SetModelUseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    revision: _builtins.int
+    """Grows with every change at the hospital; an older one than the stored is ignored."""
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelUseRule]:
+        """All of this hospital's rules for the model."""
+
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        rules: _abc.Iterable[Global___ModelUseRule] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "revision", b"revision", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetModelUseRequest: _TypeAlias = SetModelUseRequest  # noqa: Y015
+
+@_typing.final
+class SetModelUseResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetModelUseResponse: _TypeAlias = SetModelUseResponse  # noqa: Y015
+
+@_typing.final
+class DescribeModelUseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeModelUseRequest: _TypeAlias = DescribeModelUseRequest  # noqa: Y015
+
+@_typing.final
+class DescribeModelUseResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelUseCount]: ...
+    def __init__(
+        self,
+        *,
+        counts: _abc.Iterable[Global___ModelUseCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeModelUseResponse: _TypeAlias = DescribeModelUseResponse  # noqa: Y015
+
+@_typing.final
+class ModelUseCount(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASKER_IDENTITY_FIELD_NUMBER: _builtins.int
+    PREDICTIONS_FIELD_NUMBER: _builtins.int
+    asker_identity: _builtins.str
+    predictions: _builtins.int
+    """Predictions (images) that this party took part in."""
+    def __init__(
+        self,
+        *,
+        asker_identity: _builtins.str = ...,
+        predictions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asker_identity", b"asker_identity", "predictions", b"predictions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelUseCount: _TypeAlias = ModelUseCount  # noqa: Y015
+
+@_typing.final
 class RegisterModelRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -30,6 +177,7 @@ class RegisterModelRequest(_message.Message):
     DEALER_IDENTITY_FIELD_NUMBER: _builtins.int
     READER_IDENTITIES_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
+    USE_FIELD_NUMBER: _builtins.int
     PREDICTOR_IDENTITIES_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     ring: _types_pb2.Ring.ValueType
@@ -41,6 +189,10 @@ class RegisterModelRequest(_message.Message):
     @_builtins.property
     def reader_identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Identities that may fetch shares. Empty: nobody."""
+
+    @_builtins.property
+    def use(self) -> _types_pb2.ModelUse:
+        """Who may ask for predictions. Missing: nobody but the dealer."""
 
     @_builtins.property
     def predictor_identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -55,11 +207,12 @@ class RegisterModelRequest(_message.Message):
         dealer_identity: _builtins.str = ...,
         reader_identities: _abc.Iterable[_builtins.str] | None = ...,
         plan: _builtins.bytes = ...,
+        use: _types_pb2.ModelUse | None = ...,
         predictor_identities: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["use", b"use"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dealer_identity", b"dealer_identity", "length", b"length", "model_id", b"model_id", "plan", b"plan", "predictor_identities", b"predictor_identities", "reader_identities", b"reader_identities", "ring", b"ring"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dealer_identity", b"dealer_identity", "length", b"length", "model_id", b"model_id", "plan", b"plan", "predictor_identities", b"predictor_identities", "reader_identities", b"reader_identities", "ring", b"ring", "use", b"use"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -120,6 +273,7 @@ class OpenRoundRequest(_message.Message):
     READER_IDENTITIES_FIELD_NUMBER: _builtins.int
     METRICS_READER_IDENTITIES_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
+    USE_FIELD_NUMBER: _builtins.int
     ring: _types_pb2.Ring.ValueType
     update_length: _builtins.int
     """Elements of the update; it comes first in a contribution."""
@@ -141,6 +295,10 @@ class OpenRoundRequest(_message.Message):
 
     @_builtins.property
     def metrics_reader_identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def use(self) -> _types_pb2.ModelUse:
+        """Who may ask the result, when it is to be evaluated."""
+
     def __init__(
         self,
         *,
@@ -155,10 +313,11 @@ class OpenRoundRequest(_message.Message):
         reader_identities: _abc.Iterable[_builtins.str] | None = ...,
         metrics_reader_identities: _abc.Iterable[_builtins.str] | None = ...,
         plan: _builtins.bytes = ...,
+        use: _types_pb2.ModelUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["round", b"round"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["round", b"round", "use", b"use"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model_id", b"base_model_id", "metrics_length", b"metrics_length", "metrics_reader_identities", b"metrics_reader_identities", "participants", b"participants", "plan", b"plan", "quorum", b"quorum", "reader_identities", b"reader_identities", "result_model_id", b"result_model_id", "ring", b"ring", "round", b"round", "update_length", b"update_length"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model_id", b"base_model_id", "metrics_length", b"metrics_length", "metrics_reader_identities", b"metrics_reader_identities", "participants", b"participants", "plan", b"plan", "quorum", b"quorum", "reader_identities", b"reader_identities", "result_model_id", b"result_model_id", "ring", b"ring", "round", b"round", "update_length", b"update_length", "use", b"use"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -80,6 +80,16 @@ class PartyServiceStub:
                 request_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.PredictRequest.SerializeToString,
                 response_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.PredictResponse.FromString,
                 _registered_method=True)
+        self.SetModelUse = channel.unary_unary(
+                '/trefoil.party.v1.PartyService/SetModelUse',
+                request_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.SetModelUseRequest.SerializeToString,
+                response_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.SetModelUseResponse.FromString,
+                _registered_method=True)
+        self.DescribeModelUse = channel.unary_unary(
+                '/trefoil.party.v1.PartyService/DescribeModelUse',
+                request_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.DescribeModelUseRequest.SerializeToString,
+                response_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.DescribeModelUseResponse.FromString,
+                _registered_method=True)
 
 
 class PartyServiceServicer:
@@ -150,6 +160,22 @@ class PartyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetModelUse(self, request, context):
+        """--- from the hospitals that a released model was made of: who may ask it, said to the parties themselves ---
+
+        Replaces this hospital's rules for a model. A prediction needs the consent of every hospital in it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DescribeModelUse(self, request, context):
+        """How often the model was asked, by whom.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PartyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -197,6 +223,16 @@ def add_PartyServiceServicer_to_server(servicer, server):
                     servicer.Predict,
                     request_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.PredictRequest.FromString,
                     response_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.PredictResponse.SerializeToString,
+            ),
+            'SetModelUse': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetModelUse,
+                    request_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.SetModelUseRequest.FromString,
+                    response_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.SetModelUseResponse.SerializeToString,
+            ),
+            'DescribeModelUse': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeModelUse,
+                    request_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.DescribeModelUseRequest.FromString,
+                    response_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.DescribeModelUseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -443,6 +479,60 @@ class PartyService:
             '/trefoil.party.v1.PartyService/Predict',
             trefoil_dot_party_dot_v1_dot_party__pb2.PredictRequest.SerializeToString,
             trefoil_dot_party_dot_v1_dot_party__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetModelUse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trefoil.party.v1.PartyService/SetModelUse',
+            trefoil_dot_party_dot_v1_dot_party__pb2.SetModelUseRequest.SerializeToString,
+            trefoil_dot_party_dot_v1_dot_party__pb2.SetModelUseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeModelUse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trefoil.party.v1.PartyService/DescribeModelUse',
+            trefoil_dot_party_dot_v1_dot_party__pb2.DescribeModelUseRequest.SerializeToString,
+            trefoil_dot_party_dot_v1_dot_party__pb2.DescribeModelUseResponse.FromString,
             options,
             channel_credentials,
             insecure,

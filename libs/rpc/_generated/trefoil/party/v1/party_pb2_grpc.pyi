@@ -52,6 +52,13 @@ class PartyServiceStub:
     GetShares: _grpc.UnaryStreamMultiCallable[_party_pb2.GetSharesRequest, _party_pb2.GetSharesResponse]
     Predict: _grpc.StreamStreamMultiCallable[_party_pb2.PredictRequest, _party_pb2.PredictResponse]
     """The client's side of one prediction, with one evaluator."""
+    SetModelUse: _grpc.UnaryUnaryMultiCallable[_party_pb2.SetModelUseRequest, _party_pb2.SetModelUseResponse]
+    """--- from the hospitals that a released model was made of: who may ask it, said to the parties themselves ---
+
+    Replaces this hospital's rules for a model. A prediction needs the consent of every hospital in it.
+    """
+    DescribeModelUse: _grpc.UnaryUnaryMultiCallable[_party_pb2.DescribeModelUseRequest, _party_pb2.DescribeModelUseResponse]
+    """How often the model was asked, by whom."""
 
 @_typing.type_check_only
 class PartyServiceAsyncStub(PartyServiceStub):
@@ -77,6 +84,13 @@ class PartyServiceAsyncStub(PartyServiceStub):
     GetShares: _aio.UnaryStreamMultiCallable[_party_pb2.GetSharesRequest, _party_pb2.GetSharesResponse]  # type: ignore[assignment]
     Predict: _aio.StreamStreamMultiCallable[_party_pb2.PredictRequest, _party_pb2.PredictResponse]  # type: ignore[assignment]
     """The client's side of one prediction, with one evaluator."""
+    SetModelUse: _aio.UnaryUnaryMultiCallable[_party_pb2.SetModelUseRequest, _party_pb2.SetModelUseResponse]  # type: ignore[assignment]
+    """--- from the hospitals that a released model was made of: who may ask it, said to the parties themselves ---
+
+    Replaces this hospital's rules for a model. A prediction needs the consent of every hospital in it.
+    """
+    DescribeModelUse: _aio.UnaryUnaryMultiCallable[_party_pb2.DescribeModelUseRequest, _party_pb2.DescribeModelUseResponse]  # type: ignore[assignment]
+    """How often the model was asked, by whom."""
 
 class PartyServiceServicer(metaclass=_abc_1.ABCMeta):
     """--- from the coordinator: names and numbers, never an array ---"""
@@ -153,6 +167,25 @@ class PartyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_party_pb2.PredictResponse], _abc.AsyncIterator[_party_pb2.PredictResponse]]:
         """The client's side of one prediction, with one evaluator."""
+
+    @_abc_1.abstractmethod
+    def SetModelUse(
+        self,
+        request: _party_pb2.SetModelUseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_party_pb2.SetModelUseResponse, _abc.Awaitable[_party_pb2.SetModelUseResponse]]:
+        """--- from the hospitals that a released model was made of: who may ask it, said to the parties themselves ---
+
+        Replaces this hospital's rules for a model. A prediction needs the consent of every hospital in it.
+        """
+
+    @_abc_1.abstractmethod
+    def DescribeModelUse(
+        self,
+        request: _party_pb2.DescribeModelUseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_party_pb2.DescribeModelUseResponse, _abc.Awaitable[_party_pb2.DescribeModelUseResponse]]:
+        """How often the model was asked, by whom."""
 
 def add_PartyServiceServicer_to_server(servicer: PartyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

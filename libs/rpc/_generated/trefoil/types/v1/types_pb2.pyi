@@ -178,6 +178,62 @@ class RoundRef(_message.Message):
 Global___RoundRef: _TypeAlias = RoundRef  # noqa: Y015
 
 @_typing.final
+class SignedStatement(_message.Message):
+    """Words that somebody signed with the private key of its certificate, so that whoever passes them on cannot change
+    them or make them up.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_CHAIN_FIELD_NUMBER: _builtins.int
+    payload: _builtins.bytes
+    """Canonical JSON; its field "kind" says what is stated."""
+    signature: _builtins.bytes
+    """Over "trefoil-statement-v1", a zero byte and the payload, by the algorithm of the certificate's key."""
+    certificate_chain: _builtins.bytes
+    """The signer's certificate in PEM, and intermediate ones if there are any."""
+    def __init__(
+        self,
+        *,
+        payload: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+        certificate_chain: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_chain", b"certificate_chain", "payload", b"payload", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignedStatement: _TypeAlias = SignedStatement  # noqa: Y015
+
+@_typing.final
+class PrivacyCost(_message.Message):
+    """Epsilon and delta of differential privacy as decimal text, exact; epsilon "inf" means without differential privacy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    epsilon: _builtins.str
+    delta: _builtins.str
+    def __init__(
+        self,
+        *,
+        epsilon: _builtins.str = ...,
+        delta: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "epsilon", b"epsilon"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrivacyCost: _TypeAlias = PrivacyCost  # noqa: Y015
+
+@_typing.final
 class ContributionTerms(_message.Message):
     """What a hospital requires of the round that its contribution goes into, by what its owner approved. A party
     refuses the contribution to a weaker round, so a coordinator cannot weaken one behind the hospitals' backs.
@@ -189,6 +245,8 @@ class ContributionTerms(_message.Message):
     HOSPITAL_IDENTITIES_FIELD_NUMBER: _builtins.int
     READER_IDENTITIES_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    METRICS_READER_IDENTITIES_FIELD_NUMBER: _builtins.int
+    USE_FIELD_NUMBER: _builtins.int
     quorum: _builtins.int
     """The least number of contributions that may be added up."""
     @_builtins.property
@@ -203,6 +261,14 @@ class ContributionTerms(_message.Message):
     def weight(self) -> Global___Fraction:
         """The sender's own weight, which its contribution has been multiplied by."""
 
+    @_builtins.property
+    def metrics_reader_identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those who may fetch the summed metrics."""
+
+    @_builtins.property
+    def use(self) -> Global___ModelUse:
+        """Who may ask a released model; the result may be asked by no others."""
+
     def __init__(
         self,
         *,
@@ -210,14 +276,46 @@ class ContributionTerms(_message.Message):
         hospital_identities: _abc.Iterable[_builtins.str] | None = ...,
         reader_identities: _abc.Iterable[_builtins.str] | None = ...,
         weight: Global___Fraction | None = ...,
+        metrics_reader_identities: _abc.Iterable[_builtins.str] | None = ...,
+        use: Global___ModelUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["weight", b"weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["use", b"use", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hospital_identities", b"hospital_identities", "quorum", b"quorum", "reader_identities", b"reader_identities", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hospital_identities", b"hospital_identities", "metrics_reader_identities", b"metrics_reader_identities", "quorum", b"quorum", "reader_identities", b"reader_identities", "use", b"use", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ContributionTerms: _TypeAlias = ContributionTerms  # noqa: Y015
+
+@_typing.final
+class ModelUse(_message.Message):
+    """Who may ask a released model for predictions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANYONE_FIELD_NUMBER: _builtins.int
+    ASKER_IDENTITIES_FIELD_NUMBER: _builtins.int
+    MAX_PREDICTIONS_FIELD_NUMBER: _builtins.int
+    anyone: _builtins.bool
+    """Every client of the federation, or those below."""
+    max_predictions: _builtins.int
+    """Predictions (images) altogether; 0 means any number."""
+    @_builtins.property
+    def asker_identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        anyone: _builtins.bool = ...,
+        asker_identities: _abc.Iterable[_builtins.str] | None = ...,
+        max_predictions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anyone", b"anyone", "asker_identities", b"asker_identities", "max_predictions", b"max_predictions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelUse: _TypeAlias = ModelUse  # noqa: Y015
 
 @_typing.final
 class ShareHeader(_message.Message):
