@@ -17,7 +17,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from libs.core.errors import InvalidInput
-from libs.dp.accountant import MOST_NOISE
+from libs.dp.events import LEAST_NOISE, MOST_NOISE
 from libs.models.private import TRAIN_PRIVATELY
 
 _MAX_JSON_BYTES = 64 * 1024
@@ -88,7 +88,7 @@ class PrivacyParameters(_Frozen):
     delta: float = Field(gt=0, le=0.01, description="far below one in the number of records")
     noise_multiplier: float | None = Field(
         default=None,
-        gt=0,
+        ge=LEAST_NOISE,
         le=MOST_NOISE,
         description="without it, each hospital takes the least noise that keeps it within the target",
     )

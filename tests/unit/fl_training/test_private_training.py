@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from scipy import stats
@@ -18,13 +19,14 @@ from libs.data.dataset import load_train_and_test
 from libs.data.imageset import ImageSet
 from libs.data.phantom import make_phantoms
 from libs.data.transforms import to_model_input
+from libs.dp.events import SampledGaussian
 from libs.fl.baseline import train_without_sharing
 from libs.fl.calibration import calibration_images
 from libs.fl.evaluation import auc, predict_probabilities
 from libs.fl.local_training import LocalResult, divide, train_locally
 from libs.fl.metrics import RoundMetrics
 from libs.fl.presets import default_plan
-from libs.fl.privacy import noise_multiplier, planned_epsilon
+from libs.fl.privacy import noise_multiplier, planned_epsilon, planned_event
 from libs.fl.private_randomness import PrivateRandomness
 from libs.fl.private_training import MOST_AT_ONCE, train_privately
 from libs.fl.training_plan import Augmentation, LearningRateSchedule, PrivacyParameters, TrainingPlan
@@ -71,7 +73,9 @@ def _train(images: ImageSet, *, plan: TrainingPlan = PLAN, **choices: object) ->
     return train_locally(_model(), images, plan, **{"round_number": 1, "seed": 1} | choices)  # type: ignore[arg-type]
 
 
-def _one_step(training: ImageSet, plan: TrainingPlan, *, seed: int = 1) -> np.ndarray:
+def _one_step(
+    training: ImageSet, plan: TrainingPlan, *, seed: int = 1, randomness: PrivateRandomness | None = None
+) -> np.ndarray:
     """The sum that the noise went on, times -1: update * batch size / learning rate. Shape (parameters,)."""
     module = _model()
     before = state_vector(module)
@@ -82,9 +86,22 @@ def _one_step(training: ImageSet, plan: TrainingPlan, *, seed: int = 1) -> np.nd
         torch.optim.SGD(module.parameters(), lr=RATE),
         records=plan.batch_size,  # so everybody takes part, and an epoch is one step
         generator=torch.Generator().manual_seed(0),
-        randomness=_randomness(seed),
+        randomness=randomness or _randomness(seed),
     )
     return (state_vector(module).astype(np.float64) - before) * (-plan.batch_size / RATE)
+
+
+class _Choosing(PrivateRandomness):
+    """Chooses the images that a test says, and remembers what it was asked."""
+
+    def __init__(self, *chosen: int) -> None:
+        super().__init__(Secret(bytes(SEED_BYTES)))
+        self._chosen = np.array(chosen, np.int64)
+        self.asked: list[tuple[int, float]] = []
+
+    def choose(self, count: int, *, probability: float) -> npt.NDArray[np.int64]:
+        self.asked.append((count, probability))
+        return self._chosen
 
 
 def _clipped_sum(images: ImageSet, *, bound: float) -> np.ndarray:
@@ -137,6 +154,23 @@ def test_the_sum_is_divided_by_the_batch_size_of_the_plan_and_not_by_how_many_ca
     plan = _with(max_grad_norm=0.05, noise_multiplier=1e-9, batch_size=len(images))
     expected = _clipped_sum(few, bound=0.05)
     assert np.abs(_one_step(few, plan) - expected).max() < 2e-3 * np.abs(expected).max()
+
+
+def test_a_step_learns_from_those_alone_whom_chance_chose(images: ImageSet) -> None:
+    plan = _with(max_grad_norm=0.05, noise_multiplier=1e-9)
+    expected = _clipped_sum(images.select(np.array([3, 7])), bound=0.05)
+    found = _one_step(images, plan, randomness=_Choosing(3, 7))
+    assert np.abs(found - expected).max() < 2e-3 * np.abs(expected).max()
+
+
+def test_everybody_is_chosen_at_the_rate_that_is_accounted_for(images: ImageSet) -> None:
+    randomness = _Choosing(3, 7)
+    _train(images, randomness=randomness)
+    training, _ = divide(images, PLAN)
+    event = planned_event(PLAN, records=len(images), runs=1)
+    assert isinstance(event, SampledGaussian)
+    assert randomness.asked == [(len(training), event.sample_rate)] * event.steps
+    assert event.sample_rate == 64 / 200
 
 
 def test_every_step_draws_noise_of_its_own(images: ImageSet) -> None:
