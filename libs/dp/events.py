@@ -37,8 +37,8 @@ class SampledGaussian:
     def __post_init__(self) -> None:
         if not LEAST_NOISE <= self.noise_multiplier <= MOST_NOISE:
             raise InvalidInput(
-                f"noise_multiplier lies between {LEAST_NOISE:g} and {MOST_NOISE:g}. A release with less noise "
-                "is NoPrivacy."
+                f"noise_multiplier lies between {LEAST_NOISE:g} and {MOST_NOISE:g}. A release with less "
+                "noise is NoPrivacy."
             )
         if not 0 < self.sample_rate <= 1:
             raise InvalidInput("sample_rate is a probability above 0 and at most 1.")
