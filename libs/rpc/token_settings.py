@@ -127,8 +127,8 @@ def token_gate(
     }
     if len(alone) != sum(not entry.additional for entry in introspection):
         raise InvalidInput(
-            "Two token_introspection entries decide alone about opaque tokens that begin alike, and would "
-            "each see the tokens of the other. Give them the token_prefix of their tokens, or keep one."
+            "Two token_introspection entries decide alone about opaque tokens that begin alike, and each "
+            "would see the tokens of the other. Give them the token_prefix of their tokens, or keep one."
         )
     confirmations = {
         entry.issuer: _confirmation(entry, clock) for entry in introspection if _additional(entry)

@@ -109,8 +109,7 @@ class RevocationList:
             revoked = self._revoked
         if revoked is None:
             raise Unavailable(
-                "This service cannot tell which tokens were taken back, so it accepts none. Tell its "
-                "operator."
+                "This service cannot tell which tokens were taken back, and accepts none. Tell its operator."
             )
         revoked.require_valid(claims)
 

@@ -59,7 +59,7 @@ class Rig:
         said = {"issuer": ISSUER, "audience": AUDIENCE, "jwks_url": self.service.url, "ca": self.service.ca}
         return self.gate(keys=[TokenKeySettings(**{**said, **changed})], asked=[])
 
-    def asking(self, *, local: bool = False, **changed: Any) -> TokenGate:
+    def entry(self, **changed: Any) -> TokenIntrospectionSettings:
         said = {
             "issuer": ISSUER,
             "audience": AUDIENCE,
@@ -69,8 +69,10 @@ class Rig:
             "client_secret": self.folder / "client.secret",
             "failures": 2,
         }
-        entry = TokenIntrospectionSettings(**{**said, **changed})
-        return self.gate(keys=[self.local] if local else [], asked=[entry])
+        return TokenIntrospectionSettings(**{**said, **changed})
+
+    def asking(self, *, local: bool = False, **changed: Any) -> TokenGate:
+        return self.gate(keys=[self.local] if local else [], asked=[self.entry(**changed)])
 
     def says(self, body: Any, *, status: int = 200) -> None:
         self.service.answer = lambda _asked: (status, json.dumps(body).encode())
@@ -241,6 +243,72 @@ async def test_a_slow_service_or_one_with_another_ca_is_unavailable(rig: Rig) ->
         await rig.asking(timeout_s=0.2).check(OPAQUE)
 
 
+@pytest.mark.parametrize("style", ["rfc7662", "pygrid"])
+async def test_a_burst_with_one_token_asks_once_and_one_that_leaves_does_not_end_it(
+    rig: Rig, style: str
+) -> None:
+    rig.says({"active": True, **claims()})
+    rig.service.delay_s = 0.2
+    gate = rig.asking(local=style == "pygrid", style=style, additional=style == "pygrid", accepted_for_s=0)
+    token = signed(OLD, "ES256")
+    first = asyncio.create_task(gate.check(token))
+    others = [asyncio.create_task(gate.check(token)) for _ in range(20)]
+    another = asyncio.create_task(gate.check(signed(OLD, "ES256")))
+    await asyncio.sleep(0.05)
+    first.cancel()
+    said = await asyncio.gather(*others, another)
+    assert {claimed.subject for claimed in said} == {"dana"}
+    assert len(rig.service.asked) == 2
+    rig.says({"active": False}, status=200 if style == "rfc7662" else 403)
+    refused = await asyncio.gather(*(gate.check(token) for _ in range(20)), return_exceptions=True)
+    assert {type(error) for error in refused} == {Unauthenticated}
+    assert len(rig.service.asked) == 3
+
+
+async def test_the_beginning_of_an_opaque_token_says_whom_to_ask_and_nobody_else_sees_it(
+    rig: Rig, tmp_path: Path
+) -> None:
+    async with https_service(tmp_path / "second", lambda _: (200, b'{"active": false}')) as second:
+        entries = [
+            rig.entry(token_prefix="alpha-"),
+            rig.entry(issuer="https://second.example", url=second.url, ca=second.ca, token_prefix="beta_"),
+        ]
+        gate = rig.gate(keys=[], asked=entries)
+        rig.says({"active": True, **claims()})
+        assert (await gate.check("alpha-1")).issuer == ISSUER
+        with pytest.raises(Unauthenticated, match="not valid"):
+            await gate.check("beta_1")
+        with pytest.raises(Unauthenticated, match="begins like those of no issuer"):
+            await gate.check("gamma-1")
+        assert [len(service.asked) for service in (rig.service, second)] == [1, 1]
+        gate = rig.gate(keys=[], asked=[entries[0], entries[1].model_copy(update={"token_prefix": ""})])
+        with pytest.raises(Unauthenticated, match="not valid"):
+            await gate.check("gamma-1")
+        await gate.check("alpha-1")
+        assert [len(service.asked) for service in (rig.service, second)] == [2, 2]
+        for first, other in (("", ""), ("a", "a"), ("a", "ab")):
+            clashing = [
+                entries[0].model_copy(update={"token_prefix": first}),
+                entries[1].model_copy(update={"token_prefix": other}),
+            ]
+            with pytest.raises(InvalidInput, match="token_prefix"):
+                rig.gate(keys=[], asked=clashing)
+
+
+async def test_an_answer_may_leave_out_the_issuer_or_say_the_subject_elsewhere_where_the_settings_say_so(
+    rig: Rig,
+) -> None:
+    rig.says({"active": True, **claims(iss=None, sub=None), "client_id": "batch"})
+    said = await rig.asking(assume_issuer=True, subject_claim="client_id").check(OPAQUE)
+    assert (said.issuer, said.subject) == (ISSUER, "batch")
+    for partly in ({"assume_issuer": True}, {"subject_claim": "client_id"}):
+        with pytest.raises(Unauthenticated, match="lacks the claim"):
+            await rig.asking(**partly).check(OPAQUE)
+    rig.says({"active": True, **claims(iss="https://elsewhere.example")})
+    with pytest.raises(Unauthenticated, match="another issuer"):
+        await rig.asking(assume_issuer=True).check(OPAQUE)
+
+
 # ---------------------------------------------------------------- in addition to a local check
 
 
@@ -249,10 +317,33 @@ async def test_an_additional_introspection_must_say_the_same_as_the_token(rig: R
     token = signed(OLD, "ES256")
     rig.says({"active": True, **claims()})
     assert (await gate.check(token)).subject == "dana"
-    for changed in ({"active": False}, {"sub": "erin"}, {"role": "owner"}):
+    for changed in (
+        {"active": False},
+        {"sub": "erin"},
+        {"role": "owner"},
+        {"iss": "https://elsewhere.example"},
+        {"aud": [AUDIENCE, "elsewhere"]},
+        {"jti": "token-2"},
+        {"exp": claims()["exp"] + 1},
+        {"iat": claims()["iat"] + 1},
+        {"cnf": {"x5t#S256": "A" * 43}},
+    ):
         rig.says({"active": True, **claims(), **changed})
         with pytest.raises(Unauthenticated):
             await gate.check(token)
+
+
+async def test_an_additional_introspection_may_leave_out_all_but_whether_the_token_is_active(
+    rig: Rig,
+) -> None:
+    gate = rig.asking(local=True, additional=True, accepted_for_s=0, refused_for_s=0)
+    for said in ({"active": True}, {"active": True, "aud": [AUDIENCE], "sub": "dana"}):
+        rig.says(said)
+        assert (await gate.check(signed(OLD, "ES256"))).role.value == "scientist"
+    for said in ({"active": False}, {"sub": "dana"}, {}):
+        rig.says(said)
+        with pytest.raises(Unauthenticated, match="not valid"):
+            await gate.check(signed(OLD, "ES256"))
 
 
 async def test_pygrids_check_must_agree_and_is_not_asked_about_made_up_tokens(rig: Rig) -> None:
@@ -307,6 +398,16 @@ async def test_a_very_long_token_is_refused_before_anybody_is_asked(rig: Rig) ->
         ({"additional": True}, "no other check reads"),
         ({"client_id": None}, "needs client_id and client_secret"),
         ({"ca": Path("missing.crt")}, "CA certificate"),
+        *(
+            ({"additional": True, **alone}, "cannot set")
+            for alone in (
+                {"bound": True},
+                {"one_time": True},
+                {"token_prefix": "a"},
+                {"assume_issuer": True},
+                {"subject_claim": "client_id"},
+            )
+        ),
     ],
 )
 async def test_settings_that_do_not_fit_are_refused(rig: Rig, changed: dict[str, Any], problem: str) -> None:
