@@ -29,7 +29,7 @@ SCHEMA = Path("/usr/share/doc/glewlwyd/database/init.sqlite3.sql.gz")
 MODULES = Path("/usr/lib/glewlwyd")
 needs_glewlwyd = pytest.mark.skipif(
     shutil.which("glewlwyd") is None or not SCHEMA.exists() or not (MODULES / "plugin").is_dir(),
-    reason="Debian's glewlwyd is not installed. Run as root: tools/system_packages.sh",
+    reason="Debian's glewlwyd or its schema in /usr/share/doc is missing. As root: tools/system_packages.sh",
 )
 
 SCOPE, AUDIENCE = "trefoil-worker", "https://hospital-alpha.example"
@@ -196,7 +196,7 @@ async def _until_it_answers(
                 await client.get("/")
             except httpx.TransportError:
                 if process.returncode is not None:
-                    pytest.fail(f"glewlwyd ended: {log.read_text() if log.exists() else 'no log'}")
+                    pytest.fail(f"glewlwyd ended with {process.returncode}; see {log}")
                 await asyncio.sleep(0.05)
             else:
                 return
