@@ -83,19 +83,17 @@ async def test_a_use_that_cannot_be_written_down_is_no_use(tmp_path: Path) -> No
 
 async def test_only_tokens_of_an_issuer_that_says_so_are_used_up(tmp_path: Path) -> None:
     (tmp_path / "issuer.pem").write_bytes(KEY.as_pem(private=False))
-    for one_time in (False, True):
-        entry = TokenKeySettings(
-            issuer=ISSUER, audience=AUDIENCE, key=tmp_path / "issuer.pem", one_time=one_time
-        )
-        if one_time:
-            with pytest.raises(InvalidInput, match="token_uses"):
-                token_gate([], [entry], [])
-        gate = token_gate([], [entry], [], uses=tmp_path / "uses.db", clock=TurnedClock())
-        said = await gate.check(signed(KEY, "ES256", claims()))
-        await gate.spend(said)
-        if one_time:
-            with pytest.raises(Unauthenticated, match="used before"):
-                await gate.spend(said)
-        else:
-            await gate.spend(said)
-        await gate.close()
+    entries = [
+        TokenKeySettings(issuer=issuer, audience=AUDIENCE, key=tmp_path / "issuer.pem", one_time=one_time)
+        for issuer, one_time in ((ISSUER, True), ("https://many.example", False))
+    ]
+    gate = token_gate([], entries, [], uses=tmp_path / "uses.db", clock=TurnedClock())
+    once, often = [await gate.check(signed(KEY, "ES256", claims(iss=entry.issuer))) for entry in entries]
+    for _ in range(2):
+        await gate.spend(often)
+    await gate.spend(once)
+    with pytest.raises(Unauthenticated, match="used before"):
+        await gate.spend(once)
+    await gate.close()
+    with pytest.raises(InvalidInput, match="token_uses"):
+        token_gate([], entries, [])
