@@ -106,6 +106,7 @@ SPOIL: dict[str, Callable[[Path], object]] = {
     "another version": lambda file: file.write_text("version = 2"),
     "an unknown key": lambda file: file.write_text(NONE + "tokens = []"),
     "no list": lambda file: file.write_text(NONE + 'revoked = "token-1"'),
+    "a number": lambda file: file.write_text(NONE + "revoked = 3"),
     "no id": lambda file: file.write_text(NONE + ENTRY),
     "a misspelt key": lambda file: file.write_text(NONE + ENTRY + 'token = "token-2"'),
     "a key too many": lambda file: file.write_text(NONE + ENTRY + 'token_id = "token-2"\nsubject = "dana"'),
