@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -229,6 +230,18 @@ async def test_what_is_no_answer_is_unavailable(rig: Rig, status: int, body: byt
         await rig.asking().check(OPAQUE)
     assert [entry["event"] for entry in logs] == ["token_service_failed"]
     assert OPAQUE not in f"{failure.value!r} {failure.value.__cause__!r} {failure.value.__context__!r} {logs}"
+
+
+async def test_an_answer_that_could_unpack_to_any_size_is_unavailable(rig: Rig) -> None:
+    rig.service.answer = lambda _asked: (
+        200,
+        gzip.compress(json.dumps({"active": True, **claims()}).encode()),
+    )
+    rig.service.headers = b"content-encoding: gzip\r\n"
+    with capture_logs() as logs, pytest.raises(Unavailable):
+        await rig.asking().check(OPAQUE)
+    assert [entry["failure"] for entry in logs] == ["answer_compressed"]
+    assert rig.service.asked[0].headers["accept-encoding"] == "identity"
 
 
 async def test_a_slow_service_or_one_with_another_ca_is_unavailable(rig: Rig) -> None:
