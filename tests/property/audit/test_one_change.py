@@ -29,7 +29,8 @@ class Trail:
     def __init__(self, folder: Path) -> None:
         files = issue(DevelopmentCa(), party_identity(0), folder / "keys")
         with open_trail(f"sqlite:///{folder / 'audit.db'}", files) as rig:
-            rig.log.record(numbered(ENTRIES))
+            for event in numbered(ENTRIES):
+                rig.log.record([event])
             self.lines = rig.exported()
             self._check = checkpoint_check(rig.authorities)
         self.at = {}
