@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -96,7 +95,7 @@ def show(
                 entry["actor"],
                 entry["object"],
                 entry["approval"],
-                " ".join(f"{name}={value}" for name, value in entry["details"].items()),
+                _details(entry["details"]),
             ]
             for entry in entries
         ],
@@ -218,16 +217,28 @@ def _fetched(profile: Path, source: str, address: str | None) -> list[str]:
 
 def _entries(lines: Iterable[str]) -> list[dict[str, Any]]:
     from libs.core.errors import InvalidInput
+    from libs.runtime.audit.lines import EntryLine, UnreadableLine, parse_lines, read_line
 
-    try:
-        parsed = [json.loads(line) for line in lines if line.strip()]
-        return [line for line in parsed if line["kind"] == "entry"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise InvalidInput("The file is not an exported trail. Look at it with: audit verify") from error
+    texts = list(lines)
+    entries = []
+    for line in parse_lines(texts):
+        if isinstance(line, UnreadableLine):
+            raise InvalidInput(f"Line {line.number} is not of a trail: {line.why}. See: trefoil audit verify")
+        if isinstance(line, EntryLine):
+            entries.append(read_line(texts[line.number - 1]))
+    return entries
+
+
+def _details(details: object) -> str:
+    """As written; an altered entry may hold anything there."""
+    if not isinstance(details, dict):
+        return str(details)
+    return " ".join(f"{name}={value}" for name, value in details.items())
 
 
 def _since(entry: dict[str, Any], since: str | None) -> bool:
     from libs.core.errors import InvalidInput
+    from libs.runtime.audit.entry import moment_text
 
     if since is None:
         return True
@@ -235,5 +246,5 @@ def _since(entry: dict[str, Any], since: str | None) -> bool:
         moment = datetime.fromisoformat(since)
     except ValueError as error:
         raise InvalidInput(f"--since {since!r} is not a moment; write 2026-11-24 or an ISO time.") from error
-    at = datetime.fromisoformat(entry["at"])
-    return at >= (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
+    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return bool(entry["at"] >= moment_text(moment))

@@ -122,14 +122,7 @@ def token_gate(
         clock=clock,
     )
     remote = [*(_key_set(entry, clock) for entry in keys if entry.jwks_url is not None), *own]
-    alone = {
-        entry.token_prefix: _introspection(entry, clock) for entry in introspection if not _additional(entry)
-    }
-    if len(alone) != sum(not entry.additional for entry in introspection):
-        raise InvalidInput(
-            "Two token_introspection entries decide alone about opaque tokens that begin alike, and would "
-            "each see the tokens of the other. Give them the token_prefix of their tokens, or keep one."
-        )
+    alone = _opaque(introspection, clock)
     confirmations = {
         entry.issuer: _confirmation(entry, clock) for entry in introspection if _additional(entry)
     }
@@ -192,6 +185,19 @@ def _key_set(entry: TokenKeySettings, clock: Clock) -> KeySetCheck:
         min_refetch_s=entry.min_refetch_s,
         clock=clock,
     )
+
+
+def _opaque(
+    introspection: Sequence[TokenIntrospectionSettings], clock: Clock
+) -> Mapping[str, IntrospectionCheck]:
+    """The checks that decide alone, by how their issuer's opaque tokens begin."""
+    entries = [entry for entry in introspection if not _additional(entry)]
+    if len({entry.token_prefix for entry in entries}) != len(entries):
+        raise InvalidInput(
+            "Two token_introspection entries decide alone about opaque tokens that begin alike, and each "
+            "would see the tokens of the other. Give them the token_prefix of their tokens, or keep one."
+        )
+    return {entry.token_prefix: _introspection(entry, clock) for entry in entries}
 
 
 def _additional(entry: TokenIntrospectionSettings) -> bool:

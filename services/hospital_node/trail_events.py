@@ -5,6 +5,8 @@ What its staff does is entered where that is decided.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from libs.core.errors import Unavailable
 from libs.rpc.identity import COORDINATOR
 from libs.runtime.audit.entry import Detail, Event, Outcome
@@ -42,6 +44,6 @@ def link_changed(*, attached: bool) -> Event:
     return Event("node.attached" if attached else "node.detached", SYSTEM, COORDINATOR.uri)
 
 
-def _task(action: str, key: TaskKey, details: dict[str, Detail], outcome: Outcome = Outcome.DONE) -> Event:
+def _task(action: str, key: TaskKey, details: Mapping[str, Detail], outcome: Outcome = Outcome.DONE) -> Event:
     what = f"{key.kind.value} in round {key.round} of study {key.study_id}"
     return Event(action, SYSTEM, what, outcome, details={**details, "attempt": key.attempt})

@@ -19,7 +19,7 @@ from libs.runtime.logging import get_logger
 log = get_logger(__name__)
 
 FLUSH_S = 1.0
-BATCH = 500
+BATCH = 100
 MAX_WAITING = 10_000
 CHECKPOINT_S = 60.0
 """A new entry is signed after so long at the latest, or with the next hundred."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import sys
@@ -23,13 +24,17 @@ from libs.fl.training_plan import TrainingPlan
 from libs.fl.update_encoding import encode_weights
 from libs.fl.vectorise import state_vector
 from libs.models.registry import build_model
+from libs.rpc._generated.trefoil.audit.v1 import audit_pb2
+from libs.rpc._generated.trefoil.audit.v1.audit_pb2_grpc import AuditServiceStub
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
 from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
 from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceStub
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.channel import open_channel, translated
 from libs.rpc.identity import Identity, Kind
+from libs.rpc.signing import checkpoint_check, read_authorities
 from libs.rpc.tokens import Role
+from libs.runtime.audit.verify import verify_trail
 from tests.fakes.hospital_federation import FakeFederation, eventually, in_minutes, write_token
 from tests.fakes.keys import tls_files
 
@@ -46,10 +51,10 @@ LONG = SHORT.model_copy(update={"local_epochs": 60})
 class Node:
     """A running node and its owner's way in."""
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, stub: Any, health: Any, federation: FakeFederation
-    ):
-        self.process, self.stub, self.health, self.federation = process, stub, health, federation
+    def __init__(self, process: asyncio.subprocess.Process, channel: Any, federation: FakeFederation):
+        self.process, self.federation = process, federation
+        self.stub, self.health = HospitalServiceStub(channel), health_pb2_grpc.HealthStub(channel)
+        self.audit = AuditServiceStub(channel)
 
     async def publish(self, path: Path) -> hospital_pb2.Dataset:
         request = hospital_pb2.PublishDatasetRequest(name="chest", tags=["chest"], path=str(path))
@@ -98,6 +103,16 @@ class Node:
         self.federation.coordinator.say(pb.CoordinatorOrder(train=train))
         return reference
 
+    async def trail(self, *, ca: Path) -> list[dict[str, Any]]:
+        """The entries of the node's audit trail as its owner exports it, verified."""
+        with translated():
+            answers = self.audit.ExportTrail(audit_pb2.ExportTrailRequest())
+            lines = [answer.line.decode() async for answer in answers]
+        check = checkpoint_check(read_authorities(await asyncio.to_thread(ca.read_bytes)))
+        report = verify_trail(lines, check_signature=check, trail=ALPHA.uri)
+        assert (report.finding, report.not_yet_signed) == (None, 0)
+        return [line for line in map(json.loads, lines) if line["kind"] == "entry"]
+
     def worker(self) -> psutil.Process:
         [child] = [
             child
@@ -141,14 +156,14 @@ audience = "hospital-alpha"
         async with open_channel(address=address, server=ALPHA, tls=owner, token_file=token) as channel:
             await asyncio.wait_for(channel.channel_ready(), 60)
             await federation.coordinator.heard("hello")
-            yield Node(process, HospitalServiceStub(channel), health_pb2_grpc.HealthStub(channel), federation)
+            yield Node(process, channel, federation)
     finally:
         process.terminate()
         assert await asyncio.wait_for(process.wait(), 20) == 0
 
 
 async def test_a_hospital_publishes_approves_trains_and_deals_its_contribution(
-    node: Node, data_root: Path, tmp_path: Path
+    node: Node, data_root: Path, tmp_path: Path, keys: Path
 ) -> None:
     published = await node.publish(data_root / "chest")
     assert (tmp_path / "hospital.db").stat().st_mode & 0o077 == 0
@@ -168,6 +183,16 @@ async def test_a_hospital_publishes_approves_trains_and_deals_its_contribution(
         [terms] = party.terms
         assert (terms.quorum, terms.hospital_identities, terms.reader_identities) == (2, HOSPITALS, HOSPITALS)
         assert (terms.weight.numerator, terms.weight.denominator) == (1, 3)
+    trail = await node.trail(ca=keys / "ca" / "ca.crt")
+    told = [entry for entry in trail if entry["object"] == f"train in round 1 of study {STUDY}"]
+    assert [entry["action"] for entry in told] == [
+        "task.started",
+        "contribution.prepared",
+        "contribution.sent",
+    ]
+    assert told[0]["details"]["plan_hash"] == SHORT.hash
+    assert {entry["details"]["upload_id"] for entry in told[1:]} == set(node.federation.parties[0].upload_ids)
+    assert {"node.attached", "trail.exported"} <= {entry["action"] for entry in trail}
 
 
 async def test_an_order_with_another_hash_is_refused_whatever_the_coordinator_says(

@@ -44,7 +44,8 @@ def verified(rig: TrailRig, lines: list[str] | None = None) -> Report:
 
 
 def test_what_is_exported_verifies(rig: TrailRig) -> None:
-    rig.log.record(numbered(101))
+    for event in numbered(101):
+        rig.log.record([event])
     rig.log.record(numbered(3))
     report = verified(rig)
     assert report.finding is None
