@@ -232,8 +232,8 @@ class TaskRunner:
 def _terms(order: TrainOrder | ReleaseOrder, proposal: Proposal) -> Terms:
     """What the parties must not let the coordinator weaken.
 
-    A released model is read by nobody, and asked by those whom the plan names; versions on the way are read as
-    the plan says, and asked by nobody.
+    A released model is read by nobody, and asked by those whom the plan names; versions on the way are read
+    as the plan says, and asked by nobody.
     """
     plan = TrainingPlan.from_json(proposal.training_plan)
     creator = _creator(proposal)
@@ -253,8 +253,8 @@ def _creator(proposal: Proposal) -> str:
     clients = [reader for reader in proposal.readers if reader not in proposal.hospitals]
     if len(clients) != 1:
         raise FailedPrecondition(
-            f"The proposal of study {proposal.study_id} names {len(clients)} readers beside its hospitals, not "
-            "its creator alone. Tell the study's operator."
+            f"The proposal of study {proposal.study_id} names {len(clients)} readers beside its hospitals, "
+            "not its creator alone. Tell the study's operator."
         )
     return clients[0]
 

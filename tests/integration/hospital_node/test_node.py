@@ -41,6 +41,7 @@ from tests.fakes.keys import tls_files
 REPOSITORY = Path(__file__).resolve().parents[3]
 ALPHA = Identity(Kind.HOSPITAL, "alpha")
 STUDY = "study-1"
+SCIENTIST = "spiffe://trefoil.local/client/dana"
 HOSPITALS = ["spiffe://trefoil.local/hospital/alpha", "spiffe://trefoil.local/hospital/beta"]
 SHORT = TrainingPlan(
     model="small_cnn", image_size=28, rounds=3, learning_rate=0.05, batch_size=8, validation_fraction=0.25
@@ -70,7 +71,7 @@ class Node:
             plan_hash=plan.hash,
             dataset_name="chest",
             hospital_identities=HOSPITALS,
-            reader_identities=HOSPITALS,
+            reader_identities=[SCIENTIST, *HOSPITALS],
         )
         coordinator.say(pb.CoordinatorOrder(proposal=message))
         # A proposal that cannot be approved would be answered at once; this one waits for the owner.
@@ -181,7 +182,9 @@ async def test_a_hospital_publishes_approves_trains_and_deals_its_contribution(
     assert len({tuple(party.upload_ids) for party in node.federation.parties}) == 1
     for party in node.federation.parties:
         [terms] = party.terms
-        assert (terms.quorum, terms.hospital_identities, terms.reader_identities) == (2, HOSPITALS, HOSPITALS)
+        assert (terms.quorum, terms.hospital_identities) == (2, HOSPITALS)
+        assert terms.reader_identities == terms.metrics_reader_identities == [SCIENTIST, *HOSPITALS]
+        assert terms.use == types_pb2.ModelUse()
         assert (terms.weight.numerator, terms.weight.denominator) == (1, 3)
     trail = await node.trail(ca=keys / "ca" / "ca.crt")
     told = [entry for entry in trail if entry["object"] == f"train in round 1 of study {STUDY}"]
