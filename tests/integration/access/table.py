@@ -68,6 +68,7 @@ PartyService/SetModelUse                hospital:worker
 PartyService/DescribeModelUse           hospital:worker
 PeerService/Exchange                    party:-
 PeerService/FetchModel                  party:-
+PeerService/UseModel                    party:-
 AuditService/ExportTrail                client:operator,auditor,owner,compliance_officer
 Health/Check                            {_EVERYBODY}
 Health/List                             {_EVERYBODY}

@@ -115,13 +115,27 @@ async def test_rounds_that_come_to_nothing_are_told(rig: PartyRig, trail: Trail)
     assert (short["outcome"], abandoned["object"]) == ("failed", f"round 1 of study {STUDY}")
 
 
+async def test_a_hospitals_word_about_a_model_is_told_with_what_it_said(
+    rig: PartyRig, small_model: SmallModel, trail: Trail
+) -> None:
+    await rig.release(small_model)
+    denied = party_pb2.ModelUseRule(asker_identity="*")
+    allowed = party_pb2.ModelUseRule(asker_identity=CLINIC.uri, allowed=True, max_predictions=3)
+    await rig.set_use(HOSPITALS[1], allowed, denied, revision=4)
+    await rig.set_use(HOSPITALS[1], denied, revision=3)
+    for party in PARTIES:
+        [told] = about(await trail(rig, party), "model.use_set")
+        assert (told["actor"], told["object"]) == (f"{HOSPITALS[1].uri} (beta)", f"model {MODEL}")
+        assert told["details"] == {"revision": 4, "allowed": "clinic", "denied": "*"}
+
+
 async def test_predictions_are_told_by_who_asked_what_and_how_it_ended(
     ready: PartyRig, small_model: SmallModel, trail: Trail
 ) -> None:
     client = await ready.client()
     assignment = await ready.open_prediction(MODEL, batch=2)
     await client.predict(assignment, small_model.plan, small_model.pixels(2))
-    burned = await ready.open_prediction(MODEL, deadline_s=0.01)
+    burned = await ready.open_prediction(MODEL, deadline_s=0.001)
     for party in PARTIES:
         await ready.parties[party]._predictions.stop()
         entries = await trail(ready, party)

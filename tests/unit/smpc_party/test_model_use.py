@@ -14,6 +14,7 @@ import pytest
 from libs.core.errors import InvalidInput, PermissionDenied, StorageFull
 from libs.mpc.ring import Ring
 from libs.rpc.identity import Identity, Kind
+from services.smpc_party.adapters.index import AUDIT, Index
 from services.smpc_party.adapters.use_index import UseIndex
 from services.smpc_party.domain import ModelSpec
 from services.smpc_party.model_use import (
@@ -26,6 +27,7 @@ from services.smpc_party.model_use import (
     UseRule,
 )
 from services.smpc_party.uses import ModelUses
+from tests.fakes.audit import unsigned_trail
 from tests.fakes.federation import eventually
 
 ALPHA, BETA = (Identity(Kind.HOSPITAL, name) for name in ("alpha", "beta"))
@@ -46,7 +48,8 @@ class Clock:
 
 @pytest.fixture
 def index(tmp_path: Path) -> UseIndex:
-    return UseIndex(tmp_path / "use.db")
+    trail = unsigned_trail(AUDIT)
+    return UseIndex(Index(tmp_path / "index.db", trail).engine, trail)
 
 
 @pytest.fixture
