@@ -135,7 +135,7 @@ async def test_predictions_are_told_by_who_asked_what_and_how_it_ended(
     client = await ready.client()
     assignment = await ready.open_prediction(MODEL, batch=2)
     await client.predict(assignment, small_model.plan, small_model.pixels(2))
-    burned = await ready.open_prediction(MODEL, deadline_s=0.001)
+    burned = await ready.open_prediction(MODEL)  # its client never comes
     for party in PARTIES:
         await ready.parties[party]._predictions.stop()
         entries = await trail(ready, party)
@@ -148,6 +148,8 @@ async def test_predictions_are_told_by_who_asked_what_and_how_it_ended(
         assert all(entry["details"] == details for entry in mine)
         if claimed:
             assert mine[1]["actor"] == f"{CLINIC.uri} (clinic)"
+        if party == 0:
+            continue  # a dealer may have done its part before it was told to stop
         (end,) = [
             entry
             for entry in about(entries, "prediction.burned")
