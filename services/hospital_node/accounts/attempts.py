@@ -36,7 +36,8 @@ class Attempts:
         if self.count < allowed:
             return None
         doublings = min(self.count - allowed, 10)
-        return self.last_at + min(FIRST_LOCK * 2**doublings, LONGEST_LOCK)
+        lock: timedelta = min(FIRST_LOCK * int(2**doublings), LONGEST_LOCK)
+        return self.last_at + lock
 
     def locked(self, now: datetime, *, allowed: int = ALLOWED) -> bool:
         """Whether nothing is accepted at this moment, not even what is right."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session
 
 from libs.core.errors import FailedPrecondition, NotFound
-from libs.runtime.audit.entry import MAX_DETAIL_TEXT, Event
+from libs.runtime.audit.entry import MAX_DETAIL_TEXT, Detail, Event
 from libs.runtime.audit.trail import AuditTrail
 from services.hospital_node.accounts.domain import (
     MAX_DESCRIPTION,
@@ -87,7 +87,10 @@ class Roles:
         new_roles = roles if joining else set(roles) - set(before.roles)
         require_may_give(actor, permissions_of(new_roles, directory))
         store.save_group(Group(name, description, tuple(roles), tuple(members)))
-        details = {"roles": _short(", ".join(sorted(roles))), "members": len(set(members))}
+        details: dict[str, Detail] = {
+            "roles": _short(", ".join(sorted(roles))),
+            "members": len(set(members)),
+        }
         self._append(session, Event("group.saved", actor.text, object=name, details=details))
         return store.get_group(name)
 

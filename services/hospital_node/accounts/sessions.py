@@ -1,4 +1,4 @@
-"""Sessions: opened by a login, kept alive by refresh tokens, ended at any moment and for every call at once."""
+"""Sessions: opened by a login, kept alive by refresh tokens, ended for every call at once."""
 
 from __future__ import annotations
 
@@ -84,9 +84,7 @@ class Sessions:
             if found is None:
                 return None
             opened, used = found
-            theft = (
-                "reused" if used else "other_certificate" if opened.certificate != client.thumbprint else ""
-            )
+            theft = _theft(opened, used, client)
             if theft:
                 store.end(opened.session_id)
                 self._record(session, "session.stolen", client.identity, opened, Outcome.REFUSED, theft)
@@ -194,6 +192,13 @@ class Sessions:
         details = {"session": opened.session_id, "reason": reason}
         event = Event(action, actor, object=opened.account, outcome=outcome, details=details)
         self._trail.append(session.connection(), event)
+
+
+def _theft(opened: OpenSession, used: bool, client: Client) -> str:
+    """What shows that a refresh token was stolen; "" for nothing."""
+    if used:
+        return "reused"
+    return "" if opened.certificate == client.thumbprint else "other_certificate"
 
 
 def _require_may_see(actor: Actor, whose: str) -> None:

@@ -1,7 +1,8 @@
 """Logging in, and saying one's own password once more before something grave.
 
 Whatever is wrong (the name, the password, the second factor, a lock, a disabled account), the answer is the
-same and takes the same time: one hash is always computed, of the account or of nobody's. The trail says which.
+same and takes the same time: one hash is always computed, of the account or of nobody's. The trail says
+which it was.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from services.hospital_node.adapters.account_store import AccountStore, Credenti
 from services.hospital_node.adapters.transactions import Transactions
 
 WRONG = (
-    "The name, the password or the code of the second factor is wrong, or there were too many wrong attempts. "
-    "Check them and try again; after ten wrong attempts wait first, up to an hour."
+    "The name, the password or the code of the second factor is wrong, or there were too many wrong "
+    "attempts. Check them and try again; after ten wrong attempts wait first, up to an hour."
 )
 
 
@@ -118,8 +119,8 @@ class SigningIn:
         credentials = await self._transactions.run(work)
         if credentials is None:
             raise PermissionDenied(
-                "The password or the code of the second factor is wrong, or there were too many wrong attempts. "
-                "Check them and try again; after ten wrong attempts wait first, up to an hour."
+                "The password or the code of the second factor is wrong, or there were too many wrong "
+                "attempts. Check them and try again; after ten wrong attempts wait first, up to an hour."
             )
         return credentials
 

@@ -134,9 +134,7 @@ class Users:
             raise PermissionDenied("Only the owner hands the node over.")
         heir = store.get(to)
         if heir.state is not AccountState.ACTIVE or to == actor.account:
-            raise FailedPrecondition(
-                f"The account {to} cannot become the owner: it has to be another, active one."
-            )
+            raise FailedPrecondition(f"The account {to} cannot become the owner. Name another, active one.")
         store.set_owner(to)
         store.set_roles(to, ())
         store.set_roles(actor.account, AFTER_OWNERSHIP)
