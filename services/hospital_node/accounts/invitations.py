@@ -70,9 +70,13 @@ class Invitations:
         """A new code for the account, within the caller's transaction; an earlier one is worth nothing."""
         return self._make(session, account, INVITATION_LIFETIME)
 
+    async def owner(self) -> str | None:
+        """The name of the node's owner; None while it has none."""
+        return await self._transactions.run(lambda session: AccountStore(session).owner())
+
     async def ensure_owner_code(self) -> None:
         """At a start without an owner: a new code in the private file. With an owner: nothing."""
-        if await self._transactions.run(lambda session: AccountStore(session).owner() is None):
+        if await self.owner() is None:
             await self.write_owner_code()
 
     async def write_owner_code(self) -> Path:
@@ -141,7 +145,7 @@ class Invitations:
             return (account, AccountStore(session).get(account).full_name)
 
         issued = await self._with_code(code, password, finish, is_owners=False, own_words=own_words)
-        if await self._transactions.run(lambda session: AccountStore(session).owner() == issued.account):
+        if await self.owner() == issued.account:
             await asyncio.to_thread(self._owner_code_file.unlink, missing_ok=True)
         return issued
 
