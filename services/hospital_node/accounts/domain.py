@@ -94,9 +94,14 @@ BUILT_IN: Directory = {
 """The roles that can be given. Ownership is handed over, not given."""
 
 
+def can_be_name(text: str) -> bool:
+    """Whether anything here can have the name; what else callers send need not be looked up."""
+    return _NAME.fullmatch(text) is not None
+
+
 def account_name(text: str) -> str:
     """A name that an account, a role or a group can have; InvalidInput for another."""
-    if not _NAME.fullmatch(text):
+    if not can_be_name(text):
         raise InvalidInput(
             "A name has 2 to 63 lower-case letters, digits, dots, dashes or underscores, and begins with a "
             "letter. Choose another one."

@@ -97,7 +97,9 @@ class Invitations:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         await asyncio.to_thread(write_private, path, invitation.code.expose() + "\n")
         # Where the code is, never the code: logs go to more people than this file.
-        log.warning("owner_code_written", file=str(path), owner=owner, valid_until=str(invitation.expires_at))
+        log.warning(
+            "owner_code_written", file=str(path), owner=owner, valid_until=invitation.expires_at.isoformat()
+        )
         return path
 
     async def claim(

@@ -18,7 +18,7 @@ from libs.rpc.caller import current_caller
 from libs.rpc.permissions import DESCRIPTIONS
 from libs.rpc.token_checks.binding import thumbprint
 from services.hospital_node.accounts.actors import actor_of, require_account
-from services.hospital_node.accounts.domain import Actor
+from services.hospital_node.accounts.domain import Actor, can_be_name
 from services.hospital_node.accounts.invitations import Invitations
 from services.hospital_node.accounts.messages import (
     group_message,
@@ -180,6 +180,8 @@ class AccountService(AccountServiceServicer):
         """By name. A page's token is the last name on it."""
         if request.page_size > MAX_PAGE_SIZE:
             raise InvalidInput(f"A page has at most {MAX_PAGE_SIZE} accounts.")
+        if request.page_token and not can_be_name(request.page_token):
+            raise InvalidInput("The page token is not one that this list gave. Begin without one.")
         size, now = request.page_size or DEFAULT_PAGE_SIZE, self._accounts.clock.now()
         found = await self._accounts.transactions.run(
             lambda session: AccountStore(session).page(after=request.page_token, limit=size + 1)

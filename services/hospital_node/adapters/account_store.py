@@ -12,7 +12,7 @@ from libs.core.errors import NotFound
 from libs.rpc.permissions import Permission
 from libs.rpc.token_checks.claims import Role
 from services.hospital_node.accounts.attempts import ALL_NAMES, FORGOTTEN_AFTER, Attempts, counted
-from services.hospital_node.accounts.domain import Account, AccountState, permissions_of
+from services.hospital_node.accounts.domain import Account, AccountState, can_be_name, permissions_of
 from services.hospital_node.adapters.account_tables import (
     AccountRoleRow,
     AccountRow,
@@ -53,7 +53,7 @@ class AccountStore:
 
     def find(self, name: str) -> Account | None:
         """The account, with all that it may do; None if there is none."""
-        row = self._session.get(AccountRow, name)
+        row = self._found(name)
         return None if row is None else self._account(row)
 
     def get(self, name: str) -> Account:
@@ -115,7 +115,7 @@ class AccountStore:
 
     def credentials(self, name: str) -> Credentials | None:
         """What its logins are compared with; None if there is no such account."""
-        row = self._session.get(AccountRow, name)
+        row = self._found(name)
         if row is None:
             return None
         return Credentials(
@@ -199,8 +199,12 @@ class AccountStore:
         ends = [Attempts(row.count, utc(row.last_at)).locked_until() for row in rows]
         return max((end for end in ends if end is not None), default=None)
 
+    def _found(self, name: str) -> AccountRow | None:
+        """The row, if the name can be one: databases differ in what texts they take."""
+        return self._session.get(AccountRow, name) if can_be_name(name) else None
+
     def _row(self, name: str) -> AccountRow:
-        row = self._session.get(AccountRow, name)
+        row = self._found(name)
         if row is None:
             raise NotFound(f"There is no account {name!r}. See the accounts with: trefoil user list")
         return row

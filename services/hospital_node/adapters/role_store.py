@@ -15,6 +15,7 @@ from services.hospital_node.accounts.domain import (
     Directory,
     Group,
     RoleEntry,
+    can_be_name,
 )
 from services.hospital_node.adapters.account_tables import (
     AccountRoleRow,
@@ -69,7 +70,7 @@ class RoleStore:
 
     def group(self, name: str) -> Group | None:
         """The group; None if there is none."""
-        row = self._session.get(GroupRow, name)
+        row = self._session.get(GroupRow, name) if can_be_name(name) else None
         return None if row is None else self._group(row)
 
     def get_group(self, name: str) -> Group:

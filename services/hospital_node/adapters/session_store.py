@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,6 +11,8 @@ from sqlalchemy.orm import Session
 
 from services.hospital_node.adapters.account_tables import RefreshTokenRow, SessionRow
 from services.hospital_node.adapters.tables import utc
+
+_ID = re.compile(r"session-[0-9a-f]{1,50}")
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class SessionStore:
 
     def get(self, session_id: str) -> OpenSession | None:
         """The session; None if there is none or it was ended."""
-        row = self._session.get(SessionRow, session_id)
+        row = self._session.get(SessionRow, session_id) if _ID.fullmatch(session_id) else None
         return None if row is None else _opened(row)
 
     def of(self, account: str) -> list[OpenSession]:
