@@ -14,13 +14,13 @@ import grpc
 import pytest
 
 from libs.rpc._generated.trefoil.hospital.v1 import accounts_pb2 as pb
-from services.hospital_node.accounts import attempts, signing_in
+from services.hospital_node.accounts import signing_in
 from services.hospital_node.accounts.passwords import Passwords
 from tests.fakes.account_server import AccountServer, account_server
 from tests.fakes.accounts import OTHER, OWNER
 from tests.fakes.rpc_rig import code_of
 
-ROUNDS = 60
+ROUNDS, MOST_ROUNDS = 30, 90
 
 
 @pytest.fixture
@@ -33,34 +33,31 @@ async def server(account_keys: Path, tmp_path: Path) -> AsyncIterator[AccountSer
 async def test_every_refused_login_takes_the_same_time_whatever_was_wrong(
     server: AccountServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Medians of interleaved logins, of names that are unknown, known, invited, disabled and locked.
+    """Interleaved logins with names that are unknown, known and disabled.
 
-    The tolerance comes from what is measured: five standard errors of a difference of two medians, and a
-    quarter of the median for what a busy machine adds. Without the hash of nobody's password the
-    medians differ by nearly all of it.
+    Other work on the machine only ever adds time, so the fastest fifth is compared. The tolerance comes from
+    what was measured: three standard errors and a tenth; it is measured until that is less than six tenths of
+    the time. Without the hash of nobody's password the times differ by more than eight. That a hash is
+    computed in every case is also tested without a clock (`test_signing_in.py`).
     """
     monkeypatch.setattr(signing_in, "ALLOWED", 10**6)
     monkeypatch.setattr(signing_in, "ALLOWED_FOR_ALL_NAMES", 10**6)
-    monkeypatch.setattr(attempts, "ALLOWED", 10**6)
     olga = await server.stub((await server.claim()).access_token)
-    await olga.InviteUser(pb.InviteUserRequest(name="ivy"))
     await server.join(olga, "dan")
     disabled = pb.ChangeUserRequest.ACTIVITY_DISABLED
     await olga.ChangeUser(pb.ChangeUserRequest(name="dan", activity=disabled))
-    names = [OWNER, "nobody", "ivy", "dan"]
+    names, tokenless, order = [OWNER, "nobody", "dan"], await server.stub(), random.Random(1)
     taken: dict[str, list[float]] = {name: [] for name in names}
-    tokenless = await server.stub()
-    order = random.Random(1)
-    for _ in range(ROUNDS):
+    for number in range(1, MOST_ROUNDS + 1):
         order.shuffle(names)
         for name in names:
             taken[name].append(await _refused_after_s(tokenless, name))
-    medians = {name: statistics.median(times) for name, times in taken.items()}
-    known = medians[OWNER]
-    for name, median in medians.items():
-        tolerance = 0.25 * known + 5 * (_error(taken[name]) ** 2 + _error(taken[OWNER]) ** 2) ** 0.5
-        assert tolerance < 0.8 * known, "the machine is too busy for this to tell anything"
-        assert abs(median - known) < tolerance, medians
+        if number >= ROUNDS and number % 10 == 0 and _tolerance_s(taken) < 0.6 * _fast_s(taken[OWNER]):
+            break
+    tolerance, known = _tolerance_s(taken), _fast_s(taken[OWNER])
+    if tolerance >= 0.6 * known:
+        pytest.skip("this machine is too busy for times to tell anything")
+    assert all(abs(_fast_s(times) - known) < tolerance for times in taken.values()), (tolerance, taken)
 
 
 async def _refused_after_s(stub: Any, name: str) -> float:
@@ -71,10 +68,19 @@ async def _refused_after_s(stub: Any, name: str) -> float:
     return time.perf_counter() - started_s
 
 
-def _error(times: list[float]) -> float:
-    """The standard error of the median: 1.25 times that of the mean, the spread from the quartiles."""
-    low, _, high = statistics.quantiles(times, n=4)
-    return 1.2533 * (high - low) / 1.349 / len(times) ** 0.5
+def _fast_s(times: list[float]) -> float:
+    """The end of the fastest fifth."""
+    return sorted(times)[len(times) // 5]
+
+
+def _tolerance_s(taken: dict[str, list[float]]) -> float:
+    """A tenth of the known name's time, and three standard errors of a difference, by resampling."""
+    drawn = random.Random(2)
+    errors = [
+        statistics.stdev(_fast_s(drawn.choices(times, k=len(times))) for _ in range(100))
+        for times in taken.values()
+    ]
+    return 0.1 * _fast_s(taken[OWNER]) + 3 * 2**0.5 * max(errors)
 
 
 async def test_a_flood_of_logins_is_partly_told_to_come_back_and_others_are_served_meanwhile(
