@@ -17,6 +17,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from libs.core.errors import InvalidInput, Unavailable
 from libs.core.secret import Secret
+from services.hospital_node.accounts.turnstile import TOO_BUSY
 
 MIN_CHARACTERS = 12
 MAX_BYTES = 256
@@ -26,8 +27,6 @@ MEMORY_KIB, PASSES, LANES = 19 * 1024, 2, 1
 """Argon2id as OWASP recommends it: 19 MiB, 2 passes, 1 lane (DECISIONS.md)."""
 
 MAX_WAITING = 64
-
-_TOO_BUSY = "Too many people log in right now. Try again in a few seconds."
 
 # What is left of the usual passwords once digits, signs and look-alikes are gone.
 _WORDS = """
@@ -150,7 +149,7 @@ class Passwords:
 
     async def _queued(self, work: Callable[[], T]) -> T:
         if self._waiting >= self._max_waiting:
-            raise Unavailable(_TOO_BUSY)
+            raise Unavailable(TOO_BUSY)
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)

@@ -29,6 +29,7 @@ from services.hospital_node.accounts.passwords import Passwords
 from services.hospital_node.accounts.second_factor import SecondFactors
 from services.hospital_node.accounts.sessions import Sessions
 from services.hospital_node.accounts.tokens import Client, Issued
+from services.hospital_node.accounts.turnstile import Turnstile
 from services.hospital_node.adapters.account_store import AccountStore, Credentials
 from services.hospital_node.adapters.transactions import Transactions
 
@@ -64,7 +65,10 @@ class _Attempt:
 
 
 class SigningIn:
-    """Logs people in. Cost: one Argon2id hash and two transactions, whether it works or not."""
+    """Logs people in. Cost: one Argon2id hash and two transactions, whether it works or not.
+
+    A few at a time, and so many waiting: of all that other calls wait for, logins hold a small part.
+    """
 
     def __init__(
         self,
@@ -78,12 +82,17 @@ class SigningIn:
     ) -> None:
         self._transactions, self._trail, self._passwords = transactions, trail, passwords
         self._factors, self._sessions, self._clock = factors, sessions, clock
+        self._turnstile = Turnstile()
 
     async def log_in(self, name: str, password: Secret[str], code: str, client: Client) -> Issued:
         """A new session. Unauthenticated, always with the same text, if anything is wrong.
 
         Unavailable when too many people log in at once.
         """
+        async with self._turnstile.passed(client.identity):
+            return await self._log_in(name, password, code, client)
+
+    async def _log_in(self, name: str, password: Secret[str], code: str, client: Client) -> Issued:
         attempt, right = await self._tried(name, password, client)
         fresh_hash = await self._rehashed(attempt, password) if right else ""
 

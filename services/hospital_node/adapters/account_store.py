@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import delete, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from libs.core.errors import NotFound
 from libs.rpc.permissions import Permission
@@ -54,7 +57,7 @@ class AccountStore:
     def find(self, name: str) -> Account | None:
         """The account, with all that it may do; None if there is none."""
         row = self._found(name)
-        return None if row is None else self._account(row)
+        return None if row is None else self._accounts([row])[0]
 
     def get(self, name: str) -> Account:
         """The account. NotFound if there is none."""
@@ -66,7 +69,7 @@ class AccountStore:
     def page(self, *, after: str, limit: int) -> list[Account]:
         """Up to `limit` accounts by name, after that name."""
         query = select(AccountRow).where(AccountRow.name > after).order_by(AccountRow.name).limit(limit)
-        return [self._account(row) for row in self._session.scalars(query)]
+        return self._accounts(self._session.scalars(query).all())
 
     def add(self, *, name: str, full_name: str, state: AccountState, now: datetime) -> None:
         """A new account without roles and credentials."""
@@ -107,9 +110,10 @@ class AccountStore:
         """All that the account may do by its own roles and those of its groups; the owner everything."""
         if self.owner() == name:
             return frozenset(Permission)
-        of_group = select(GroupRoleRow.role).join(GroupMemberRow, GroupMemberRow.group == GroupRoleRow.group)
-        shared = self._session.scalars(of_group.where(GroupMemberRow.account == name))
-        return permissions_of({*self._own_roles(name), *shared}, RoleStore(self._session).directory())
+        own = select(AccountRoleRow.role).where(AccountRoleRow.account == name)
+        shared = select(GroupRoleRow.role).join(GroupMemberRow, GroupMemberRow.group == GroupRoleRow.group)
+        roles = self._session.scalars(own.union(shared.where(GroupMemberRow.account == name)))
+        return permissions_of(roles.all(), RoleStore(self._session).directory())
 
     # ---------------------------------------------------------------- credentials
 
@@ -174,11 +178,16 @@ class AccountStore:
 
     def count_attempt(self, name: str, client: str, now: datetime) -> Attempts:
         """One more. Those that are a day old are forgotten, for all names."""
-        old = WrongAttemptsRow.last_at <= now - FORGOTTEN_AFTER
-        self._session.execute(delete(WrongAttemptsRow).where(old))
-        attempts = counted(self.attempts(name, client), now)
-        row = WrongAttemptsRow(name=name, client=client, count=attempts.count, last_at=attempts.last_at)
-        self._session.merge(row)
+        row = self._session.get(WrongAttemptsRow, (name, client))
+        if row is None:
+            # Whoever makes a new row pays for the old ones, so that there is never an end of them.
+            old = WrongAttemptsRow.last_at <= now - FORGOTTEN_AFTER
+            self._session.execute(delete(WrongAttemptsRow).where(old))
+            row = WrongAttemptsRow(name=name, client=client, count=1, last_at=now)
+            self._session.add(row)
+            return Attempts(1, now)
+        attempts = counted(Attempts(row.count, utc(row.last_at)), now)
+        row.count, row.last_at = attempts.count, attempts.last_at
         return attempts
 
     def forgive(self, name: str, client: str) -> None:
@@ -194,11 +203,6 @@ class AccountStore:
         """Nothing counts for this name any more, from whichever client."""
         self._session.execute(delete(WrongAttemptsRow).where(WrongAttemptsRow.name == name))
 
-    def _locked_until(self, name: str) -> datetime | None:
-        rows = self._session.scalars(select(WrongAttemptsRow).where(WrongAttemptsRow.name == name))
-        ends = [Attempts(row.count, utc(row.last_at)).locked_until() for row in rows]
-        return max((end for end in ends if end is not None), default=None)
-
     def _found(self, name: str) -> AccountRow | None:
         """The row, if the name can be one: databases differ in what texts they take."""
         return self._session.get(AccountRow, name) if can_be_name(name) else None
@@ -209,26 +213,53 @@ class AccountStore:
             raise NotFound(f"There is no account {name!r}. See the accounts with: trefoil user list")
         return row
 
-    def _own_roles(self, name: str) -> list[str]:
-        query = select(AccountRoleRow.role).where(AccountRoleRow.account == name)
-        return list(self._session.scalars(query.order_by(AccountRoleRow.role)))
-
-    def _groups(self, name: str) -> list[str]:
-        query = select(GroupMemberRow.group).where(GroupMemberRow.account == name)
-        return list(self._session.scalars(query.order_by(GroupMemberRow.group)))
-
-    def _account(self, row: AccountRow) -> Account:
-        owner = self.owner() == row.name
-        return Account(
-            name=row.name,
-            full_name=row.full_name,
-            state=AccountState(row.state),
-            owner=owner,
-            roles=(Role.OWNER.value,) if owner else tuple(self._own_roles(row.name)),
-            groups=tuple(self._groups(row.name)),
-            permissions=self.permissions(row.name),
-            second_factor=row.second_factor != b"",
-            created_at=utc(row.created_at),
-            last_login_at=None if row.last_login_at is None else utc(row.last_login_at),
-            locked_until=self._locked_until(row.name),
+    def _accounts(self, rows: Sequence[AccountRow]) -> list[Account]:
+        """The accounts of these rows; so many questions to the database, however many rows there are."""
+        names = [row.name for row in rows]
+        roles = self._grouped(
+            select(AccountRoleRow.account, AccountRoleRow.role), AccountRoleRow.account, names
         )
+        groups = self._grouped(
+            select(GroupMemberRow.account, GroupMemberRow.group), GroupMemberRow.account, names
+        )
+        shared = self._grouped(
+            select(GroupMemberRow.account, GroupRoleRow.role).join(
+                GroupRoleRow, GroupRoleRow.group == GroupMemberRow.group
+            ),
+            GroupMemberRow.account,
+            names,
+        )
+        wrong = select(WrongAttemptsRow).where(WrongAttemptsRow.name.in_(names))
+        locks: dict[str, datetime] = {}
+        for row in self._session.scalars(wrong):
+            until = Attempts(row.count, utc(row.last_at)).locked_until()
+            if until is not None:
+                locks[row.name] = max(until, locks.get(row.name, until))
+        owner, directory = self.owner(), RoleStore(self._session).directory()
+        return [
+            Account(
+                name=row.name,
+                full_name=row.full_name,
+                state=AccountState(row.state),
+                owner=row.name == owner,
+                roles=(Role.OWNER.value,) if row.name == owner else tuple(sorted(roles[row.name])),
+                groups=tuple(sorted(groups[row.name])),
+                permissions=frozenset(Permission)
+                if row.name == owner
+                else permissions_of(roles[row.name] | shared[row.name], directory),
+                second_factor=row.second_factor != b"",
+                created_at=utc(row.created_at),
+                last_login_at=None if row.last_login_at is None else utc(row.last_login_at),
+                locked_until=locks.get(row.name),
+            )
+            for row in rows
+        ]
+
+    def _grouped(
+        self, pairs: Any, column: InstrumentedAttribute[str], names: list[str]
+    ) -> defaultdict[str, set[str]]:
+        """The second column's values by those of the first; `pairs` selects the two."""
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        for account, value in self._session.execute(pairs.where(column.in_(names))):
+            found[account].add(value)
+        return found
