@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,7 +22,6 @@ _NAME = "north"
 _ACCOUNTS = 20
 _PASSWORD = "violet harbour lantern"  # noqa: S105 - of made-up accounts that live for seconds
 _OTHERS_EVERY_S = 0.05
-_START_TIMEOUT_S = 60.0
 
 
 @dataclass
@@ -39,11 +39,13 @@ def logins(
 ) -> None:
     """Start a node, log in at a fixed rate, and time another call meanwhile and without logins."""
     from libs.cli.bench.machine import describe_machine
+    from libs.cli.local_cluster.lone_hospital import lone_hospital
     from libs.cli.output import print_json, print_table, remarks
 
     remarks().print("Starting a hospital node", style="dim")
-    with _node() as (root, address):
-        alone, beside, logged_in = asyncio.run(_measure(root, address, rate=rate, seconds=seconds))
+    with TemporaryDirectory(prefix="trefoil-bench-") as folder, lone_hospital(Path(folder), _NAME) as address:
+        measured = asyncio.run(_measure(Path(folder), address, rate=rate, seconds=seconds))
+    alone, beside, logged_in = measured
     figures = {
         "other_calls_without_logins": _figures(alone),
         "other_calls_beside_logins": _figures(beside),
@@ -58,54 +60,6 @@ def logins(
     ]
     title = f"{rate} logins a minute for {seconds} s"
     print_table(["", ">calls", ">p50 ms", ">p95 ms", ">refused"], rows, title=title, if_empty="")
-
-
-@contextmanager
-def _node() -> Iterator[tuple[Path, str]]:
-    """A hospital node as a process of its own: the folder of all keys and settings, and its address."""
-    import tempfile
-
-    from libs.cli.local_cluster import layout
-    from libs.cli.local_cluster.cluster import ProcessDied
-    from libs.cli.local_cluster.health import wait_until_serving
-    from libs.cli.local_cluster.ports import PortReservation
-    from libs.cli.local_cluster.process import ServiceProcess
-    from libs.cli.settings_files import hospital_settings, to_toml
-    from libs.rpc.identity import Identity, Kind
-
-    with tempfile.TemporaryDirectory(prefix="trefoil-bench-") as folder, PortReservation() as ports:
-        root = Path(folder)
-        layout.make_identities(root, (_NAME,))
-        home, address = root / f"hospital-{_NAME}", f"127.0.0.1:{ports.take()}"
-        (home / "data").mkdir()
-        # Nobody is the coordinator: the node goes on trying to reach one, which costs it next to nothing.
-        nobody = f"127.0.0.1:{ports.take()}"
-        config = home / "settings.toml"
-        config.write_text(to_toml(hospital_settings(name=_NAME, listen=address, coordinator=nobody)))
-        node = ServiceProcess(
-            name="node",
-            module="services.hospital_node",
-            config=config,
-            log=home / "log.jsonl",
-            environment={},
-        )
-
-        def still_running() -> None:
-            if not node.running:
-                raise ProcessDied(f"The node ended by itself:\n{node.tail()}")
-
-        node.start()
-        try:
-            wait_until_serving(
-                address=address,
-                server=Identity(Kind.HOSPITAL, _NAME),
-                tls=layout.tls_files(root / f"client-staff-{_NAME}"),
-                timeout_s=_START_TIMEOUT_S,
-                still_running=still_running,
-            )
-            yield root, address
-        finally:
-            node.stop(grace_s=10.0)
 
 
 async def _measure(root: Path, address: str, *, rate: int, seconds: int) -> tuple[Timed, Timed, Timed]:
