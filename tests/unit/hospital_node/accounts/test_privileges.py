@@ -233,6 +233,13 @@ async def test_what_is_not_there_cannot_be_given(staffed: AccountRig) -> None:
         await staffed.as_actor(OWNER, staffed.accounts.users.change, name="nul\x00", roles=[])
 
 
+async def test_a_role_with_ownership_is_not_made_even_by_the_owner_himself(rig: AccountRig) -> None:
+    await rig.claim()
+    save = rig.accounts.roles.save_role
+    with pytest.raises(PermissionDenied, match="Hand it over"):
+        await rig.as_actor(OWNER, save, name="mighty", description="", permissions=["ownership"])
+
+
 async def test_an_unknown_permission_is_named(rig: AccountRig) -> None:
     await rig.claim()
     with pytest.raises(InvalidInput, match="no permission"):
