@@ -16,12 +16,17 @@ from libs.cli import (
     coordinator,
     dataset,
     demo_command,
+    group,
     hospital,
     keys,
+    login,
     model,
     party,
     predict,
+    role,
+    staff_session,
     study,
+    user,
 )
 from libs.cli.bench import command as bench
 from libs.cli.failures import run_and_exit
@@ -49,6 +54,12 @@ app.add_typer(study.app, name="study", rich_help_panel=_USE)
 app.add_typer(model.app, name="model", rich_help_panel=_USE)
 app.command("predict", rich_help_panel=_USE)(predict.predict)
 app.add_typer(hospital.app, name="hospital", rich_help_panel=_OWN)
+app.command("login", rich_help_panel=_OWN)(login.login)
+app.command("logout", rich_help_panel=_OWN)(login.logout)
+app.add_typer(staff_session.app, name="session", rich_help_panel=_OWN)
+app.add_typer(user.app, name="user", rich_help_panel=_OWN)
+app.add_typer(role.app, name="role", rich_help_panel=_OWN)
+app.add_typer(group.app, name="group", rich_help_panel=_OWN)
 app.add_typer(audit.app, name="audit", rich_help_panel=_OWN)
 app.add_typer(keys.app, name="keys", rich_help_panel=_RUN)
 app.add_typer(coordinator.app, name="coordinator", rich_help_panel=_RUN)

@@ -12,6 +12,7 @@ import grpc
 
 from libs.core.clock import SystemClock
 from libs.core.errors import TrefoilError
+from libs.rpc._generated.trefoil.hospital.v1.accounts_pb2_grpc import add_AccountServiceServicer_to_server
 from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import add_HospitalServiceServicer_to_server
 from libs.rpc.audit_service import own_trail, serve_trail, trail_writer
 from libs.rpc.channel import open_channel
@@ -19,6 +20,8 @@ from libs.rpc.identity import COORDINATOR, Identity, Kind
 from libs.runtime.logging import configure_logging
 from libs.runtime.private_files import PRIVATE_UMASK
 from libs.runtime.settings import load_settings
+from services.hospital_node.account_wiring import node_accounts
+from services.hospital_node.accounts.rpc import AccountService
 from services.hospital_node.adapters.database import Database
 from services.hospital_node.adapters.parties import ShareParties
 from services.hospital_node.adapters.tables import AUDIT
@@ -34,6 +37,7 @@ from services.hospital_node.tasks import TaskRunner
 from services.hospital_node.trail_events import link_changed
 
 SERVICE = "trefoil.hospital.v1.HospitalService"
+ACCOUNT_SERVICE = "trefoil.hospital.v1.AccountService"
 
 
 def main() -> None:
@@ -101,8 +105,17 @@ async def run(settings: HospitalSettings) -> None:
         activity=lambda: tasks.activity,
         consent_changed=tasks.consent_changed,
     )
-    server = settings.server(name=f"hospital-{settings.name}", recorder=recorder, on_refusal=audit.refused)
+    node = node_accounts(settings, transactions=transactions, trail=trail, clock=clock)
+    await node.accounts.invitations.ensure_owner_code()
+    server = settings.server(
+        name=f"hospital-{settings.name}",
+        recorder=recorder,
+        accounts=node.tokens,
+        grants=node.accounts.sessions.grants,
+        on_refusal=audit.refused,
+    )
     server.add(add_HospitalServiceServicer_to_server, service, SERVICE)
+    server.add(add_AccountServiceServicer_to_server, AccountService(node.accounts), ACCOUNT_SERVICE)
     serve_trail(server, audit)
     server.stop_on_signals()
     try:
@@ -115,4 +128,5 @@ async def run(settings: HospitalSettings) -> None:
     finally:
         await tasks.stop()
         await parties.close()
+        node.close()
         transactions.close()
