@@ -9,6 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from google.protobuf.message import Message
+
 from libs.mpc.ring import Ring, RingArray
 from libs.runtime.audit.entry import Event
 from services.hospital_node.domain import (
@@ -26,6 +28,7 @@ OnProgress = Callable[[float], None]
 """Called with the finished fraction of a job, 0 to 1."""
 
 T = TypeVar("T")
+Answer = TypeVar("Answer", bound=Message)
 
 
 class Shelf(Protocol):
@@ -72,12 +75,12 @@ class Datasets(Protocol):
         ...
 
     async def answer(
-        self, *, actor: str, message: Any, answer_type: type[T], work: Callable[[Shelf], T]
-    ) -> T:
+        self, *, actor: str, message: Any, answer_type: type[Answer], work: Callable[[Shelf], Answer]
+    ) -> Answer:
         """The same, at most once for this actor and the message's `request_id` (`adapters/answers.py`)."""
         ...
 
-    async def answered(self, *, actor: str, message: Any, answer_type: type[T]) -> T | None:
+    async def answered(self, *, actor: str, message: Any, answer_type: type[Answer]) -> Answer | None:
         """What `answer` gave to this very message before. Raises as it does."""
         ...
 
