@@ -154,8 +154,15 @@ def withdraw(shelf: Shelf, name: str, *, actor: str, request_id: str, at: dateti
     if latest is None or latest.withdrawn_at is not None:
         raise NotFound(f"No data set named {name!r} is published here. See: trefoil dataset list")
     shelf.take_down(latest, at=at)
-    details = {"version": latest.version, "content_hash": latest.content_hash}
-    shelf.record(Event("dataset.withdrawn", actor, f"dataset/{name}", request_id=request_id, details=details))
+    shelf.record(
+        Event(
+            "dataset.withdrawn",
+            actor,
+            f"dataset/{name}",
+            request_id=request_id,
+            details={"version": latest.version, "content_hash": latest.content_hash},
+        )
+    )
     return latest
 
 

@@ -48,8 +48,20 @@ class DatasetRow(Base):
     )
 
 
-_SAME = ("name", "version", "description", "path", "images", "patients", "content_hash", "published_at")
-_SAME += ("licence", "mock_hash", "withdrawn_at")
+_SAME = (
+    "name",
+    "version",
+    "description",
+    "path",
+    "images",
+    "patients",
+    "content_hash",
+    "published_at",
+    "licence",
+    "mock_hash",
+    "withdrawn_at",
+)
+"""Columns that hold their field as it is."""
 
 
 def to_row(dataset: Dataset) -> DatasetRow:

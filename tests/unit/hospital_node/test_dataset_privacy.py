@@ -105,8 +105,8 @@ async def test_another_seed_changes_the_mock_and_nothing_else(datasets: DatasetS
     assert recipes[0].model_copy(update={"seed": 2}) == recipes[1]
     assert first.mock_hash != other.mock_hash
     for field in ("content_hash", "mock_recipe", "mock_hash"):
-        other.ClearField(field)  # type: ignore[arg-type]
-        first.ClearField(field)  # type: ignore[arg-type]
+        other.ClearField(field)
+        first.ClearField(field)
     assert other == first
 
 
