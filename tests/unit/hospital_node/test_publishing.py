@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
 from libs.core.errors import FailedPrecondition, InvalidInput, NotFound
 from libs.data.mock import MockRecipe, make_mock
@@ -21,7 +23,14 @@ from services.hospital_node.adapters.tables import AUDIT
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.dataset_rpc import DatasetCalls
 from services.hospital_node.datasets import Publisher
-from tests.fakes.hospital_ports import FixedClock, RememberingAnnouncer, ScriptedWorker
+from tests.fakes.audit import unsigned_trail
+from tests.fakes.hospital_ports import (
+    FixedClock,
+    RememberingAnnouncer,
+    ScriptedWorker,
+    dataset,
+    shelve,
+)
 
 ROUNDED, WITHHELD = pb.COUNT_DISCLOSURE_ROUNDED, pb.COUNT_DISCLOSURE_WITHHELD
 OWNER = Caller(Identity(Kind.CLIENT, "owner"), token=None, request_id="")
@@ -191,16 +200,45 @@ async def test_a_retry_changes_nothing_and_reads_no_files(desk: Desk) -> None:
         await desk.publish(request_id="publish-1", description="something else")
 
 
-async def test_of_publications_at_once_each_is_a_version_or_the_same_one(desk: Desk) -> None:
+async def test_of_publications_at_once_each_is_a_version_and_one_is_published(desk: Desk) -> None:
+    async def a_moment() -> None:
+        await asyncio.sleep(0)
+
+    desk.worker.before_answering = a_moment
     words = ["one", "two", "three", "two", "one"]
-    await asyncio.gather(
-        *(desk.publish(description=word, request_id=f"request-{i}") for i, word in enumerate(words))
-    )
+    await asyncio.gather(*(desk.publish(description=word) for word in words))
     versions = await desk.versions()
     assert [version.version for version in versions] == list(range(len(versions), 0, -1))
     assert sum(not version.HasField("withdrawn_at") for version in versions) == 1
-    assert len(desk.worker.jobs) == 2 * len(words)
+    # The worker that reads one's files is not stopped for another's.
     assert desk.worker.jobs == ["inspect", "stop"] * len(words)
+
+
+class _SlowToReturn(DatasetStore):
+    """A publication is committed some time before its caller hears of it."""
+
+    async def answer(self, *, message: Any, **rest: Any) -> Any:
+        answer = await super().answer(message=message, **rest)
+        if isinstance(message, pb.PublishDatasetRequest):
+            await asyncio.sleep(0.1)
+        return answer
+
+
+async def test_what_is_committed_first_is_announced_first(transactions: Transactions) -> None:
+    desk = Desk(_SlowToReturn(transactions, unsigned_trail(AUDIT), FixedClock()))
+    with calling_as(OWNER):
+        publishing = asyncio.create_task(desk.publish())
+        while not await desk.datasets.datasets():  # noqa: ASYNC110 - the database sets no event
+            await asyncio.sleep(0.01)
+        await desk.withdraw()
+        await publishing
+    assert desk.announcer.said == [("published", "chest"), ("withdrawn", "chest")]
+
+
+async def test_two_versions_of_a_name_are_never_published_at_once(datasets: DatasetStore) -> None:
+    await shelve(datasets, dataset())
+    with pytest.raises(IntegrityError):
+        await shelve(datasets, replace(dataset(), version=2))
 
 
 async def test_each_change_is_in_the_audit_trail_with_its_hash_and_without_a_count(
