@@ -26,3 +26,6 @@ RequestIdOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+TagsOption = Annotated[
+    list[str] | None, typer.Option("--tag", "-t", help="A tag; repeat for more.", show_default=False)
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import secrets
 import sys
 from pathlib import Path
 
@@ -23,10 +24,12 @@ from libs.runtime.settings import load_settings
 from services.hospital_node.account_wiring import node_accounts
 from services.hospital_node.accounts.rpc import AccountService
 from services.hospital_node.adapters.database import Database
+from services.hospital_node.adapters.dataset_store import DatasetStore
 from services.hospital_node.adapters.parties import ShareParties
 from services.hospital_node.adapters.tables import AUDIT
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.adapters.worker_process import WorkerProcess
+from services.hospital_node.dataset_rpc import DatasetCalls
 from services.hospital_node.datasets import Publisher
 from services.hospital_node.inbox import NodeInbox
 from services.hospital_node.link import CoordinatorLink, Outbox
@@ -72,11 +75,16 @@ async def run(settings: HospitalSettings) -> None:
     trail = own_trail(me=identity, tables=AUDIT, tls=tls, clock=clock)
     audit = trail_writer(transactions.engine, trail, clock)
     store, outbox, parties = Database(transactions, trail), Outbox(), ShareParties(dial)
+    datasets = DatasetStore(transactions, trail, clock)
     await store.fail_interrupted_tasks()
     publisher = Publisher(
-        store=store, announcer=outbox, worker=worker(), data_roots=settings.data_roots, clock=clock
+        datasets=datasets,
+        worker=worker(),
+        data_roots=settings.data_roots,
+        clock=clock,
+        draw_seed=lambda: secrets.randbits(32),
     )
-    proposals = Proposals(store=store, announcer=outbox)
+    proposals = Proposals(store=store, datasets=datasets, announcer=outbox)
     tasks = TaskRunner(
         hospital=settings.name,
         store=store,
@@ -93,13 +101,20 @@ async def run(settings: HospitalSettings) -> None:
         outbox=outbox,
         inbox=NodeInbox(proposals=proposals, tasks=tasks, name_parties=parties.use),
         store=store,
+        datasets=datasets,
         clock=clock,
         on_change=lambda attached: audit.submit(link_changed(attached=attached)),
     )
     service = HospitalService(
         identity=identity,
         store=store,
-        publisher=publisher,
+        datasets=DatasetCalls(
+            datasets=datasets,
+            publisher=publisher,
+            announcer=outbox,
+            consent_changed=tasks.consent_changed,
+            clock=clock,
+        ),
         proposals=proposals,
         attached=lambda: link.attached,
         activity=lambda: tasks.activity,

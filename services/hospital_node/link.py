@@ -24,7 +24,6 @@ from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import Coor
 from libs.rpc.channel import translate
 from libs.runtime.logging import get_logger
 from services.hospital_node import messages
-from services.hospital_node.datasets import MODALITY
 from services.hospital_node.domain import (
     Dataset,
     Order,
@@ -34,7 +33,7 @@ from services.hospital_node.domain import (
     Task,
     TaskKey,
 )
-from services.hospital_node.ports import Store
+from services.hospital_node.ports import Datasets, Store
 
 HEARTBEAT_S = 5.0
 MAX_WAITING_PROGRESS = 64
@@ -86,7 +85,7 @@ class Outbox:
         self._stream = None
 
     def dataset_published(self, dataset: Dataset) -> None:
-        self._put(messages.dataset_event(dataset, modality=MODALITY))
+        self._put(messages.dataset_event(dataset))
 
     def dataset_withdrawn(self, name: str) -> None:
         self._put(messages.withdrawn_event(name))
@@ -128,6 +127,7 @@ class CoordinatorLink:
         outbox: Outbox,
         inbox: Inbox,
         store: Store,
+        datasets: Datasets,
         clock: Clock,
         backoff: Backoff | None = None,
         heartbeat_s: float = HEARTBEAT_S,
@@ -136,6 +136,7 @@ class CoordinatorLink:
         """`on_change` hears of every welcome (True) and of the end of a stream that had one (False)."""
         self._name, self._connect = name, connect
         self._outbox, self._inbox, self._store, self._clock = outbox, inbox, store, clock
+        self._datasets = datasets
         self._backoff, self._heartbeat_s = backoff or Backoff(), heartbeat_s
         self._attached, self._on_change = False, on_change
 
@@ -194,8 +195,10 @@ class CoordinatorLink:
         The queue was open before the store is read: a fact of this moment may come twice, never not.
         """
         yield messages.hello_event(name=self._name, version=version("trefoil"))
-        for dataset in await self._store.datasets():
-            yield messages.dataset_event(dataset, modality=MODALITY)
+        for name in await self._datasets.withdrawn_names():
+            yield messages.withdrawn_event(name)
+        for dataset in await self._datasets.datasets():
+            yield messages.dataset_event(dataset)
         for proposal in await self._store.proposals():
             if proposal.state in (ProposalState.APPROVED, ProposalState.DENIED):
                 yield messages.decision_event(

@@ -8,7 +8,7 @@ from libs.core.errors import FailedPrecondition, InvalidInput, NotFound
 from libs.fl.training_plan import TrainingPlan
 from libs.runtime.logging import get_logger
 from services.hospital_node.domain import Dataset, Proposal, ProposalEvent, ProposalState
-from services.hospital_node.ports import Announcer, Store
+from services.hospital_node.ports import Announcer, Datasets, Store
 
 log = get_logger(__name__)
 
@@ -16,8 +16,8 @@ log = get_logger(__name__)
 class Proposals:
     """The owner's consent. Nothing is trained, calibrated or released without it."""
 
-    def __init__(self, *, store: Store, announcer: Announcer) -> None:
-        self._store, self._announcer = store, announcer
+    def __init__(self, *, store: Store, datasets: Datasets, announcer: Announcer) -> None:
+        self._store, self._datasets, self._announcer = store, datasets, announcer
 
     async def receive(self, proposal: Proposal) -> None:
         """Store a proposal for the owner, or answer one that cannot be approved with a denial.
@@ -84,7 +84,7 @@ class Proposals:
         if proposal.state is not ProposalState.APPROVED or proposal.plan_hash != plan_hash:
             raise FailedPrecondition("This hospital has not approved this training plan for this study.")
         try:
-            return proposal, await self._store.dataset(proposal.dataset_name)
+            return proposal, await self._datasets.dataset(proposal.dataset_name)
         except NotFound:
             raise FailedPrecondition("The data set of this study is no longer published here.") from None
 
@@ -99,7 +99,7 @@ class Proposals:
                 f"The plan's quorum is {plan.quorum}, but the proposal names {len(proposal.hospitals)} "
                 "hospitals. Choose more data sets."
             )
-        await self._store.dataset(proposal.dataset_name)
+        await self._datasets.dataset(proposal.dataset_name)
 
     def _announce(self, proposal: Proposal) -> None:
         if proposal.state in (ProposalState.APPROVED, ProposalState.DENIED):

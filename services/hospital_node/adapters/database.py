@@ -7,17 +7,15 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from sqlalchemy import DateTime, LargeBinary, String, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from libs.core.errors import AlreadyExists, FailedPrecondition, NotFound
+from libs.core.errors import FailedPrecondition, NotFound
 from libs.runtime.audit.entry import Event
 from libs.runtime.audit.trail import AuditTrail
 from services.hospital_node import trail_events
 from services.hospital_node.adapters.tables import Base, utc
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.domain import (
-    Dataset,
     Order,
     Proposal,
     ProposalEvent,
@@ -29,19 +27,6 @@ from services.hospital_node.domain import (
     TaskState,
     admit,
 )
-
-
-class _DatasetRow(Base):
-    __tablename__ = "datasets"
-    name: Mapped[str] = mapped_column(String(200), primary_key=True)
-    description: Mapped[str]
-    tags: Mapped[str]
-    path: Mapped[str]
-    images: Mapped[int]
-    patients: Mapped[int]
-    images_per_class: Mapped[str]
-    content_hash: Mapped[str]
-    published_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
 class _ProposalRow(Base):
@@ -83,40 +68,6 @@ class Database:
         """Enter what this transaction does into the audit trail, as its last step."""
         session.flush()
         self._trail.append(session.connection(), event)
-
-    async def add_dataset(self, dataset: Dataset) -> None:
-        def work(session: Session) -> None:
-            session.add(
-                _DatasetRow(
-                    name=dataset.name,
-                    description=dataset.description,
-                    tags=json.dumps(dataset.tags),
-                    path=dataset.path,
-                    images=dataset.images,
-                    patients=dataset.patients,
-                    images_per_class=json.dumps(dict(dataset.images_per_class)),
-                    content_hash=dataset.content_hash,
-                    published_at=dataset.published_at,
-                )
-            )
-
-        try:
-            await self._transact(work)
-        except IntegrityError:
-            raise AlreadyExists(
-                f"A data set named {dataset.name} is published already. Withdraw it first, or choose another "
-                "name."
-            ) from None
-
-    async def remove_dataset(self, name: str) -> None:
-        await self._transact(lambda session: session.delete(_dataset_row(session, name)))
-
-    async def dataset(self, name: str) -> Dataset:
-        return await self._transact(lambda session: _to_dataset(_dataset_row(session, name)))
-
-    async def datasets(self, *, after: str = "", limit: int | None = None) -> list[Dataset]:
-        query = select(_DatasetRow).where(_DatasetRow.name > after).order_by(_DatasetRow.name).limit(limit)
-        return await self._transact(lambda session: [_to_dataset(row) for row in session.scalars(query)])
 
     async def add_proposal(self, proposal: Proposal) -> Proposal:
         def work(session: Session) -> Proposal:
@@ -228,15 +179,6 @@ _PROPOSAL_FIELDS = (
 _LISTS = ("hospitals", "readers")
 
 
-def _dataset_row(session: Session, name: str) -> _DatasetRow:
-    row = session.get(_DatasetRow, name)
-    if row is None:
-        raise NotFound(
-            f"No data set named {name!r} is published here. List the data sets to see their names."
-        )
-    return row
-
-
 def _proposal_row(session: Session, study_id: str) -> _ProposalRow:
     row = session.get(_ProposalRow, study_id, with_for_update=True)
     if row is None:
@@ -249,20 +191,6 @@ def _proposal_row(session: Session, study_id: str) -> _ProposalRow:
 def _task_row(session: Session, key: TaskKey) -> _TaskRow | None:
     identity = (key.study_id, key.kind.value, key.round, key.attempt)
     return session.get(_TaskRow, identity, with_for_update=True)
-
-
-def _to_dataset(row: _DatasetRow) -> Dataset:
-    return Dataset(
-        name=row.name,
-        description=row.description,
-        tags=tuple(json.loads(row.tags)),
-        path=row.path,
-        images=row.images,
-        patients=row.patients,
-        images_per_class=json.loads(row.images_per_class),
-        content_hash=row.content_hash,
-        published_at=utc(row.published_at),
-    )
 
 
 def _to_proposal(row: _ProposalRow) -> Proposal:

@@ -19,13 +19,14 @@ from libs.rpc.channel import open_channel
 from libs.rpc.identity import COORDINATOR, Identity, Kind
 from libs.rpc.tokens import Role
 from services.hospital_node.adapters.database import Database
+from services.hospital_node.adapters.dataset_store import DatasetStore
 from services.hospital_node.adapters.tables import AUDIT
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.domain import Order, Proposal, ProposalEvent
 from services.hospital_node.link import Backoff, CoordinatorLink, Outbox
 from tests.fakes.audit import unsigned_trail
 from tests.fakes.hospital_federation import FakeFederation, write_token
-from tests.fakes.hospital_ports import PLAN, STUDY, dataset, proposal
+from tests.fakes.hospital_ports import NOW, PLAN, STUDY, dataset, proposal, shelve, unshelve
 from tests.fakes.keys import tls_files
 
 
@@ -65,7 +66,10 @@ class Attached:
 async def attached(federation: FakeFederation, keys: Path, tmp_path: Path) -> AsyncIterator[Attached]:
     transactions = Transactions(f"sqlite:///{tmp_path}/hospital.db")
     store = Database(transactions, unsigned_trail(AUDIT))
-    await store.add_dataset(dataset())
+    datasets = DatasetStore(transactions, unsigned_trail(AUDIT), SystemClock())
+    for published in (dataset(), dataset("lungs")):
+        await shelve(datasets, published)
+    await unshelve(datasets, "lungs")
     await store.add_proposal(proposal())
     await store.move_proposal(STUDY, ProposalEvent.APPROVE)
     token = write_token(keys, tmp_path / "worker.token", issuer="federation", role=Role.WORKER)
@@ -79,6 +83,7 @@ async def attached(federation: FakeFederation, keys: Path, tmp_path: Path) -> As
         outbox=outbox,
         inbox=inbox,
         store=store,
+        datasets=datasets,
         clock=SystemClock(),
         backoff=Backoff(first_s=0.05, most_s=0.2),
         heartbeat_s=0.1,
@@ -95,19 +100,27 @@ async def test_the_node_says_who_it_is_what_it_publishes_and_what_was_decided(
 ) -> None:
     await federation.coordinator.heard("plan_decision")
     said = federation.coordinator.events
-    assert [event.WhichOneof("event") for event in said[:3]] == [
+    assert [event.WhichOneof("event") for event in said[:4]] == [
         "hello",
+        "dataset_withdrawn",
         "dataset_published",
         "plan_decision",
     ]
-    assert said[1].dataset_published == pb.Dataset(
+    assert said[1].dataset_withdrawn.name == "lungs"
+    published = pb.Dataset(
         name="chest",
         description="Children's radiographs",
         tags=["chest", "pneumonia"],
         modality="chest X-ray",
         images=10,
+        version=1,
+        content_hash="c" * 64,
+        disclosed_counts={"NORMAL": 0, "PNEUMONIA": 0},
+        disclosure=pb.COUNT_DISCLOSURE_ROUNDED,
     )
-    decision = said[2].plan_decision
+    published.published_at.FromDatetime(NOW)
+    assert said[2].dataset_published == published
+    decision = said[3].plan_decision
     assert (decision.study_id, decision.plan_hash, decision.approved) == (STUDY, PLAN.hash, True)
 
 

@@ -6,9 +6,19 @@ import pytest
 
 from libs.core.errors import FailedPrecondition, InvalidInput, NotFound
 from services.hospital_node.adapters.database import Database
+from services.hospital_node.adapters.dataset_store import DatasetStore
 from services.hospital_node.domain import ProposalState
 from services.hospital_node.proposals import Proposals
-from tests.fakes.hospital_ports import HOSPITALS, PLAN, STUDY, RememberingAnnouncer, dataset, proposal
+from tests.fakes.hospital_ports import (
+    HOSPITALS,
+    PLAN,
+    STUDY,
+    RememberingAnnouncer,
+    dataset,
+    proposal,
+    shelve,
+    unshelve,
+)
 
 
 @pytest.fixture
@@ -17,9 +27,9 @@ def announcer() -> RememberingAnnouncer:
 
 
 @pytest.fixture
-async def proposals(store: Database, announcer: RememberingAnnouncer) -> Proposals:
-    await store.add_dataset(dataset())
-    return Proposals(store=store, announcer=announcer)
+async def proposals(store: Database, datasets: DatasetStore, announcer: RememberingAnnouncer) -> Proposals:
+    await shelve(datasets, dataset())
+    return Proposals(store=store, datasets=datasets, announcer=announcer)
 
 
 async def approve(proposals: Proposals) -> None:
@@ -104,7 +114,9 @@ async def test_a_repeated_proposal_gets_the_decision_again(
 @pytest.mark.parametrize(
     "ending", ["pending", "denied", "withdrawn consent", "ended", "dataset withdrawn", "hash"]
 )
-async def test_without_consent_there_is_none(ending: str, proposals: Proposals, store: Database) -> None:
+async def test_without_consent_there_is_none(
+    ending: str, proposals: Proposals, datasets: DatasetStore
+) -> None:
     await proposals.receive(proposal())
     if ending not in {"pending", "denied"}:
         await proposals.decide(study_id=STUDY, plan_hash=PLAN.hash, approve=True, reason="")
@@ -113,7 +125,7 @@ async def test_without_consent_there_is_none(ending: str, proposals: Proposals, 
     if ending == "ended":
         await proposals.end(STUDY)
     if ending == "dataset withdrawn":
-        await store.remove_dataset("chest")
+        await unshelve(datasets, "chest")
     with pytest.raises(FailedPrecondition):
         await proposals.consent(study_id=STUDY, plan_hash="0" * 64 if ending == "hash" else PLAN.hash)
 

@@ -16,6 +16,7 @@ from libs.core.errors import FailedPrecondition, InvalidInput, Unavailable
 from libs.fl.training_plan import Download, ModelAccess
 from libs.mpc.ring import Ring
 from services.hospital_node.adapters.database import Database
+from services.hospital_node.adapters.dataset_store import DatasetStore
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.domain import (
     CalibrateOrder,
@@ -42,7 +43,9 @@ from tests.fakes.hospital_ports import (
     ScriptedWorker,
     dataset,
     proposal,
+    shelve,
     train_order,
+    unshelve,
 )
 
 LATER = NOW + timedelta(minutes=5)
@@ -53,6 +56,7 @@ class Node:
     tasks: TaskRunner
     proposals: Proposals
     store: Database
+    datasets: DatasetStore
     announcer: RememberingAnnouncer
     parties: AddingParties
     worker: ScriptedWorker
@@ -67,9 +71,9 @@ class Node:
 
 
 @pytest.fixture
-async def node(store: Database) -> Node:
+async def node(store: Database, datasets: DatasetStore) -> Node:
     announcer, parties, worker = RememberingAnnouncer(), AddingParties(), ScriptedWorker()
-    proposals = Proposals(store=store, announcer=announcer)
+    proposals = Proposals(store=store, datasets=datasets, announcer=announcer)
     tasks = TaskRunner(
         hospital="alpha",
         store=store,
@@ -80,11 +84,11 @@ async def node(store: Database) -> Node:
         data_roots=[Path("/data")],
         clock=FixedClock(),
     )
-    await store.add_dataset(dataset())
+    await shelve(datasets, dataset())
     await proposals.receive(proposal())
     await proposals.decide(study_id=STUDY, plan_hash=PLAN.hash, approve=True, reason="")
     announcer.said.clear()
-    return Node(tasks, proposals, store, announcer, parties, worker)
+    return Node(tasks, proposals, store, datasets, announcer, parties, worker)
 
 
 def release_order(number: int = 4) -> ReleaseOrder:
@@ -179,7 +183,7 @@ async def test_an_order_that_the_owner_did_not_approve_is_refused(node: Node, or
 
 
 async def test_an_order_after_the_dataset_was_withdrawn_is_refused(node: Node) -> None:
-    await node.store.remove_dataset("chest")
+    await unshelve(node.datasets, "chest")
     await node.obey(train_order())
     assert node.failure()[0] == "failed_precondition"
     assert node.parties.dealt == []
@@ -280,7 +284,7 @@ async def withdraw(node: Node, how: str) -> None:
     if how == "denied":
         await node.proposals.decide(study_id=STUDY, plan_hash=PLAN.hash, approve=False, reason="")
     else:
-        await node.store.remove_dataset("chest")
+        await unshelve(node.datasets, "chest")
 
 
 @pytest.mark.parametrize("how", ["denied", "data set withdrawn"])
