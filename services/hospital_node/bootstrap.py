@@ -25,6 +25,7 @@ from services.hospital_node.account_wiring import node_accounts
 from services.hospital_node.accounts.rpc import AccountService
 from services.hospital_node.adapters.database import Database
 from services.hospital_node.adapters.dataset_store import DatasetStore
+from services.hospital_node.adapters.membership import SqlMembership
 from services.hospital_node.adapters.parties import ShareParties
 from services.hospital_node.adapters.tables import AUDIT
 from services.hospital_node.adapters.transactions import Transactions
@@ -33,6 +34,7 @@ from services.hospital_node.dataset_rpc import DatasetCalls
 from services.hospital_node.datasets import Publisher
 from services.hospital_node.inbox import NodeInbox
 from services.hospital_node.link import CoordinatorLink, Outbox
+from services.hospital_node.membership import Membership
 from services.hospital_node.proposals import Proposals
 from services.hospital_node.rpc import HospitalService
 from services.hospital_node.settings import HospitalSettings
@@ -105,6 +107,12 @@ async def run(settings: HospitalSettings) -> None:
         clock=clock,
         on_change=lambda attached: audit.submit(link_changed(attached=attached)),
     )
+    membership = Membership(
+        store=SqlMembership(transactions),
+        keep_attached=link.run,
+        say_goodbye=link.say_goodbye,
+        stop_work=tasks.stop,
+    )
     service = HospitalService(
         identity=identity,
         store=store,
@@ -119,6 +127,8 @@ async def run(settings: HospitalSettings) -> None:
         attached=lambda: link.attached,
         activity=lambda: tasks.activity,
         consent_changed=tasks.consent_changed,
+        membership=membership,
+        refusal=lambda: link.refusal,
     )
     node = node_accounts(settings, transactions=transactions, trail=trail, clock=clock)
     await node.accounts.invitations.ensure_owner_code()
@@ -137,7 +147,7 @@ async def run(settings: HospitalSettings) -> None:
         audit.start()
         await server.start()
         async with asyncio.TaskGroup() as group:
-            attached = group.create_task(link.run())
+            attached = group.create_task(membership.run())
             await server.serve_until_stopped()
             attached.cancel()
     finally:

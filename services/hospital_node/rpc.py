@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from importlib.metadata import version
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,6 +14,7 @@ from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalSe
 from libs.rpc.identity import Identity
 from services.hospital_node.dataset_rpc import DatasetCalls
 from services.hospital_node.domain import Proposal, ProposalState
+from services.hospital_node.membership import Membership
 from services.hospital_node.ports import Store
 from services.hospital_node.proposals import Proposals
 
@@ -37,11 +39,14 @@ class HospitalService(HospitalServiceServicer):
         attached: Callable[[], bool],
         activity: Callable[[], str],
         consent_changed: Callable[[], Awaitable[None]],
+        membership: Membership,
+        refusal: Callable[[], str],
     ) -> None:
         """`consent_changed` stops what may no longer run; both ways to withdraw consent lead through it."""
         self._identity, self._attached, self._activity = identity, attached, activity
         self._store, self._datasets, self._proposals = store, datasets, proposals
         self._consent_changed = consent_changed
+        self._membership, self._refusal = membership, refusal
 
     async def DescribeNode(self, request: pb.DescribeNodeRequest, context: Any) -> pb.DescribeNodeResponse:
         """Who this node is and what it is doing."""
@@ -50,7 +55,24 @@ class HospitalService(HospitalServiceServicer):
             identity=self._identity.uri,
             attached_to_coordinator=self._attached(),
             activity=self._activity(),
+            in_federation=await self._membership.takes_part(),
+            refusal=self._refusal(),
+            version=version("trefoil"),
         )
+
+    async def JoinFederation(
+        self, request: pb.JoinFederationRequest, context: Any
+    ) -> pb.JoinFederationResponse:
+        """Take part, once the federation's operator has approved."""
+        await self._membership.join(request_id=request.request_id)
+        return pb.JoinFederationResponse()
+
+    async def LeaveFederation(
+        self, request: pb.LeaveFederationRequest, context: Any
+    ) -> pb.LeaveFederationResponse:
+        """Take part no longer. What runs is stopped, and the coordinator is told."""
+        await self._membership.leave(request_id=request.request_id)
+        return pb.LeaveFederationResponse()
 
     async def PublishDataset(
         self, request: pb.PublishDatasetRequest, context: Any
