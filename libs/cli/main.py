@@ -21,8 +21,10 @@ from libs.cli import (
     keys,
     login,
     model,
+    node,
     party,
     predict,
+    request,
     role,
     staff_session,
     study,
@@ -50,6 +52,7 @@ _RUN = "Operators"
 app.command("demo", rich_help_panel=_TRY)(demo_command.demo)
 app.add_typer(bench.app, name="bench", rich_help_panel=_TRY)
 app.add_typer(dataset.app, name="dataset", rich_help_panel=_USE)
+app.add_typer(request.app, name="request", rich_help_panel=_USE)
 app.add_typer(study.app, name="study", rich_help_panel=_USE)
 app.add_typer(model.app, name="model", rich_help_panel=_USE)
 app.command("predict", rich_help_panel=_USE)(predict.predict)
@@ -62,6 +65,7 @@ app.add_typer(role.app, name="role", rich_help_panel=_OWN)
 app.add_typer(group.app, name="group", rich_help_panel=_OWN)
 app.add_typer(audit.app, name="audit", rich_help_panel=_OWN)
 app.add_typer(keys.app, name="keys", rich_help_panel=_RUN)
+app.add_typer(node.app, name="node", rich_help_panel=_RUN)
 app.add_typer(coordinator.app, name="coordinator", rich_help_panel=_RUN)
 app.add_typer(party.app, name="party", rich_help_panel=_RUN)
 
