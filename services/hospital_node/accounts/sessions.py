@@ -57,6 +57,7 @@ class Sessions:
         now, store = self._clock.now(), SessionStore(session)
         for oldest in store.of(account)[: -(MOST_PER_ACCOUNT - 1)]:
             store.end(oldest.session_id)
+            self._record(session, "session.ended", client.identity, oldest, Outcome.DONE, "too_many")
         opened = OpenSession(
             session_id=new_id("session"),
             account=account,
