@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 from torch import nn
 
-from libs.cli.client.catalogue import describe_federation, search_datasets
-from libs.cli.client.session import CALL_TIMEOUT_S, Session, open_session
+from libs.cli.client.access import list_access_requests, request_access
+from libs.cli.client.catalogue import search_datasets
+from libs.cli.client.session import Session
 from libs.cli.client.studies import (
     create_and_start,
     fetch_metrics,
@@ -19,23 +19,17 @@ from libs.cli.client.studies import (
     require_ready,
     watch,
 )
-from libs.cli.demo.material import DATASET_NAME, TAGS
+from libs.cli.demo.material import TAGS
+from libs.cli.demo.staff import until
 from libs.cli.local_cluster import LocalCluster
 from libs.cli.study_progress import StudyProgress
-from libs.core.errors import DeadlineExceeded
 from libs.core.ids import PARTIES
 from libs.fl.metrics import METRICS_LENGTH, RoundMetrics
 from libs.fl.training_plan import TrainingPlan
 from libs.fl.vectorise import load_state_vector, parameter_count
 from libs.mpc.prg import SEED_BYTES
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
-from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
 from libs.secure_nn.plan import Plan
-
-_WAIT_S = 30.0
-_POLL_S = 0.1
-_PUBLISH_TIMEOUT_S = 600.0
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -48,38 +42,36 @@ class Trained:
     module: nn.Module
 
 
-async def publish_everywhere(cluster: LocalCluster) -> None:
-    """The staff of every hospital publishes its folder."""
-    await asyncio.gather(*[_publish(cluster, hospital) for hospital in cluster.hospitals])
-
-
-async def _publish(cluster: LocalCluster, hospital: str) -> None:
-    path = cluster.folder(f"hospital-{hospital}") / "data" / DATASET_NAME
-    request = hospital_pb2.PublishDatasetRequest(
-        name=DATASET_NAME,
-        description=f"Chest radiographs of {hospital}",
-        tags=TAGS,
-        path=str(path),
-        licence="For this demonstration only",
-        # Weights in training follow from these numbers, and the demo's figures from the weights.
-        disclosure=hospital_pb2.COUNT_DISCLOSURE_EXACT,
-    )
-    async with open_session(cluster.profile(f"staff-{hospital}")) as staff:
-        await staff.hospital.PublishDataset(request, timeout=_PUBLISH_TIMEOUT_S)
-
-
 async def find_data(cluster: LocalCluster, scientist: Session) -> list[coordinator_pb2.Dataset]:
     """What a search by tags finds, once every hospital's description has reached the catalogue."""
-    for _ in range(round(_WAIT_S / _POLL_S)):
+
+    async def look() -> list[coordinator_pb2.Dataset] | None:
         found = await search_datasets(scientist, tags=TAGS)
-        if len(found) == len(cluster.hospitals) and all(dataset.online for dataset in found):
-            return sorted(found, key=lambda dataset: dataset.dataset_id)
-        await asyncio.sleep(_POLL_S)
-    federation = await describe_federation(scientist)
-    online = ", ".join(node.name for node in federation.nodes if node.online) or "none"
-    raise DeadlineExceeded(
-        f"Not all data sets reached the catalogue within {_WAIT_S:.0f} s. Attached hospitals: {online}."
-    )
+        complete = len(found) == len(cluster.hospitals) and all(dataset.online for dataset in found)
+        return sorted(found, key=lambda dataset: dataset.dataset_id) if complete else None
+
+    return await until(look, "Not all data sets reached the catalogue")
+
+
+async def ask_for_access(
+    scientist: Session, *, plan: TrainingPlan, datasets: Sequence[coordinator_pb2.Dataset]
+) -> None:
+    """The scientist asks every owner to let this plan learn from their data, in words that are signed."""
+    for dataset in datasets:
+        await request_access(
+            scientist, dataset_id=dataset.dataset_id, plan=plan, reason="A pneumonia detector (demo)"
+        )
+
+
+async def require_approved(scientist: Session, *, requests: int) -> None:
+    """Wait until the owners' approvals have reached the coordinator."""
+
+    async def look() -> bool | None:
+        mine = await list_access_requests(scientist)
+        approved = [r for r in mine if r.decision.state == coordinator_pb2.ACCESS_STATE_APPROVED]
+        return True if len(approved) == requests else None
+
+    await until(look, "Not all approvals reached the coordinator")
 
 
 async def create_study(
@@ -88,26 +80,6 @@ async def create_study(
     """The scientist proposes the plan and deals the first weights."""
     ids = [dataset.dataset_id for dataset in datasets]
     return await create_and_start(scientist, plan=plan, title="Pneumonia detector (demo)", dataset_ids=ids)
-
-
-async def approve_everywhere(cluster: LocalCluster, study: coordinator_pb2.Study) -> None:
-    """The owner of every hospital's data approves the plan by its hash."""
-    await asyncio.gather(*[_approve(cluster, hospital, study) for hospital in cluster.hospitals])
-
-
-async def _approve(cluster: LocalCluster, hospital: str, study: coordinator_pb2.Study) -> None:
-    async with open_session(cluster.profile(f"staff-{hospital}")) as staff:
-        for _ in range(round(_WAIT_S / _POLL_S)):
-            answer = await staff.hospital.ListProposals(
-                hospital_pb2.ListProposalsRequest(pending_only=True), timeout=CALL_TIMEOUT_S
-            )
-            if any(proposal.study_id == study.study_id for proposal in answer.proposals):
-                break
-            await asyncio.sleep(_POLL_S)
-        request = hospital_pb2.DecideProposalRequest(
-            study_id=study.study_id, plan_hash=study.plan_hash, approve=True
-        )
-        await staff.hospital.DecideProposal(request, timeout=CALL_TIMEOUT_S)
 
 
 async def train(scientist: Session, study: coordinator_pb2.Study, console: Console) -> coordinator_pb2.Study:

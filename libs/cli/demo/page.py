@@ -23,6 +23,8 @@ from libs.cli.demo.charts import roc_chart, training_chart
 from libs.cli.demo.figures import Figures
 from libs.cli.demo.journey import Trained
 from libs.cli.demo.material import Material
+from libs.cli.demo.record_tables import LEDGER_COLUMNS, TRAIL_COLUMNS, ledger_rows, trail_rows
+from libs.cli.demo.records import Records
 from libs.cli.demo.tables import COLUMNS, agreement_text, cost_rows, quality_rows
 from libs.cli.drawing import style_sheet
 from libs.cli.output import human_seconds
@@ -42,6 +44,7 @@ def build_page(
     asked: Asked,
     baselines: dict[str, Baseline],
     figures: Figures,
+    records: Records,
     seconds: dict[str, float],
     summary: dict[str, Any],
 ) -> str:
@@ -69,13 +72,17 @@ def build_page(
     markup = {
         "style": style_sheet(),
         "tiles": _tiles(figures, asked),
-        "quality_head": "".join(f'<th scope="col">{escape(name.lstrip(">"))}</th>' for name in COLUMNS),
+        "quality_head": _head(COLUMNS),
         "quality_rows": _rows(quality_rows(figures), marked="federated"),
         "roc": _roc(material.test, baselines, figures),
         "training": _training(trained),
         "samples": "".join(_sample(material.test, figures, index) for index in samples),
         "who_rows": _rows(who_saw_what(asked.singles[-1:])),
         "cost_rows": _rows(costs),
+        "ledger_head": _head(LEDGER_COLUMNS),
+        "ledger_rows": _rows(ledger_rows(records)),
+        "trail_head": _head(TRAIL_COLUMNS),
+        "trail_rows": _rows(trail_rows(records)),
     }
     page = Template(_resource("page.html"))
     return page.substitute({name: escape(str(text)) for name, text in texts.items()} | markup)
@@ -83,6 +90,11 @@ def build_page(
 
 def _resource(name: str) -> str:
     return resources.files("libs.cli.demo").joinpath(name).read_text(encoding="utf-8")
+
+
+def _head(columns: Iterable[str]) -> str:
+    """The heading cells of a table; the sign for numbers in front is for the screen."""
+    return "".join(f'<th scope="col">{escape(name.lstrip(">"))}</th>' for name in columns)
 
 
 def _rows(rows: Iterable[Sequence[str]], *, marked: str | None = None) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from libs.cli.client.session import open_session
-from libs.cli.demo import journey
+from libs.cli.demo import journey, staff
 from libs.cli.demo.asking import Asked, ask_about_all
 from libs.cli.demo.baselines import train_baselines
 from libs.cli.demo.figures import measure
@@ -19,6 +19,8 @@ from libs.cli.demo.material import TAGS, Material, hand_out, load_material
 from libs.cli.demo.options import DemoOptions
 from libs.cli.demo.page import build_page
 from libs.cli.demo.phases import Phases
+from libs.cli.demo.record_tables import print_records
+from libs.cli.demo.records import Records, collect_records
 from libs.cli.demo.results_folder import federation_folder, new_run_folder, write_results
 from libs.cli.demo.summary import build_summary
 from libs.cli.demo.tables import print_tables
@@ -38,6 +40,7 @@ CLINIC = Identity(Kind.CLIENT, "clinic").uri
 class _Federated:
     trained: journey.Trained
     asked: Asked
+    records: Records
 
 
 def run_demo(options: DemoOptions, *, as_json: bool) -> Path:
@@ -69,6 +72,7 @@ def run_demo(options: DemoOptions, *, as_json: bool) -> Path:
         trained=federated.trained,
         asked=federated.asked,
         figures=figures,
+        records=federated.records,
         seconds=seconds,
         created_at=now.isoformat(timespec="seconds"),
     )
@@ -79,6 +83,7 @@ def run_demo(options: DemoOptions, *, as_json: bool) -> Path:
         asked=federated.asked,
         baselines=baselines,
         figures=figures,
+        records=federated.records,
         seconds=seconds,
         summary=summary,
     )
@@ -94,6 +99,7 @@ def run_demo(options: DemoOptions, *, as_json: bool) -> Path:
             asked=federated.asked,
             plan=plan,
         )
+        print_records(results(), federated.records)
     console.print(f"Done in {human_seconds(seconds['total'])}. Page: {folder / 'index.html'}", markup=False)
     return folder
 
@@ -119,7 +125,7 @@ def _run_federated(
     # By itself a dealer chooses how signs are found by the links, and so rounds and bytes; the same seed is
     # to give the same summary.
     overrides = {party: {"comparison": "narrow"} for party in PARTY_NAMES}
-    cluster = LocalCluster(root, hospitals=tuple(material.parts), overrides=overrides)
+    cluster = LocalCluster(root, hospitals=tuple(material.parts), overrides=overrides, preapproved=False)
     count = len(cluster.services)
     try:
         with phases.phase("start", f"Making keys and starting {count} processes, linked by mutual TLS 1.3"):
@@ -137,12 +143,17 @@ async def _journey(
         open_session(cluster.profile("scientist")) as scientist,
         open_session(cluster.profile("clinic")) as clinic,
     ):
+        with phases.phase("join", "The operator admits each hospital, and its owner claims the node"):
+            await staff.admit_hospitals(cluster)
+            await staff.claim_nodes(cluster)
         with phases.phase("publish", f"Publishing at each hospital, then searching for {', '.join(TAGS)}"):
-            await journey.publish_everywhere(cluster)
+            await staff.publish_everywhere(cluster)
             datasets = await journey.find_data(cluster, scientist)
-        with phases.phase("approve", f"Proposing plan {plan.hash[:12]} and having every owner approve it"):
+        with phases.phase("approve", f"Asking for access with plan {plan.hash[:12]}; every owner approves"):
+            await journey.ask_for_access(scientist, plan=plan, datasets=datasets)
+            await staff.approve_everywhere(cluster, plan_hash=plan.hash)
+            await journey.require_approved(scientist, requests=len(datasets))
             study = await journey.create_study(scientist, plan=plan, datasets=datasets)
-            await journey.approve_everywhere(cluster, study)
         with phases.phase("train", f"Training {plan.model} for {plan.rounds} rounds, then releasing it"):
             study = await journey.train(scientist, study, console)
         trained = await journey.open_results(scientist, study=study, plan=plan)
@@ -150,4 +161,6 @@ async def _journey(
             asked = await ask_about_all(
                 clinic, model_id=study.released_model_id, test=material.test, console=console
             )
-    return _Federated(trained=trained, asked=asked)
+    with phases.phase("records", "Reading every ledger and verifying the audit trail of every service"):
+        records = await collect_records(cluster)
+    return _Federated(trained=trained, asked=asked, records=records)

@@ -17,6 +17,7 @@ from libs.cli.demo.figures import Figures
 from libs.cli.demo.journey import Trained, training_bytes
 from libs.cli.demo.material import Material
 from libs.cli.demo.options import DemoOptions
+from libs.cli.demo.records import Records
 from libs.fl.evaluation import Evaluation
 from libs.fl.metrics import RoundMetrics
 from libs.fl.training_plan import TrainingPlan
@@ -41,6 +42,7 @@ def build_summary(
     trained: Trained,
     asked: Asked,
     figures: Figures,
+    records: Records,
     seconds: dict[str, float],
     created_at: str,
 ) -> dict[str, Any]:
@@ -80,7 +82,18 @@ def build_summary(
             "bytes_sent_by_party": bytes_sent_by_party(asked),
             "bytes_for_one_image": bytes_of_one_image(asked),
         },
+        "records": {
+            "ledgers": {
+                name: {
+                    "entries": [entry.kind for entry in ledger.entries],
+                    "spent_epsilon": [balance.spent.epsilon for balance in ledger.balances],
+                }
+                for name, ledger in records.ledgers.items()
+            },
+            "trails_whole": {name: report.finding is None for name, report in records.trails.items()},
+        },
         "measured": {
+            "audit_entries": {name: report.entries for name, report in records.trails.items()},
             "encrypted": asdict(figures.encrypted),
             "online_latency_s": round(asked.online_s, 4),
             "study_id": trained.study.study_id,

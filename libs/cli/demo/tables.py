@@ -16,10 +16,12 @@ COLUMNS = ["", ">AUC", ">accuracy", ">sensitivity", ">specificity", ">MCC"]
 PHASE_TITLES = {
     "data": "reading and dividing the data",
     "start": "starting the processes",
+    "join": "admitting hospitals, claiming nodes",
     "publish": "publishing and searching",
-    "approve": "proposing and approving the plan",
+    "approve": "asking for access, approving",
     "train": "training and releasing",
     "predict": "asking about all test images",
+    "records": "ledgers and audit trails",
     "baselines": "baselines in clear",
 }
 
