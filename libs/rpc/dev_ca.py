@@ -160,14 +160,24 @@ def _fill(folder: Path, identities: Sequence[Identity], clock: Clock | None) -> 
 
 def issuing_secret(folder: Path, issuer: str) -> TokenSecret:
     """The secret that signs tokens of `federation` or `hospital-<name>`. InvalidInput for other issuers."""
+    own = issuing_folder(folder, issuer)
+    secret = read_token_secret(own / "jwt.secret")
     if issuer == "federation":
-        secret = read_token_secret(folder / "federation" / "jwt.secret")
         return TokenSecret(issuer=FEDERATION_ISSUER, secret=secret, audience=FEDERATION_AUDIENCE)
+    return TokenSecret(issuer=own.name, secret=secret, audience=own.name)
+
+
+def issuing_folder(folder: Path, issuer: str) -> Path:
+    """Where the secret of `federation` or `hospital-<name>` is, below the folder of all keys.
+
+    InvalidInput for other issuers.
+    """
+    if issuer == "federation":
+        return folder / issuer
     kind, _, name = issuer.partition("-")
     if kind != Kind.HOSPITAL.value:
         raise InvalidInput(f"{issuer!r} issues no tokens; use federation or hospital-<name>.")
-    node = folder_name(Identity(Kind.HOSPITAL, name))
-    return TokenSecret(issuer=node, secret=read_token_secret(folder / node / "jwt.secret"), audience=node)
+    return folder / folder_name(Identity(Kind.HOSPITAL, name))
 
 
 def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:

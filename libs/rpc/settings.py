@@ -43,6 +43,8 @@ class RpcSettings(ServiceSettings):
     token_secrets: tuple[TokenSecretSettings, ...]
     token_keys: tuple[TokenKeySettings, ...] = ()
     token_introspection: tuple[TokenIntrospectionSettings, ...] = ()
+    token_revocations: Path | None = None
+    token_uses: Path | None = None
     reflection: bool = False
     record_received_to: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -53,9 +55,18 @@ class RpcSettings(ServiceSettings):
         return value.lower() if isinstance(value, str) else value
 
     def token_gate(self, accounts: IssuerCheck | None = None) -> TokenGate:
-        """Reads secrets and keys. InvalidInput if one is unreadable, too weak, or contradicts another."""
-        own = () if accounts is None else (accounts,)
-        return token_gate(self.token_secrets, self.token_keys, self.token_introspection, own=own)
+        """Reads secrets and keys. InvalidInput if one is unreadable, too weak, or contradicts another.
+
+        Unavailable if the record of used tokens cannot be opened.
+        """
+        return token_gate(
+            self.token_secrets,
+            self.token_keys,
+            self.token_introspection,
+            own=() if accounts is None else (accounts,),
+            revocations=self.token_revocations,
+            uses=self.token_uses,
+        )
 
     def recorder(self) -> Recorder | None:
         """The recorder that the settings ask for; FailedPrecondition outside of tests."""

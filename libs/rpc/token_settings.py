@@ -16,27 +16,36 @@ from libs.rpc.token_checks.claims import Expected, Role, RoleRule
 from libs.rpc.token_checks.consent import ConsentCheck
 from libs.rpc.token_checks.gate import Confirmation, IssuerCheck, TokenGate
 from libs.rpc.token_checks.https import HttpsEndpoint, Remote
-from libs.rpc.token_checks.introspection import IntrospectionCheck
+from libs.rpc.token_checks.introspection import AnswerForm, IntrospectionCheck
 from libs.rpc.token_checks.key_set import KeySetCheck
-from libs.rpc.token_checks.keys import TokenKey, read_public_key
+from libs.rpc.token_checks.keys import TokenKey, read_public_keys
+from libs.rpc.token_checks.revocations import RevocationList
 from libs.rpc.token_checks.signatures import HmacAlgorithm, KeyAlgorithm
+from libs.rpc.token_checks.uses import TokenUses
 from libs.rpc.tokens import TokenSecret, TokenVerifier, read_token_secret
 from libs.runtime.private_files import require_private
 from libs.runtime.settings import ServiceSettings
 
 
 class _IssuerSettings(ServiceSettings):
-    """An issuer, the audience its tokens must name, and where they say the role."""
+    """An issuer, the audience its tokens must name, and where they say the role.
+
+    `bound`: a token must name the certificate that may carry it (one that names one is held to it anyway).
+    `one_time`: each token is good for one call to this service, which then needs `token_uses`.
+    """
 
     issuer: str = Field(min_length=1)
     audience: str = Field(min_length=1)
     role_claim: str = "role"
     roles: Mapping[str, Role] = Field(default_factory=dict)
+    bound: bool = False
+    one_time: bool = False
 
     @property
     def expected(self) -> Expected:
         """The same, as checks take it."""
-        return Expected(self.issuer, self.audience, RoleRule(self.role_claim, dict(self.roles)))
+        rule = RoleRule(self.role_claim, dict(self.roles))
+        return Expected(self.issuer, self.audience, rule, self.bound)
 
 
 class TokenSecretSettings(_IssuerSettings):
@@ -47,9 +56,14 @@ class TokenSecretSettings(_IssuerSettings):
 
 
 class TokenKeySettings(_IssuerSettings):
-    """An issuer that signs with a private key: its public key in a PEM file, or its key set at a URL."""
+    """An issuer that signs with a private key: its public keys in files, or its key set at a URL.
+
+    `key` is a PEM file with one public key or more, each of which is tried. `keys` has a file for each key
+    id: a token that names its key is checked with that one.
+    """
 
     key: Path | None = None
+    keys: Mapping[str, Path] = Field(default_factory=dict)
     jwks_url: str | None = None
     ca: Path | None = None
     rsa_algorithm: Literal[KeyAlgorithm.RS256, KeyAlgorithm.PS256] = KeyAlgorithm.RS256
@@ -63,11 +77,16 @@ class TokenIntrospectionSettings(_IssuerSettings):
 
     `additional` says that it must agree to tokens that a secret or key of the same issuer has verified;
     otherwise it decides alone, about opaque tokens too. PyGrid's style is always additional.
+    With several that decide alone, `token_prefix` says how the opaque tokens of each begin.
+    `assume_issuer` and `subject_claim` are for answers that leave out `iss` or `sub`.
     """
 
     url: str
     style: Literal["rfc7662", "pygrid"] = "rfc7662"
     additional: bool = False
+    token_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._~+/=-]*$")
+    assume_issuer: bool = False
+    subject_claim: str = Field(default="sub", min_length=1)
     client_id: str | None = None
     client_secret: Path | None = None
     ca: Path | None = None
@@ -79,36 +98,53 @@ class TokenIntrospectionSettings(_IssuerSettings):
     open_s: float = Field(default=10.0, gt=0, le=600)
 
 
+_DECIDES_ALONE = {"bound", "one_time", "token_prefix", "assume_issuer", "subject_claim"}
+
+
 def token_gate(
     secrets: Sequence[TokenSecretSettings],
     keys: Sequence[TokenKeySettings],
     introspection: Sequence[TokenIntrospectionSettings],
     *,
     own: Sequence[IssuerCheck] = (),
+    revocations: Path | None = None,
+    uses: Path | None = None,
     clock: Clock | None = None,
 ) -> TokenGate:
     """The gate for these issuers. Reads every file; InvalidInput says which one is not as it should be.
 
-    `own` checks tokens that this service itself issues.
+    `own` checks tokens that this service itself issues. Unavailable if the record of used tokens cannot be
+    opened.
     """
     clock = clock or SystemClock()
     local = TokenVerifier(
         [*(_secret(entry) for entry in secrets), *(_key(entry) for entry in keys if _has_file(entry))],
         clock=clock,
     )
-    remote = [*(_key_set(entry, clock) for entry in keys if entry.key is None), *own]
-    alone = [_introspection(entry, clock) for entry in introspection if not _additional(entry)]
-    if len(alone) > 1:
+    key_sets: list[IssuerCheck] = [_key_set(entry, clock) for entry in keys if entry.jwks_url is not None]
+    alone = {
+        entry.token_prefix: _introspection(entry, clock) for entry in introspection if not _additional(entry)
+    }
+    if len(alone) != sum(not entry.additional for entry in introspection):
         raise InvalidInput(
-            "Several token_introspection entries decide alone, and an opaque token does not say which of "
-            "them to ask. Keep one of them."
+            "Two token_introspection entries decide alone about opaque tokens that begin alike, and would each "
+            "see the tokens of the other. Give them the token_prefix of their tokens, or keep one of them."
         )
     confirmations = {
         entry.issuer: _confirmation(entry, clock) for entry in introspection if _additional(entry)
     }
     if len(confirmations) + len(alone) != len(introspection):
         raise InvalidInput("Two additional token checks name the same issuer; keep one of them.")
-    return TokenGate(local, remote=remote, opaque=alone[0] if alone else None, confirmations=confirmations)
+    one_time = frozenset(entry.issuer for entry in (*secrets, *keys, *introspection) if entry.one_time)
+    return TokenGate(
+        local,
+        remote=[*key_sets, *own],
+        opaque=alone,
+        confirmations=confirmations,
+        revocations=None if revocations is None else RevocationList(revocations),
+        one_time=one_time,
+        uses=TokenUses(uses, clock=clock) if uses is not None and one_time else None,
+    )
 
 
 def _secret(entry: TokenSecretSettings) -> TokenSecret:
@@ -119,20 +155,30 @@ def _secret(entry: TokenSecretSettings) -> TokenSecret:
         audience=expected.audience,
         algorithm=entry.algorithm,
         roles=expected.roles,
+        bound=expected.bound,
     )
 
 
 def _has_file(entry: TokenKeySettings) -> bool:
-    if (entry.key is None) == (entry.jwks_url is None):
+    if [entry.key is not None, bool(entry.keys), entry.jwks_url is not None].count(True) != 1:
         raise InvalidInput(
-            f"The token key of {entry.issuer} needs either key (a file) or jwks_url, not both."
+            f"The token key of {entry.issuer} needs either key (a file), keys (a file for each key id) or "
+            "jwks_url, and only one of them."
         )
-    return entry.key is not None
+    return entry.jwks_url is None
 
 
 def _key(entry: TokenKeySettings) -> TokenKey:
-    assert entry.key is not None
-    return TokenKey(entry.expected, read_public_key(entry.key, rsa_algorithm=entry.rsa_algorithm))
+    if entry.key is not None:
+        return TokenKey(entry.expected, read_public_keys(entry.key, rsa_algorithm=entry.rsa_algorithm))
+    found = {
+        key_id: read_public_keys(file, rsa_algorithm=entry.rsa_algorithm)
+        for key_id, file in entry.keys.items()
+    }
+    for key_id, keys in found.items():
+        if len(keys) != 1:
+            raise InvalidInput(f"{entry.keys[key_id]} has several keys. A key id is for one of them.")
+    return TokenKey(entry.expected, tuple(keys[0] for keys in found.values()), tuple(found))
 
 
 def _key_set(entry: TokenKeySettings, clock: Clock) -> KeySetCheck:
@@ -154,6 +200,11 @@ def _additional(entry: TokenIntrospectionSettings) -> bool:
             f"PyGrid's check of {entry.issuer} does not say who a token is for, so it cannot decide alone. "
             "Set additional = true and list the issuer's secret or key."
         )
+    if entry.additional and _DECIDES_ALONE & entry.model_fields_set:
+        raise InvalidInput(
+            f"The additional check of {entry.issuer} cannot set {', '.join(sorted(_DECIDES_ALONE))}. Set them "
+            "in the entry that reads the tokens, if at all."
+        )
     return entry.additional
 
 
@@ -163,7 +214,13 @@ def _introspection(entry: TokenIntrospectionSettings, clock: Clock) -> Introspec
     endpoint = HttpsEndpoint(
         _remote(entry), clock=clock, auth=(entry.client_id, _client_secret(entry.client_secret))
     )
-    return IntrospectionCheck(entry.expected, endpoint, cache=_cache(entry, clock), clock=clock)
+    return IntrospectionCheck(
+        entry.expected,
+        endpoint,
+        cache=_cache(entry, clock),
+        clock=clock,
+        form=AnswerForm(assume_issuer=entry.assume_issuer, subject_claim=entry.subject_claim),
+    )
 
 
 def _confirmation(entry: TokenIntrospectionSettings, clock: Clock) -> Confirmation:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import jwt
 
@@ -20,7 +21,16 @@ from libs.core.clock import Clock, SystemClock
 from libs.core.errors import InvalidInput, Unauthenticated
 from libs.core.ids import new_id
 from libs.core.secret import Secret
-from libs.rpc.token_checks.claims import ASK, MAX_LIFETIME_S, Expected, Role, RoleRule, TokenClaims
+from libs.rpc.token_checks.binding import thumbprint
+from libs.rpc.token_checks.claims import (
+    ASK,
+    MAX_LIFETIME_S,
+    THUMBPRINT,
+    Expected,
+    Role,
+    RoleRule,
+    TokenClaims,
+)
 from libs.rpc.token_checks.keys import TokenKey
 from libs.rpc.token_checks.signatures import HmacAlgorithm, claimed_issuer, verified
 from libs.runtime.private_files import require_private
@@ -52,6 +62,7 @@ class TokenSecret:
     audience: str
     algorithm: HmacAlgorithm = HmacAlgorithm.HS256
     roles: RoleRule = field(default_factory=RoleRule)
+    bound: bool = False
 
     def __post_init__(self) -> None:
         secret = self.secret.expose()
@@ -65,7 +76,7 @@ class TokenSecret:
 
     def claims(self, token: str, *, now: datetime) -> TokenClaims:
         """What the token says; Unauthenticated unless it is good."""
-        expected = Expected(self.issuer, self.audience, self.roles)
+        expected = Expected(self.issuer, self.audience, self.roles, self.bound)
         return verified(token, self.secret.expose(), self.algorithm, expected, now=now)
 
 
@@ -86,17 +97,20 @@ class TokenIssuer:
     def __init__(self, secret: TokenSecret, *, clock: Clock | None = None) -> None:
         self._secret, self._clock = secret, clock or SystemClock()
 
-    def issue(self, *, subject: str, role: Role, lifetime: timedelta) -> str:
+    def issue(
+        self, *, subject: str, role: Role, lifetime: timedelta, certificate: bytes | None = None
+    ) -> str:
         """A signed token for the issuer's own audience.
 
-        InvalidInput for a lifetime that is not in (0, 90 days].
+        With `certificate` (PEM) it is worth something only over a connection made with that certificate.
+        InvalidInput for a lifetime that is not in (0, 90 days], and for what is no certificate.
         """
         if not timedelta(0) < lifetime <= timedelta(seconds=MAX_LIFETIME_S):
             raise InvalidInput(f"A token lives more than 0 s and at most {MAX_LIFETIME_S // 86400} days.")
         if not subject:
             raise InvalidInput("A token needs a subject: the person or worker it is for.")
         issued_at = int(self._clock.now().timestamp())
-        claims = {
+        claims: dict[str, Any] = {
             "iss": self._secret.issuer,
             "aud": self._secret.audience,
             "sub": subject,
@@ -105,6 +119,8 @@ class TokenIssuer:
             "exp": issued_at + max(1, int(lifetime.total_seconds())),
             "jti": new_id("token"),
         }
+        if certificate is not None:
+            claims["cnf"] = {THUMBPRINT: thumbprint(certificate)}
         return jwt.encode(claims, self._secret.secret.expose(), algorithm=self._secret.algorithm.value)
 
 

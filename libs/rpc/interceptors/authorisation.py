@@ -76,7 +76,7 @@ class AuthorisationInterceptor(grpc.aio.ServerInterceptor):
         roles = rule.roles_for(kind)
         if not roles:
             return None
-        token = await self._tokens.check(_bearer_token(context))
+        token = await self._tokens.check(_bearer_token(context), certificate=_certificate(context))
         if token.role not in roles:
             needed = " or ".join(sorted(role.value for role in roles))
             raise PermissionDenied(
@@ -84,6 +84,7 @@ class AuthorisationInterceptor(grpc.aio.ServerInterceptor):
             )
         if token.role is Role.STAFF:
             await self._require_granted(token, rule.permission)
+        await self._tokens.spend(token)  # last: a call that is refused uses up nothing
         return token
 
     async def _require_granted(self, token: TokenClaims, permission: Permission | None) -> None:
@@ -98,6 +99,12 @@ _NOBODY = Rule(frozenset())
 _NOT_OFFERED = PermissionDenied(
     "This service does not offer that method. Check the address and that both sides run the same release."
 )
+
+
+def _certificate(context: Context) -> bytes | None:
+    """The certificate that the caller proved to hold, in PEM."""
+    values = context.auth_context().get("x509_pem_cert", ())
+    return bytes(values[0]) if len(values) == 1 else None
 
 
 def _bearer_token(context: Context) -> str:

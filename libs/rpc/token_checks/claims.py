@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +15,9 @@ REQUIRED_CLAIMS = ("exp", "iss", "aud", "sub", "jti")
 CLOCK_SKEW_S = 30
 MAX_LIFETIME_S = 90 * 24 * 3600
 MAX_TOKEN_BYTES = 8192
+
+THUMBPRINT = "x5t#S256"
+_SHA256 = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 ASK = "Ask whoever issues your tokens for a new one (trefoil keys token)."
 
@@ -45,6 +49,10 @@ class TokenClaims:
     audience: str
     expires_at: datetime
     token_id: str
+    issued_at: datetime | None = None
+    """None only where the issuer was asked and did not say."""
+    certificate: str | None = None
+    """The thumbprint of the only certificate that may carry the token; None for whoever holds it."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +84,15 @@ class RoleRule:
 
 @dataclass(frozen=True)
 class Expected:
-    """The one issuer and the one audience that tokens checked one way must name."""
+    """The one issuer and the one audience that tokens checked one way must name.
+
+    `bound`: and the certificate of whoever carries them.
+    """
 
     issuer: str
     audience: str
     roles: RoleRule = field(default_factory=RoleRule)
+    bound: bool = False
 
 
 def accepted(
@@ -99,7 +111,8 @@ def accepted(
         raise Unauthenticated(f"The token is for another service (wrong audience). {ASK}")
     expires_at = _seconds(claims, "exp")
     now_s = now.timestamp()
-    issued_at: float = _seconds(claims, "iat") if needs_issue_time or "iat" in claims else now_s
+    said_at = _seconds(claims, "iat") if needs_issue_time or "iat" in claims else None
+    issued_at: float = now_s if said_at is None else said_at
     if issued_at > now_s + CLOCK_SKEW_S:
         raise Unauthenticated(
             "The token was issued in the future. Set the clocks of both machines, then try again."
@@ -117,7 +130,24 @@ def accepted(
         audience=expected.audience,
         expires_at=datetime.fromtimestamp(expires_at, UTC),
         token_id=_text(claims, "jti"),
+        issued_at=None if said_at is None else datetime.fromtimestamp(said_at, UTC),
+        certificate=_bound_to(claims, required=expected.bound),
     )
+
+
+def _bound_to(claims: Mapping[str, Any], *, required: bool) -> str | None:
+    """The thumbprint in `cnf` (RFC 8705, 3.1). A way of binding that nobody here checks is refused."""
+    if "cnf" not in claims:
+        if required:
+            raise Unauthenticated(f"The token names no certificate that may carry it (cnf). {ASK}")
+        return None
+    said = claims["cnf"]
+    if not isinstance(said, dict) or set(said) != {THUMBPRINT}:
+        raise Unauthenticated(f"The token is bound to something else than a certificate (cnf). {ASK}")
+    thumbprint = said[THUMBPRINT]
+    if not isinstance(thumbprint, str) or not _SHA256.fullmatch(thumbprint):
+        raise Unauthenticated(f"The token's cnf is not the SHA-256 of a certificate. {ASK}")
+    return thumbprint
 
 
 def _claim(claims: Mapping[str, Any], name: str) -> Any:

@@ -44,7 +44,10 @@ class KeySetCheck:
 
     async def check(self, token: str) -> TokenClaims:
         """What the token says. Unauthenticated unless it is good, Unavailable without keys to tell."""
-        key = await self._key(claimed_key_id(token))
+        key_id = claimed_key_id(token)
+        if key_id is None:
+            raise Unauthenticated(f"The token does not say which key signed it (kid). {ASK}")
+        key = await self._key(key_id)
         return verified(token, key.key, key.algorithm, self._expected, now=self._clock.now())
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections import Counter
 from collections.abc import Mapping
@@ -18,11 +19,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from libs.core.errors import InvalidInput
-from libs.rpc.token_checks.claims import Expected, TokenClaims
-from libs.rpc.token_checks.signatures import KeyAlgorithm, PublicKey, verified
+from libs.core.errors import InvalidInput, Unauthenticated
+from libs.rpc.token_checks.claims import ASK, Expected, TokenClaims, accepted
+from libs.rpc.token_checks.signatures import (
+    KeyAlgorithm,
+    PublicKey,
+    claimed_key_id,
+    signed_claims,
+    verified,
+)
 
 MIN_RSA_BITS = 2048
+MAX_KEYS = 8
+_PEM_BLOCK = re.compile(rb"-----BEGIN (?:RSA )?PUBLIC KEY-----[^-]+-----END (?:RSA )?PUBLIC KEY-----")
 RSA_ALGORITHMS = (KeyAlgorithm.RS256, KeyAlgorithm.PS256)
 
 
@@ -53,10 +62,19 @@ class VerificationKey:
 
 @dataclass(frozen=True)
 class TokenKey:
-    """One issuer's public key and what its tokens must say."""
+    """One issuer's public keys and what its tokens must say.
+
+    With `key_ids` (one per key) a token that names its key is checked with that key alone; without, and for
+    tokens that name none, each key is tried: what a `kid` means is then nowhere written down.
+    """
 
     expected: Expected
-    key: VerificationKey
+    keys: tuple[VerificationKey, ...]
+    key_ids: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.keys) <= MAX_KEYS:
+            raise InvalidInput(f"An issuer has 1 to {MAX_KEYS} public keys in files. Take old ones away.")
 
     @property
     def issuer(self) -> str:
@@ -64,12 +82,32 @@ class TokenKey:
         return self.expected.issuer
 
     def claims(self, token: str, *, now: datetime) -> TokenClaims:
-        """What the token says; Unauthenticated unless it is good."""
-        return verified(token, self.key.key, self.key.algorithm, self.expected, now=now)
+        """What the token says; Unauthenticated unless it is good. Cost: a signature per key tried."""
+        keys = self._keys_for(token)
+        if len(keys) == 1:
+            return verified(token, keys[0].key, keys[0].algorithm, self.expected, now=now)
+        for key in keys:
+            try:
+                said = signed_claims(token, key.key, key.algorithm)
+            except Unauthenticated:
+                continue
+            return accepted(said, self.expected, now=now)
+        raise Unauthenticated(f"The token's signature is wrong: none of its issuer's keys made it. {ASK}")
+
+    def _keys_for(self, token: str) -> tuple[VerificationKey, ...]:
+        key_id = None if self.key_ids is None else claimed_key_id(token)
+        if self.key_ids is None or key_id is None:
+            return self.keys
+        if key_id not in self.key_ids:
+            raise Unauthenticated(f"The token is signed with a key that its issuer does not list. {ASK}")
+        return (self.keys[self.key_ids.index(key_id)],)
 
 
-def read_public_key(path: Path, *, rsa_algorithm: KeyAlgorithm) -> VerificationKey:
-    """The public key in the PEM file. InvalidInput if it is none, too weak, or anybody may change it."""
+def read_public_keys(path: Path, *, rsa_algorithm: KeyAlgorithm) -> tuple[VerificationKey, ...]:
+    """The public keys in the PEM file, one or more.
+
+    InvalidInput if there is none, one is too weak or something else, or anybody may change the file.
+    """
     try:
         if path.stat().st_mode & stat.S_IWOTH:
             raise InvalidInput(f"Everybody on this machine may change {path}. Run: chmod o-w {path}")
@@ -78,8 +116,13 @@ def read_public_key(path: Path, *, rsa_algorithm: KeyAlgorithm) -> VerificationK
         raise InvalidInput(f"The public key {path} cannot be read: {error.strerror}.") from error
     if b"PRIVATE KEY" in pem:
         raise InvalidInput(f"{path} holds a private key. Give this service the public one only.")
+    blocks = _PEM_BLOCK.findall(pem)
     try:
-        return VerificationKey.of(load_pem_public_key(pem), rsa_algorithm=rsa_algorithm)
+        if not blocks or pem.count(b"-----BEGIN ") != len(blocks):
+            raise ValueError("something else than public keys")
+        return tuple(
+            VerificationKey.of(load_pem_public_key(block), rsa_algorithm=rsa_algorithm) for block in blocks
+        )
     except (ValueError, UnsupportedAlgorithm) as error:
         raise InvalidInput(f"{path} is not a public key in PEM (-----BEGIN PUBLIC KEY-----).") from error
     except InvalidInput as error:

@@ -50,7 +50,14 @@ def verified(
     *,
     now: datetime,
 ) -> TokenClaims:
-    """The claims of a token that `key` signed with `algorithm`, and no other; else Unauthenticated.
+    """What a token says that `key` signed with `algorithm`, and no other; else Unauthenticated."""
+    return accepted(signed_claims(token, key, algorithm), expected, now=now)
+
+
+def signed_claims(
+    token: str, key: PublicKey | bytes, algorithm: HmacAlgorithm | KeyAlgorithm
+) -> dict[str, Any]:
+    """The claims that `key` signed with `algorithm`, not looked at yet; else Unauthenticated.
 
     The header's `alg` only has to agree: it never chooses, so `none` and a public key
     as a secret cannot pass.
@@ -79,7 +86,7 @@ def verified(
         raise Unauthenticated(f"The token's signature is wrong. {ASK}") from error
     except _NOT_A_TOKEN as error:
         raise Unauthenticated(f"The token is not valid. {ASK}") from error
-    return accepted(claims, expected, now=now)
+    return claims
 
 
 def is_jwt(token: str) -> bool:
@@ -103,12 +110,33 @@ def claimed_issuer(token: str) -> str | None:
     return issuer if isinstance(issuer, str) else None
 
 
-def claimed_key_id(token: str) -> str:
-    """The `kid` that a JWT names, unverified: only to choose the key. Unauthenticated if it names none."""
+def claimed_key_id(token: str) -> str | None:
+    """The `kid` that a JWT names, unverified: only to choose the key. None if it names none.
+
+    Unauthenticated for what is no JWT, and for a `kid` that is no text.
+    """
     try:
-        key_id = jwt.get_unverified_header(token).get("kid")
+        header = jwt.get_unverified_header(token)
     except _NOT_A_TOKEN as error:
         raise Unauthenticated(f"The token is not a JSON Web Token. {ASK}") from error
+    if "kid" not in header:
+        return None
+    key_id = header["kid"]
     if not isinstance(key_id, str) or not key_id:
         raise Unauthenticated(f"The token does not say which key signed it (kid). {ASK}")
     return key_id
+
+
+def claimed_id(token: str) -> tuple[str, str]:
+    """The issuer and the id (`jti`) that a JWT names, unverified: only to take it back.
+
+    Unauthenticated for what is no JWT or names none.
+    """
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False})
+    except _NOT_A_TOKEN as error:
+        raise Unauthenticated("That is not a JSON Web Token.") from error
+    issuer, token_id = claims.get("iss"), claims.get("jti")
+    if not isinstance(issuer, str) or not isinstance(token_id, str):
+        raise Unauthenticated("That token names no issuer or no id (iss, jti).")
+    return issuer, token_id

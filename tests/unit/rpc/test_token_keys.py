@@ -15,7 +15,7 @@ from joserfc import jwk
 from libs.core.errors import InvalidInput, Unauthenticated
 from libs.core.secret import Secret
 from libs.rpc.token_checks.claims import Expected, Role, RoleRule
-from libs.rpc.token_checks.keys import TokenKey, parse_key_set, read_public_key
+from libs.rpc.token_checks.keys import TokenKey, parse_key_set, read_public_keys
 from libs.rpc.token_checks.signatures import HmacAlgorithm, KeyAlgorithm, verified
 from libs.rpc.tokens import TokenSecret, TokenVerifier
 from tests.fakes.token_services import (
@@ -43,7 +43,7 @@ def pem_file(folder: Path, key: Any) -> Path:
 def verifier(
     folder: Path, key: Any, *, rsa: KeyAlgorithm = KeyAlgorithm.RS256, expected: Expected = EXPECTED
 ) -> TokenVerifier:
-    public = read_public_key(pem_file(folder, key), rsa_algorithm=rsa)
+    public = read_public_keys(pem_file(folder, key), rsa_algorithm=rsa)
     return TokenVerifier([TokenKey(expected, public)], clock=TurnedClock())
 
 
@@ -191,22 +191,22 @@ def test_what_is_no_token_at_all_is_refused_in_every_place(tmp_path: Path, part:
 @pytest.mark.parametrize("key", [rsa_key(bits=1024), ec_key(curve="P-384")])
 def test_weak_or_unused_kinds_of_keys_are_refused(tmp_path: Path, key: Any) -> None:
     with pytest.raises(InvalidInput, match="cannot be used"):
-        read_public_key(pem_file(tmp_path, key), rsa_algorithm=KeyAlgorithm.RS256)
+        read_public_keys(pem_file(tmp_path, key), rsa_algorithm=KeyAlgorithm.RS256)
 
 
 def test_a_key_file_that_is_not_a_public_key_is_named(tmp_path: Path) -> None:
     file = tmp_path / "issuer.pem"
     with pytest.raises(InvalidInput, match="cannot be read"):
-        read_public_key(file, rsa_algorithm=KeyAlgorithm.RS256)
+        read_public_keys(file, rsa_algorithm=KeyAlgorithm.RS256)
     file.write_text("nothing")
     with pytest.raises(InvalidInput, match="not a public key"):
-        read_public_key(file, rsa_algorithm=KeyAlgorithm.RS256)
+        read_public_keys(file, rsa_algorithm=KeyAlgorithm.RS256)
     file.write_bytes(RSA.as_pem(private=True))
     with pytest.raises(InvalidInput, match="holds a private key"):
-        read_public_key(file, rsa_algorithm=KeyAlgorithm.RS256)
+        read_public_keys(file, rsa_algorithm=KeyAlgorithm.RS256)
     pem_file(tmp_path, RSA).chmod(0o666)
     with pytest.raises(InvalidInput, match="chmod o-w"):
-        read_public_key(file, rsa_algorithm=KeyAlgorithm.RS256)
+        read_public_keys(file, rsa_algorithm=KeyAlgorithm.RS256)
 
 
 def test_a_key_set_keeps_only_keys_that_may_check_tokens() -> None:
