@@ -64,6 +64,7 @@ class RpcServer:
         self._services = [health.SERVICE_NAME]
         self._stopped = asyncio.Event()
         self._on_stop: list[Callable[[], Awaitable[None]]] = []
+        self._after_stop: list[Callable[[], Awaitable[None]]] = []
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     def add(
@@ -79,6 +80,10 @@ class RpcServer:
         It should end long-lived streams, which else use up the grace.
         """
         self._on_stop.append(close)
+
+    def after_stop(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have `close` awaited once the last call has ended."""
+        self._after_stop.append(close)
 
     async def start(self) -> int:
         """Begin serving; the bound port. Unavailable if the port is taken, InvalidInput for bad TLS files."""
@@ -126,6 +131,9 @@ class RpcServer:
         await self._health.enter_graceful_shutdown()
         await asyncio.gather(self._server.stop(grace_s), *(_closed(close, grace_s) for close in closers))
         await _closed(self._gate.close, grace_s)  # after the last call that may ask about a token
+        last, self._after_stop = self._after_stop, []
+        for close in last:
+            await _closed(close, grace_s)
         log.info("server_stopped", name=self._name)
 
 

@@ -12,14 +12,19 @@ from libs.core.clock import Clock, SystemClock
 from libs.core.errors import TrefoilError
 from libs.core.ids import PartyId
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2, coordinator_pb2_grpc
+from libs.rpc.audit_service import own_trail, serve_trail, trail_writer
+from libs.rpc.identity import COORDINATOR
 from libs.rpc.recorder import Recorder
 from libs.rpc.server import RpcServer
+from libs.runtime.audit.trail import AuditTrail
+from libs.runtime.audit.writer import AuditWriter
 from libs.runtime.logging import configure_logging
 from libs.runtime.private_files import PRIVATE_UMASK
 from libs.runtime.settings import load_settings
 from services.coordinator.adapters.compiler import TorchCompiler
 from services.coordinator.adapters.database import Database, open_database
 from services.coordinator.adapters.parties import GrpcParties
+from services.coordinator.adapters.tables import AUDIT
 from services.coordinator.attachments import Attachments
 from services.coordinator.catalogue import Catalogue
 from services.coordinator.changes import ChangeFeed, ProgressBoard
@@ -47,9 +52,11 @@ class Coordinator:
     supervisor: Supervisor
     database: Database
     parties: GrpcParties
+    audit: AuditWriter
 
     async def start(self) -> int:
         """Listen, and go on with the stored studies. The bound port."""
+        self.audit.start()
         port = await self.server.start()
         self.supervisor.start()
         return port
@@ -72,6 +79,7 @@ class _Parts:
     settings: CoordinatorSettings
     clock: Clock
     compiler: Compiler
+    trail: AuditTrail
     database: Database
     parties: GrpcParties
     attachments: Attachments
@@ -88,7 +96,8 @@ def build(
     recorder = settings.recorder()
     parts = _parts(settings, clock or SystemClock(), compiler or TorchCompiler(), recorder)
     supervisor = _supervisor(parts)
-    server = settings.server(name="coordinator", recorder=recorder)
+    audit = trail_writer(parts.database.engine, parts.trail, parts.clock)
+    server = settings.server(name="coordinator", recorder=recorder, on_refusal=audit.refused)
     service = _service(parts, supervisor)
     server.add(coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server, service, SERVICE)
 
@@ -98,13 +107,15 @@ def build(
         parts.attachments.close()
 
     server.on_stop(end_streams)
-    return Coordinator(server, supervisor, parts.database, parts.parties)
+    serve_trail(server, audit)
+    return Coordinator(server, supervisor, parts.database, parts.parties, audit)
 
 
 def _parts(
     settings: CoordinatorSettings, clock: Clock, compiler: Compiler, recorder: Recorder | None
 ) -> _Parts:
-    database = open_database(settings.database)
+    trail = own_trail(me=COORDINATOR, tables=AUDIT, tls=settings.tls.files, clock=clock)
+    database = open_database(settings.database, trail)
     parties = GrpcParties(
         [PartyAddress(PartyId(p.index), p.address, p.identity) for p in settings.parties],
         cells=settings.cells,
@@ -119,6 +130,7 @@ def _parts(
         settings=settings,
         clock=clock,
         compiler=compiler,
+        trail=trail,
         database=database,
         parties=parties,
         attachments=attachments,

@@ -41,7 +41,7 @@ class Hospitals:
         reading = asyncio.create_task(self._read(hospital, attachment, events))
         try:
             yield coordinator_pb2.CoordinatorOrder(welcome=self._welcome)
-            self._journal.hospital_came_or_went(hospital.uri)
+            self._journal.hospital_attached(hospital.uri)
             async for order in attachment.orders():
                 yield order.message
                 if order.message.HasField("study_ended"):
@@ -50,7 +50,7 @@ class Hospitals:
             reading.cancel()
             self._attachments.detach(attachment)
             self._catalogue.goodbye(hospital)
-            self._journal.hospital_came_or_went(hospital.uri)
+            self._journal.hospital_detached(hospital.uri)
 
     async def _greet(self, hospital: Identity, events: AsyncIterator[coordinator_pb2.HospitalEvent]) -> None:
         first = None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from libs.core.errors import NotFound
 from libs.runtime.logging import get_logger
+from services.coordinator import trail_events
 from services.coordinator.attachments import Attachments
 from services.coordinator.changes import ChangeFeed
 from services.coordinator.domain import Study
@@ -26,6 +27,16 @@ class Journal:
         if study is None:
             raise NotFound(f"There is no study {study_id!r}. Check its name in the list of studies.")
         return study
+
+    def hospital_attached(self, hospital: str) -> None:
+        """Its stream begins: look again at every study that it is in."""
+        self._repository.record(trail_events.hospital_attached(hospital))
+        self._look_again(hospital)
+
+    def hospital_detached(self, hospital: str) -> None:
+        """Its stream ended: look again at every study that it is in."""
+        self._repository.record(trail_events.hospital_detached(hospital))
+        self._look_again(hospital)
 
     def add(self, study: Study) -> None:
         """Store a new study and propose it to its hospitals. AlreadyExists if its id is taken."""
@@ -57,8 +68,7 @@ class Journal:
         self._attachments.deliver(study)
         self.feed.publish(study.study_id)
 
-    def hospital_came_or_went(self, hospital: str) -> None:
-        """Look again at every study that the hospital is in."""
+    def _look_again(self, hospital: str) -> None:
         told = self._repository.studies_with_untold_end(hospital)
         for study in (*self._repository.live_studies(), *told):
             if study.member(hospital) is not None:

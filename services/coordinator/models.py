@@ -9,6 +9,7 @@ from libs.core.clock import Clock
 from libs.core.errors import AlreadyExists, Bug, InvalidInput, NotFound, Unavailable
 from libs.core.ids import PARTIES, new_id
 from libs.runtime.logging import get_logger
+from services.coordinator import trail_events
 from services.coordinator.catalogue import checked_text
 from services.coordinator.paging import from_token, page_size, to_token
 from services.coordinator.ports import (
@@ -115,6 +116,7 @@ class Models:
         opening, cell = await self._open(turn, model_id=model_id, batch=batch, client=client)
         if not model.ready:
             self._repository.mark_model_ready(model_id)
+        self._repository.record(trail_events.prediction_opened(opening, cell))
         log.info(
             "prediction_opened",
             computation_id=opening.computation_id,

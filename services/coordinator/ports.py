@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 from libs.core.ids import PartyId
 from libs.fl.training_plan import TrainingPlan
 from libs.mpc.ring import Ring
+from libs.runtime.audit.entry import Event
 from services.coordinator.domain import CompiledPlan, Study
 
 T = TypeVar("T")
@@ -79,6 +80,10 @@ class Model:
 
 class Repository(Protocol):
     """All that survives a restart. Each call is one transaction; none awaits (see DECISIONS.md)."""
+
+    def record(self, event: Event) -> None:
+        """Enter something into the audit trail that changes nothing else; changes enter themselves."""
+        ...
 
     def add_study(self, study: Study) -> None:
         """Store a new study. AlreadyExists if its id is taken."""

@@ -13,6 +13,7 @@ import grpc
 from libs.core.clock import SystemClock
 from libs.core.errors import TrefoilError
 from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import add_HospitalServiceServicer_to_server
+from libs.rpc.audit_service import own_trail, serve_trail, trail_writer
 from libs.rpc.channel import open_channel
 from libs.rpc.identity import COORDINATOR, Identity, Kind
 from libs.runtime.logging import configure_logging
@@ -20,6 +21,7 @@ from libs.runtime.private_files import PRIVATE_UMASK
 from libs.runtime.settings import load_settings
 from services.hospital_node.adapters.database import Database
 from services.hospital_node.adapters.parties import ShareParties
+from services.hospital_node.adapters.tables import AUDIT
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.adapters.worker_process import WorkerProcess
 from services.hospital_node.datasets import Publisher
@@ -62,6 +64,8 @@ async def run(settings: HospitalSettings) -> None:
         )
 
     transactions = Transactions(settings.database)
+    trail = own_trail(me=identity, tables=AUDIT, tls=tls, clock=clock)
+    audit = trail_writer(transactions.engine, trail, clock)
     store, outbox, parties = Database(transactions), Outbox(), ShareParties(dial)
     await store.fail_interrupted_tasks()
     publisher = Publisher(
@@ -95,10 +99,12 @@ async def run(settings: HospitalSettings) -> None:
         activity=lambda: tasks.activity,
         consent_changed=tasks.consent_changed,
     )
-    server = settings.server(name=f"hospital-{settings.name}", recorder=recorder)
+    server = settings.server(name=f"hospital-{settings.name}", recorder=recorder, on_refusal=audit.refused)
     server.add(add_HospitalServiceServicer_to_server, service, SERVICE)
+    serve_trail(server, audit)
     server.stop_on_signals()
     try:
+        audit.start()
         await server.start()
         async with asyncio.TaskGroup() as group:
             attached = group.create_task(link.run())

@@ -17,14 +17,16 @@ from libs.core.ids import PartyId
 from libs.core.secret import Secret
 from libs.mpc.kernels.warm_up import warm_up
 from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
-from libs.rpc.identity import Identity
+from libs.rpc.audit_service import own_trail, serve_trail, trail_writer
+from libs.rpc.identity import Identity, party_identity
 from libs.rpc.server import RpcServer
+from libs.runtime.audit.trail import AuditTrail
 from libs.runtime.logging import configure_logging, get_logger
 from libs.runtime.memory import share_arenas
 from libs.runtime.private_files import PRIVATE_UMASK
 from libs.runtime.settings import load_settings
 from services.smpc_party.adapters.home import GrpcHome
-from services.smpc_party.adapters.index import Index
+from services.smpc_party.adapters.index import AUDIT, Index
 from services.smpc_party.adapters.pool_index import PoolIndex
 from services.smpc_party.adapters.sealed_folder import SealedFolder
 from services.smpc_party.adapters.share_store import ShareStore, read_storage_key
@@ -58,7 +60,10 @@ class Party:
         me = PartyId(settings.index)
         recorder = settings.recorder()
         key = read_storage_key(settings.storage_key)
-        self._index, self._shares = _open_store(settings, key)
+        clock = SystemClock()
+        trail = own_trail(me=party_identity(me), tables=AUDIT, tls=settings.tls.files, clock=clock)
+        self._index, self._shares = _open_store(settings, key, trail)
+        self._audit = trail_writer(self._index.engine, trail, clock)
         self._piece_index = PoolIndex(settings.store / "pool.db")
         blobs = SealedFolder(settings.store / "material", key, max_bytes=settings.pool.max_bytes)
         self.network = PeerNetwork(
@@ -102,7 +107,7 @@ class Party:
             index=self._piece_index,
             blobs=blobs,
             masked_models=self._masked_models,
-            clock=SystemClock(),
+            clock=clock,
             executor=self._online,
             memory_bytes=settings.pool.memory_bytes,
         )
@@ -129,8 +134,11 @@ class Party:
             max_batch=settings.max_batch,
             limits=limits,
             deadline_s=settings.prediction_deadline_s,
+            audit=self._audit,
         )
-        self.server: RpcServer = settings.server(name=f"party-{me}", recorder=recorder)
+        self.server: RpcServer = settings.server(
+            name=f"party-{me}", recorder=recorder, on_refusal=self._audit.refused
+        )
         service = PartyService(
             rounds=self._index,
             desk=ShareDesk(rounds=self._index, shares=self._shares),
@@ -148,10 +156,13 @@ class Party:
             PeerService(self.network, models=models, shares=self._shares),
             names["PeerService"].full_name,
         )
+        serve_trail(self.server, self._audit)
         self.server.on_stop(self._close)
+        self.server.after_stop(self._close_index)
 
     async def start(self) -> int:
         """Serve and dial; the bound port."""
+        self._audit.start()
         port = await self.server.start()
         self.network.start()
         self._filler.start()
@@ -171,6 +182,9 @@ class Party:
         self._ahead.shutdown(wait=False, cancel_futures=True)
         self._piece_index.close()
         self._closing.shutdown(wait=False, cancel_futures=True)
+
+    async def _close_index(self) -> None:
+        """After the audit trail in it is signed."""
         self._index.close()
 
 
@@ -179,9 +193,9 @@ def _give_way() -> None:
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), AHEAD_NICENESS)
 
 
-def _open_store(settings: PartySettings, key: Secret[bytes]) -> tuple[Index, ShareStore]:
+def _open_store(settings: PartySettings, key: Secret[bytes], trail: AuditTrail) -> tuple[Index, ShareStore]:
     shares = ShareStore(settings.store, key, quota_bytes=settings.quota_bytes)
-    index = Index(settings.store / "index.db")
+    index = Index(settings.store / "index.db", trail)
     orphans = shares.clean(index.share_names())
     if orphans:
         log.warning("orphans_deleted", count=orphans)

@@ -35,6 +35,10 @@ class EvaluableModels:
         """What is known here of a model, whether it can be evaluated or not. Blocks. Raises `NotFound`."""
         return self._index.model(model_id)
 
+    def handed_out(self, model_id: str) -> None:
+        """Enter into the audit trail that the caller gets this party's share of the model. Blocks."""
+        self._index.share_fetched(f"model {model_id}")
+
     async def get(self, model_id: str) -> tuple[ModelRecord, ModelShare]:
         """A model that can be evaluated, fetched if need be.
 

@@ -224,6 +224,7 @@ class PeerService(party_pb2_grpc.PeerServiceServicer):
             raise PermissionDenied(f"{identity} is another party; a share is for its own party only.")
         record = await asyncio.to_thread(self._models.record, request.model_id)
         model = self._models.share_of(record)
+        await asyncio.to_thread(self._models.handed_out, request.model_id)
         share = await asyncio.to_thread(self._shares.load, model.share)
         ring = model.plan.ring
         header = party_pb2.ModelHeader(

@@ -11,6 +11,7 @@ from libs.mpc.ring import Ring, RingArray
 from libs.rpc.computation import Session
 from libs.rpc.identity import Identity
 from libs.rpc.link_gauge import LinkQuality
+from libs.runtime.audit.entry import Event
 from services.smpc_party.domain import (
     Form,
     ModelSpec,
@@ -148,6 +149,22 @@ class Rounds(Protocol):
 
     def forget_round(self, key: RoundKey, *, attempt: int) -> list[StoredShare]:
         """Forget a round that is not closed and of no newer attempt; the files to delete."""
+        ...
+
+    def share_fetched(self, what: str) -> None:
+        """Enter a share's way out into the audit trail, before it goes."""
+        ...
+
+
+class Audit(Protocol):
+    """The audit trail, for what nobody may wait for: entries are written within a second or so."""
+
+    def require_room(self) -> None:
+        """Raises `Unavailable` when the trail cannot keep up: then nothing new may begin."""
+        ...
+
+    def submit(self, event: Event) -> None:
+        """Write the event soon. Never blocks."""
         ...
 
 

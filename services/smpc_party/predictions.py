@@ -37,6 +37,7 @@ from libs.rpc.run_party import run_party
 from libs.runtime.logging import get_logger
 from libs.secure_nn.plan import Plan
 from libs.secure_nn.predict import evaluate_program
+from services.smpc_party import events
 from services.smpc_party.dealing import Dealing, Ready
 from services.smpc_party.domain import (
     PREDICTION_TABLE,
@@ -51,7 +52,7 @@ from services.smpc_party.masked_models import ModelShare
 from services.smpc_party.material import Shelf, session_budget
 from services.smpc_party.models import EvaluableModels
 from services.smpc_party.pool import Pool
-from services.smpc_party.ports import Peers
+from services.smpc_party.ports import Audit, Peers
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -141,9 +142,10 @@ class Predictions:
         max_batch: int,
         limits: PredictionLimits,
         deadline_s: float,
+        audit: Audit,
     ) -> None:
         """`online` runs what a client waits for, `offline` the long work ahead of it."""
-        self._me, self._models, self._pool, self._filler = me, models, pool, filler
+        self._me, self._models, self._pool, self._filler, self._audit = me, models, pool, filler, audit
         self._dealing, self._peers = dealing, peers
         self._online, self._offline = online, offline
         self._max_batch, self._limits, self._deadline_s = max_batch, limits, deadline_s
@@ -168,6 +170,8 @@ class Predictions:
         self._check_new(spec)
         prediction = Prediction(spec, model.plan)
         self._limits.check_room(spec.client, prediction.working_bytes, self._open.values())
+        self._audit.require_room()
+        self._audit.submit(events.prediction_opened(spec, self._me))
         self._open[spec.computation_id] = prediction
         prediction.task = asyncio.create_task(self._run(prediction, model))
 
@@ -187,6 +191,7 @@ class Predictions:
         if prediction.claimed:
             raise FailedPrecondition("This prediction has a client's stream already. Ask for another one.")
         prediction.claimed = True
+        self._audit.submit(events.prediction_claimed(prediction.spec, self._me))
         return prediction
 
     async def stop(self) -> None:
@@ -246,8 +251,10 @@ class Predictions:
         if len(self._ended) > MAX_REMEMBERED:
             self._ended.popitem(last=False)
         if error is None:
+            self._audit.submit(events.prediction_finished(spec, self._me))
             log.info("prediction_finished", computation=spec.computation_id, batch=spec.batch)
             return
+        self._audit.submit(events.prediction_burned(spec, self._me, error))
         prediction.burn(error)
         log.warning("prediction_burned", computation=spec.computation_id, code=error.code, reason=str(error))
 

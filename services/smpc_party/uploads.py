@@ -241,6 +241,7 @@ class ShareDesk:
                     raise FailedPrecondition(
                         f"Model {model_id} was not dealt to this party yet. Deal it first."
                     )
+                self._rounds.share_fetched(f"model {model_id}")
                 return record.share
             case MetricsVector(key):
                 return self._metrics(key, caller)
@@ -254,6 +255,7 @@ class ShareDesk:
             raise FailedPrecondition(f"The {key} is not closed yet. Ask again afterwards.")
         if record.prepared.metrics is None:
             raise NotFound(f"The {key} has no metrics.")
+        self._rounds.share_fetched(f"metrics of {key}")
         return record.prepared.metrics
 
 

@@ -13,7 +13,7 @@ from cryptography import x509
 
 from libs.core.clock import SystemClock
 from libs.rpc.dev_ca import DevelopmentCa
-from libs.rpc.identity import Identity, TlsFiles
+from libs.rpc.identity import Identity, TlsFiles, party_identity
 from libs.rpc.signing import TlsSigner, read_authorities
 from libs.runtime.audit.entry import Event
 from libs.runtime.audit.log import AuditLog
@@ -59,6 +59,11 @@ def open_trail(url: str, files: TlsFiles) -> Iterator[TrailRig]:
         )
     finally:
         engine.dispose()
+
+
+def unsigned_trail(tables: AuditTables) -> AuditTrail:
+    """A trail for tests that look at something else."""
+    return AuditTrail(trail=party_identity(0).uri, tables=tables, clock=SystemClock())
 
 
 def numbered(count: int) -> list[Event]:

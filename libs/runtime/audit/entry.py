@@ -10,7 +10,7 @@ import enum
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -134,6 +134,15 @@ def readable(text: str) -> str:
         return clean
     mark = f"…{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:16]}"
     return clean[: MAX_TEXT - len(mark)] + mark
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as one detail, separated by spaces; as many as fit, and how many there are."""
+    text = " ".join(names)
+    if len(text) <= MAX_DETAIL_TEXT:
+        return text
+    end = f" … ({len(names)} in all)"
+    return text[: MAX_DETAIL_TEXT - len(end)].rsplit(" ", 1)[0] + end
 
 
 def _body(sequence: int, at: datetime, event: Event, previous_hash: str, trail: str) -> dict[str, Any]:

@@ -31,6 +31,11 @@ class AuditLog:
         with self._transaction() as connection:
             return self.trail.checkpoint(connection)
 
+    def end(self) -> int:
+        """The sequence number of the last entry; 0 without any."""
+        with self._transaction() as connection:
+            return self.trail.end(connection)
+
     def page(self, *, after: int, limit: int) -> list[dict[str, Any]]:
         """Up to `limit` entries after that sequence number, with their checkpoints, as JSON-line dicts."""
         with self._transaction() as connection:

@@ -78,6 +78,10 @@ class AuditTrail:
         self._move_head(connection, signed_sequence=signed.sequence, checkpoints=signed.number)
         return signed
 
+    def end(self, connection: sa.Connection) -> int:
+        """The sequence number of the last entry; 0 without any."""
+        return int(connection.scalar(sa.select(sa.func.max(self._tables.entries.c.sequence))) or 0)
+
     def export(self, connection: sa.Connection, *, after: int = 0, limit: int) -> list[dict[str, Any]]:
         """Up to `limit` entries after that sequence number, each followed by its checkpoint if it has one.
 

@@ -14,7 +14,10 @@ from sqlalchemy.exc import DatabaseError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from libs.core.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound, Unavailable
+from libs.runtime.audit.entry import Event
+from libs.runtime.audit.trail import AuditTrail
 from libs.runtime.sql import open_engine, unavailable_when_down
+from services.coordinator import trail_events
 from services.coordinator.adapters.study_rows import study_of, write_study
 from services.coordinator.adapters.tables import (
     Base,
@@ -30,13 +33,13 @@ from services.coordinator.domain import Study
 from services.coordinator.ports import Dataset, DatasetQuery, Model, Node, Page
 from services.coordinator.states import ENDED
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _ENDED = [state.value for state in ENDED]
 T = TypeVar("T")
 
 
-def open_database(url: str) -> Database:
-    """The database at `url`, its tables made if it is empty.
+def open_database(url: str, trail: AuditTrail) -> Database:
+    """The database at `url`, its tables made if it is empty. Changes are entered into `trail`.
 
     Raises InvalidInput for a URL that names no database, FailedPrecondition for tables of another version
     or of something else, Unavailable when it cannot be reached.
@@ -57,7 +60,7 @@ def open_database(url: str) -> Database:
             "The coordinator's database cannot be opened. Check that its folder exists and is writable, that "
             "the file is a database, or that the database server runs."
         ) from error
-    return Database(engine)
+    return Database(engine, trail)
 
 
 def _prepare_schema(engine: Engine) -> None:
@@ -82,9 +85,14 @@ def _prepare_schema(engine: Engine) -> None:
 class Database:
     """The Repository port on SQLAlchemy."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, trail: AuditTrail) -> None:
+        self._engine, self._trail = engine, trail
         self._sessions = sessionmaker(engine, expire_on_commit=False)
+
+    @property
+    def engine(self) -> Engine:
+        """For what else is written into the audit trail."""
+        return self._engine
 
     def close(self) -> None:
         """Close all connections."""
@@ -96,6 +104,16 @@ class Database:
         with unavailable_when_down("The coordinator's database"), self._sessions.begin() as session:
             yield session
 
+    def _enter(self, session: Session, event: Event) -> None:
+        """Enter what this transaction does into the audit trail, as its last step."""
+        session.flush()
+        self._trail.append(session.connection(), event)
+
+    def record(self, event: Event) -> None:
+        """Enter something into the audit trail that changes nothing else."""
+        with self._transaction() as session:
+            self._enter(session, event)
+
     # ------------------------------------------------------------ studies
 
     def add_study(self, study: Study) -> None:
@@ -105,6 +123,7 @@ class Database:
         try:
             with self._transaction() as session:
                 session.add(row)
+                self._enter(session, trail_events.study_created(study))
         except IntegrityError:
             raise AlreadyExists(f"The study {study.study_id} exists already.") from None
 
@@ -124,6 +143,8 @@ class Database:
             after = change(before)
             if after != before:
                 write_study(row, after)
+                for event in trail_events.study_changes(before, after):
+                    self._enter(session, event)
             return after
 
     def live_studies(self) -> list[Study]:
@@ -173,7 +194,11 @@ class Database:
             tags=[DatasetTagRow(dataset_id=dataset.dataset_id, tag=tag) for tag in dataset.tags],
         )
         with self._transaction() as session:
+            known = session.get(DatasetRow, dataset.dataset_id)
+            if known is not None and _dataset_of(known) == dataset:
+                return  # hospitals say it again whenever they attach
             session.merge(row)
+            self._enter(session, trail_events.dataset_published(dataset))
 
     def remove_dataset(self, dataset_id: str) -> None:
         """Forget a dataset; nothing happens if there is none."""
@@ -181,6 +206,7 @@ class Database:
             row = session.get(DatasetRow, dataset_id)
             if row is not None:
                 session.delete(row)
+                self._enter(session, trail_events.dataset_withdrawn(dataset_id))
 
     def datasets(self, dataset_ids: Sequence[str]) -> dict[str, Dataset]:
         """Those of the ids that exist."""
@@ -217,6 +243,7 @@ class Database:
         try:
             with self._transaction() as session:
                 session.add(row)
+                self._enter(session, trail_events.model_added(model))
         except IntegrityError:
             return self.model(model.model_id) or model
         return model

@@ -19,6 +19,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from libs.runtime.audit.tables import audit_tables
+
 _Sequence = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only in INTEGER keys
 
 
@@ -43,6 +45,10 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 class Base(DeclarativeBase):
     """All tables."""
+
+
+AUDIT = audit_tables(Base.metadata)
+"""The coordinator's audit trail. What changes a row appends to it in the same transaction."""
 
 
 class SchemaVersionRow(Base):

@@ -6,9 +6,15 @@ from datetime import UTC, datetime
 
 from sqlalchemy.orm import DeclarativeBase
 
+from libs.runtime.audit.tables import audit_tables
+
 
 class Base(DeclarativeBase):
     """All tables of the node."""
+
+
+AUDIT = audit_tables(Base.metadata)
+"""The node's audit trail. Stores append to it within their own transactions."""
 
 
 def utc(moment: datetime) -> datetime:

@@ -17,7 +17,10 @@ from sqlalchemy.exc import OperationalError
 from libs.core.errors import AlreadyExists, FailedPrecondition, NotFound, StorageFull
 from libs.mpc.ring import Ring
 from libs.rpc.identity import Identity
+from libs.runtime.audit.tables import audit_tables
+from libs.runtime.audit.trail import AuditTrail
 from libs.runtime.sql import open_engine
+from services.smpc_party import events
 from services.smpc_party.domain import (
     ROUND_TABLE,
     Form,
@@ -33,6 +36,9 @@ from services.smpc_party.domain import (
 from services.smpc_party.ports import Contribution, ModelRecord, Prepared, RoundRecord
 
 _metadata = sa.MetaData()
+
+AUDIT = audit_tables(_metadata)
+"""The party's audit trail: what changes the index, and the entry about it, are one commit."""
 
 _models = sa.Table(
     "models",
@@ -65,11 +71,16 @@ _contributions = sa.Table(
 
 
 class Index:
-    """The party's SQLite index."""
+    """The party's SQLite index, and its audit trail in the same file."""
 
-    def __init__(self, file: Path) -> None:
-        self._engine = open_engine(f"sqlite:///{file}")
+    def __init__(self, file: Path, trail: AuditTrail) -> None:
+        self._engine, self._trail = open_engine(f"sqlite:///{file}"), trail
         _metadata.create_all(self._engine)
+
+    @property
+    def engine(self) -> sa.Engine:
+        """For what else is written into the audit trail."""
+        return self._engine
 
     def close(self) -> None:
         """Close the database."""
@@ -91,6 +102,7 @@ class Index:
             known = tx.scalar(sa.select(_models.c.spec).where(_models.c.model_id == spec.model_id))
             if known is None:
                 tx.execute(_models.insert().values(model_id=spec.model_id, spec=spec.to_json()))
+                self._trail.append(tx, events.model_registered(spec))
             elif known != spec.to_json():
                 raise AlreadyExists(
                     f"Model {spec.model_id} was registered with other properties. Use a new name."
@@ -121,6 +133,7 @@ class Index:
                 return False
             values = {"upload_id": upload_id, "share": _dump_share(share)}
             tx.execute(_models.update().where(_models.c.model_id == model_id).values(values))
+            self._trail.append(tx, events.share_stored(f"model {model_id}", upload_id, share))
         return True
 
     # ---------------------------------------------------------------- rounds
@@ -138,6 +151,7 @@ class Index:
                 raise AlreadyExists(f"Model {taken} exists already. Give the round's result a new name.")
             key = {"study_id": spec.key.study_id, "number": spec.key.number}
             tx.execute(_rounds.insert().values(**key, spec=spec.to_json(), state=RoundState.OPEN.value))
+            self._trail.append(tx, events.round_opened(spec))
 
     def round(self, key: RoundKey) -> RoundRecord:
         """What is known of a round. Raises `NotFound`."""
@@ -152,6 +166,8 @@ class Index:
         with self._transaction() as tx:
             _round(tx, key).spec.check_attempt(attempt)
             _move(tx, key, event)
+            if event is RoundEvent.FALL_SHORT:
+                self._trail.append(tx, events.round_fell_short(key, attempt))
             return _round(tx, key)
 
     def put_contribution(
@@ -177,6 +193,8 @@ class Index:
             row = {"study_id": key.study_id, "number": key.number, "hospital": hospital.uri}
             row |= {"upload_id": upload_id, "share": _dump_share(share)}
             tx.execute(_contributions.insert().values(row))
+            what = f"contribution of {hospital} to {key}"
+            self._trail.append(tx, events.share_stored(what, upload_id, share))
         return True
 
     def contributions(self, key: RoundKey) -> list[Contribution]:
@@ -209,7 +227,9 @@ class Index:
                     share=_dump_share(record.prepared.result),
                 )
             )
-            return _drop_contributions(tx, key)
+            dropped = _drop_contributions(tx, key)
+            self._trail.append(tx, events.round_closed(record.spec, record.prepared))
+            return dropped
 
     def forget_round(self, key: RoundKey, *, attempt: int) -> list[StoredShare]:
         """Forget a round that is not closed; the files that nothing names any more.
@@ -221,7 +241,14 @@ class Index:
             if record.spec.attempt > attempt:
                 record.spec.check_attempt(attempt)
             tx.execute(_rounds.delete().where(_is(_rounds, key)))
-            return _files(record.prepared) + _drop_contributions(tx, key)
+            files = _files(record.prepared) + _drop_contributions(tx, key)
+            self._trail.append(tx, events.round_abandoned(record.spec))
+            return files
+
+    def share_fetched(self, what: str) -> None:
+        """Enter into the audit trail that the caller is about to get this party's share of something."""
+        with self._transaction() as tx:
+            self._trail.append(tx, events.share_fetched(what))
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:

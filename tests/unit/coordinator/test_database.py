@@ -11,9 +11,11 @@ import pytest
 from libs.core.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound, Unavailable
 from libs.fl.strategies.fedavg import FedAvg
 from services.coordinator.adapters.database import Database, open_database
+from services.coordinator.adapters.tables import AUDIT
 from services.coordinator.domain import Study
 from services.coordinator.ports import Dataset, DatasetQuery, Model, Node
 from services.coordinator.states import RoundEvent, RoundKind, StudyState, TaskStatus
+from tests.fakes.audit import unsigned_trail
 from tests.fakes.studies import (
     LATER,
     NOW,
@@ -36,7 +38,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def database(file: Path) -> Database:
-    return open_database(f"sqlite:///{file}")
+    return open_database(f"sqlite:///{file}", unsigned_trail(AUDIT))
 
 
 STUDIES = {
@@ -53,11 +55,11 @@ STUDIES = {
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES.keys())
 def test_a_study_comes_back_equal_after_a_restart(file: Path, study: Study) -> None:
-    first = open_database(f"sqlite:///{file}")
+    first = open_database(f"sqlite:///{file}", unsigned_trail(AUDIT))
     first.add_study(created())
     first.update_study("study-1", lambda _: study)
     first.close()
-    assert open_database(f"sqlite:///{file}").study("study-1") == study
+    assert open_database(f"sqlite:///{file}", unsigned_trail(AUDIT)).study("study-1") == study
 
 
 def test_a_retried_round_replaces_its_first_attempt(database: Database) -> None:
@@ -144,18 +146,18 @@ def test_a_moment_without_a_zone_is_never_stored(database: Database) -> None:
 
 
 def test_tables_of_an_unknown_version_are_refused(file: Path) -> None:
-    open_database(f"sqlite:///{file}").close()
+    open_database(f"sqlite:///{file}", unsigned_trail(AUDIT)).close()
     with sqlite3.connect(file) as connection:
         connection.execute("UPDATE schema_version SET version = 99")
     with pytest.raises(FailedPrecondition, match="schema version 99"):
-        open_database(f"sqlite:///{file}")
+        open_database(f"sqlite:///{file}", unsigned_trail(AUDIT))
 
 
 def test_somebody_elses_tables_are_refused_and_left_alone(file: Path) -> None:
     with sqlite3.connect(file) as connection:
         connection.execute("CREATE TABLE accounts (id INTEGER)")
     with pytest.raises(FailedPrecondition, match="something else"):
-        open_database(f"sqlite:///{file}")
+        open_database(f"sqlite:///{file}", unsigned_trail(AUDIT))
     with sqlite3.connect(file) as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("accounts",)]
 
@@ -165,18 +167,18 @@ def test_somebody_elses_tables_are_refused_and_left_alone(file: Path) -> None:
 )
 def test_a_url_that_names_no_database_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput, match="setting database"):
-        open_database(url)
+        open_database(url, unsigned_trail(AUDIT))
 
 
 def test_a_folder_that_does_not_exist_is_said_in_plain_words(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="folder exists"):
-        open_database(f"sqlite:///{tmp_path}/none/coordinator.db")
+        open_database(f"sqlite:///{tmp_path}/none/coordinator.db", unsigned_trail(AUDIT))
 
 
 def test_a_file_that_is_no_database_is_said_in_plain_words(file: Path) -> None:
     file.write_bytes(b"not a database" * 100)
     with pytest.raises(Unavailable, match="is a database"):
-        open_database(f"sqlite:///{file}")
+        open_database(f"sqlite:///{file}", unsigned_trail(AUDIT))
 
 
 def test_the_states_are_stored_by_name(database: Database, file: Path) -> None:

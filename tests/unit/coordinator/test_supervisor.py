@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from libs.core.clock import SystemClock
 from libs.core.errors import FailedPrecondition, Unavailable
 from services.coordinator.adapters.database import Database, open_database
+from services.coordinator.adapters.tables import AUDIT
 from services.coordinator.attachments import Attachments
 from services.coordinator.changes import ChangeFeed
 from services.coordinator.domain import Study
@@ -21,6 +22,7 @@ from services.coordinator.releases import Releases
 from services.coordinator.rounds import Rounds
 from services.coordinator.states import RoundKind, StudyState
 from services.coordinator.supervisor import Supervisor
+from tests.fakes.audit import unsigned_trail
 from tests.fakes.studies import training
 
 
@@ -28,7 +30,7 @@ class FlakyDatabase:
     """A real database whose transactions fail to begin while it is down."""
 
     def __init__(self, file: Path) -> None:
-        self.database: Database = open_database(f"sqlite:///{file}")
+        self.database: Database = open_database(f"sqlite:///{file}", unsigned_trail(AUDIT))
         self.down, self.refused = False, 0
         sa.event.listen(self.database._engine, "begin", self._begin)
 

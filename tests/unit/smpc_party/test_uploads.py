@@ -17,10 +17,11 @@ from libs.core.errors import DeadlineExceeded
 from libs.core.secret import Secret
 from libs.mpc.ring import Ring
 from libs.rpc.identity import Identity, Kind
-from services.smpc_party.adapters.index import Index
+from services.smpc_party.adapters.index import AUDIT, Index
 from services.smpc_party.adapters.share_store import ShareStore, ShareWriter
 from services.smpc_party.domain import ModelSpec
 from services.smpc_party.uploads import ModelVector, ShareDesk, Upload
+from tests.fakes.audit import unsigned_trail
 
 DEALER = Identity(Kind.CLIENT, "dana")
 VALUES = np.arange(1000, dtype=np.uint32)
@@ -33,7 +34,7 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.store = ShareStore(folder, Secret(secrets.token_bytes(32)), quota_bytes=10_000)
-        self.index = Index(folder / "index.db")
+        self.index = Index(folder / "index.db", unsigned_trail(AUDIT))
         self.desk = ShareDesk(rounds=self.index, shares=self.store, idle_s=0.2, shortest_s=0.4)
         self.folder, self.held, self.let_go = folder, threading.Event(), threading.Event()
         self.index.add_model(
