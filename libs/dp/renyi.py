@@ -78,7 +78,8 @@ def _moments_by_quadrature(orders: Sequence[float], sigma: float, q: float) -> l
     """log A for any orders, by the trapezoidal rule on one grid.
 
     For a function that is analytic within d of the real line the rule errs by exp(-2 pi d / step). Here
-    d = pi sigma^2, where the ratio is zero, and a Gaussian allows steps of sigma / 3: the error is below 1e-13.
+    d = pi sigma^2, where the ratio is zero, and the Gaussian allows steps of sigma / 3: the error is below
+    1e-13.
     """
     step = min(sigma / 3, 0.6 * sigma**2)
     first = math.floor(-_REACH * sigma / step)
