@@ -6,12 +6,15 @@ import argparse
 import asyncio
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
 
 from libs.core.clock import SystemClock
 from libs.core.errors import TrefoilError
+from libs.core.ids import PartyId
+from libs.rpc._generated.trefoil.hospital.v1.access_pb2_grpc import add_AccessServiceServicer_to_server
 from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import add_HospitalServiceServicer_to_server
 from libs.rpc.audit_service import own_trail, serve_trail, trail_writer
 from libs.rpc.channel import open_channel
@@ -19,6 +22,11 @@ from libs.rpc.identity import COORDINATOR, Identity, Kind
 from libs.runtime.logging import configure_logging
 from libs.runtime.private_files import PRIVATE_UMASK
 from libs.runtime.settings import load_settings
+from services.hospital_node.access.model_use import ModelUseTeller
+from services.hospital_node.access.rpc import AccessService
+from services.hospital_node.access.service import Access
+from services.hospital_node.access.statements import StatementReader
+from services.hospital_node.adapters.access_store import SqlAccess
 from services.hospital_node.adapters.database import Database
 from services.hospital_node.adapters.parties import ShareParties
 from services.hospital_node.adapters.tables import AUDIT
@@ -27,12 +35,12 @@ from services.hospital_node.adapters.worker_process import WorkerProcess
 from services.hospital_node.datasets import Publisher
 from services.hospital_node.inbox import NodeInbox
 from services.hospital_node.link import CoordinatorLink, Outbox
-from services.hospital_node.proposals import Proposals
 from services.hospital_node.rpc import HospitalService
 from services.hospital_node.settings import HospitalSettings
 from services.hospital_node.tasks import TaskRunner
 
 SERVICE = "trefoil.hospital.v1.HospitalService"
+ACCESS_SERVICE = "trefoil.hospital.v1.AccessService"
 
 
 def main() -> None:
@@ -71,45 +79,61 @@ async def run(settings: HospitalSettings) -> None:
     publisher = Publisher(
         store=store, announcer=outbox, worker=worker(), data_roots=settings.data_roots, clock=clock
     )
-    proposals = Proposals(store=store, announcer=outbox)
+    access_store = SqlAccess(transactions, trail=trail, clock=clock)
+    reader = StatementReader(hospital=identity, authorities=tls.ca.read_bytes)
+    model_use = ModelUseTeller(store=access_store, parties=parties)
+    access = Access(
+        store=access_store,
+        reader=reader,
+        listener=outbox,
+        clock=clock,
+        model_use_changed=model_use.changed,
+    )
     tasks = TaskRunner(
         hospital=settings.name,
         store=store,
-        proposals=proposals,
+        access=access,
         announcer=outbox,
         parties=parties,
         worker=worker(),
         data_roots=settings.data_roots,
         clock=clock,
     )
+
+    def name_parties(addresses: Mapping[PartyId, str]) -> None:
+        parties.use(addresses)
+        model_use.changed()
+
     link = CoordinatorLink(
         name=settings.name,
         connect=lambda: dial(settings.coordinator.address, COORDINATOR),
         outbox=outbox,
-        inbox=NodeInbox(proposals=proposals, tasks=tasks, name_parties=parties.use),
+        inbox=NodeInbox(access=access, tasks=tasks, name_parties=name_parties),
         store=store,
-        clock=clock,
+        decisions=access.decisions,
     )
     service = HospitalService(
         identity=identity,
         store=store,
         publisher=publisher,
-        proposals=proposals,
         attached=lambda: link.attached,
         activity=lambda: tasks.activity,
         consent_changed=tasks.consent_changed,
     )
+    access_service = AccessService(access=access, consent_changed=tasks.consent_changed)
     server = settings.server(name=f"hospital-{settings.name}", recorder=recorder, on_refusal=audit.refused)
     server.add(add_HospitalServiceServicer_to_server, service, SERVICE)
+    server.add(add_AccessServiceServicer_to_server, access_service, ACCESS_SERVICE)
     serve_trail(server, audit)
     server.stop_on_signals()
     try:
         audit.start()
         await server.start()
         async with asyncio.TaskGroup() as group:
-            attached = group.create_task(link.run())
+            own = [group.create_task(link.run()), group.create_task(model_use.run())]
             await server.serve_until_stopped()
-            attached.cancel()
+            for task in own:
+                task.cancel()
     finally:
         await tasks.stop()
         await parties.close()

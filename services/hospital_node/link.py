@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Protocol
 
 import grpc
 
-from libs.core.clock import Clock
 from libs.core.errors import TrefoilError
 from libs.core.ids import PartyId
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
@@ -24,13 +23,14 @@ from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import Coor
 from libs.rpc.channel import translate
 from libs.runtime.logging import get_logger
 from services.hospital_node import messages
+from services.hospital_node.access.domain import StudyState, Told
+from services.hospital_node.access.service import Decisions
+from services.hospital_node.access.statements import Asked, Proposal
 from services.hospital_node.datasets import MODALITY
 from services.hospital_node.domain import (
     Dataset,
     Order,
     Phase,
-    Proposal,
-    ProposalState,
     Task,
     TaskKey,
 )
@@ -48,6 +48,8 @@ class Inbox(Protocol):
     def parties_named(self, addresses: Mapping[PartyId, str]) -> None: ...
 
     async def plan_proposed(self, proposal: Proposal) -> None: ...
+
+    async def access_asked(self, asked: Asked) -> None: ...
 
     def ordered(self, order: Order) -> None: ...
 
@@ -71,7 +73,10 @@ class Backoff:
 
 
 class Outbox:
-    """Implements `ports.Announcer`: what is said goes to the stream that is open, or nowhere."""
+    """Implements `ports.Announcer` and `access.ports.DecisionListener`.
+
+    What is said goes to the stream that is open, or nowhere.
+    """
 
     def __init__(self) -> None:
         self._stream: asyncio.Queue[pb.HospitalEvent] | None = None
@@ -91,10 +96,13 @@ class Outbox:
     def dataset_withdrawn(self, name: str) -> None:
         self._put(messages.withdrawn_event(name))
 
-    def proposal_decided(self, *, study_id: str, plan_hash: str, approved: bool, reason: str) -> None:
+    def plan_decided(self, *, study_id: str, plan_hash: str, approved: bool, reason: str) -> None:
         self._put(
-            messages.decision_event(study_id=study_id, plan_hash=plan_hash, approved=approved, reason=reason)
+            messages.plan_event(study_id=study_id, plan_hash=plan_hash, approved=approved, reason=reason)
         )
+
+    def access_decided(self, decision: Told) -> None:
+        self._put(messages.access_event(decision))
 
     def progressed(self, key: TaskKey, phase: Phase, fraction: float) -> None:
         # On a slow line, progress is what may be skipped.
@@ -128,12 +136,13 @@ class CoordinatorLink:
         outbox: Outbox,
         inbox: Inbox,
         store: Store,
-        clock: Clock,
+        decisions: Callable[[], Awaitable[Decisions]],
         backoff: Backoff | None = None,
         heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
         self._name, self._connect = name, connect
-        self._outbox, self._inbox, self._store, self._clock = outbox, inbox, store, clock
+        self._outbox, self._inbox = outbox, inbox
+        self._store, self._decisions = store, decisions
         self._backoff, self._heartbeat_s = backoff or Backoff(), heartbeat_s
         self._attached = False
 
@@ -188,14 +197,16 @@ class CoordinatorLink:
         yield messages.hello_event(name=self._name, version=version("trefoil"))
         for dataset in await self._store.datasets():
             yield messages.dataset_event(dataset, modality=MODALITY)
-        for proposal in await self._store.proposals():
-            if proposal.state in (ProposalState.APPROVED, ProposalState.DENIED):
-                yield messages.decision_event(
-                    study_id=proposal.study_id,
-                    plan_hash=proposal.plan_hash,
-                    approved=proposal.state is ProposalState.APPROVED,
-                    reason=proposal.reason,
-                )
+        decided = await self._decisions()
+        for study in decided.plans:
+            yield messages.plan_event(
+                study_id=study.study_id,
+                plan_hash=study.plan_hash,
+                approved=study.state is StudyState.ADMITTED,
+                reason=study.reason,
+            )
+        for told in decided.requests:
+            yield messages.access_event(told)
         while True:
             yield await queue.get()
 
@@ -212,10 +223,9 @@ class CoordinatorLink:
                 self._inbox.parties_named(messages.parse_parties(message.welcome))
                 log.info("coordinator_attached")
             elif kind == "proposal":
-                received_at = self._clock.now()
-                await self._inbox.plan_proposed(
-                    messages.parse_proposal(message.proposal, received_at=received_at)
-                )
+                await self._inbox.plan_proposed(messages.parse_proposal(message.proposal))
+            elif kind == "access_request":
+                await self._inbox.access_asked(messages.parse_asked(message.access_request))
             elif kind == "study_ended":
                 await self._inbox.study_ended(message.study_ended.study_id)
             elif kind in messages.ORDER_PARSERS:

@@ -13,8 +13,6 @@ from services.hospital_node.domain import (
     Dataset,
     Order,
     Phase,
-    Proposal,
-    ProposalEvent,
     Task,
     TaskKey,
     Terms,
@@ -41,22 +39,6 @@ class Store(Protocol):
 
     async def datasets(self, *, after: str = "", limit: int | None = None) -> list[Dataset]:
         """By name, those beyond `after`."""
-        ...
-
-    async def add_proposal(self, proposal: Proposal) -> Proposal:
-        """The stored proposal of that study: this one, or the one that was there before."""
-        ...
-
-    async def proposal(self, study_id: str) -> Proposal:
-        """Raises NotFound."""
-        ...
-
-    async def proposals(self) -> list[Proposal]:
-        """All, oldest first."""
-        ...
-
-    async def move_proposal(self, study_id: str, event: ProposalEvent, *, reason: str = "") -> Proposal:
-        """Raises NotFound, or FailedPrecondition when the table has no such transition."""
         ...
 
     async def start_task(self, order: Order) -> Task:
@@ -93,8 +75,6 @@ class Announcer(Protocol):
     def dataset_published(self, dataset: Dataset) -> None: ...
 
     def dataset_withdrawn(self, name: str) -> None: ...
-
-    def proposal_decided(self, *, study_id: str, plan_hash: str, approved: bool, reason: str) -> None: ...
 
     def progressed(self, key: TaskKey, phase: Phase, fraction: float) -> None: ...
 

@@ -13,19 +13,11 @@ from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2 as pb
 from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceServicer
 from libs.rpc.identity import Identity
 from services.hospital_node.datasets import Publisher
-from services.hospital_node.domain import Dataset, Proposal, ProposalState
+from services.hospital_node.domain import Dataset
 from services.hospital_node.ports import Store
-from services.hospital_node.proposals import Proposals
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
-
-_STATES = {
-    ProposalState.PENDING: pb.Proposal.STATE_PENDING,
-    ProposalState.APPROVED: pb.Proposal.STATE_APPROVED,
-    ProposalState.DENIED: pb.Proposal.STATE_DENIED,
-    ProposalState.ENDED: pb.Proposal.STATE_ENDED,
-}
 
 
 class HospitalService(HospitalServiceServicer):
@@ -37,14 +29,13 @@ class HospitalService(HospitalServiceServicer):
         identity: Identity,
         store: Store,
         publisher: Publisher,
-        proposals: Proposals,
         attached: Callable[[], bool],
         activity: Callable[[], str],
         consent_changed: Callable[[], Awaitable[None]],
     ) -> None:
-        """`consent_changed` stops what may no longer run; both ways to withdraw consent lead through it."""
+        """`consent_changed` stops what may no longer run; every way to withdraw consent leads through it."""
         self._identity, self._attached, self._activity = identity, attached, activity
-        self._store, self._publisher, self._proposals = store, publisher, proposals
+        self._store, self._publisher = store, publisher
         self._consent_changed = consent_changed
 
     async def DescribeNode(self, request: pb.DescribeNodeRequest, context: Any) -> pb.DescribeNodeResponse:
@@ -85,25 +76,6 @@ class HospitalService(HospitalServiceServicer):
         await self._consent_changed()
         return pb.WithdrawDatasetResponse()
 
-    async def ListProposals(self, request: pb.ListProposalsRequest, context: Any) -> pb.ListProposalsResponse:
-        """Oldest first."""
-        proposals = await self._store.proposals()
-        chosen = [p for p in proposals if p.state is ProposalState.PENDING or not request.pending_only]
-        return pb.ListProposalsResponse(proposals=[_proposal(proposal) for proposal in chosen])
-
-    async def DecideProposal(
-        self, request: pb.DecideProposalRequest, context: Any
-    ) -> pb.DecideProposalResponse:
-        """Approve or deny exactly the plan with this hash. A denial stops what runs for the study."""
-        decided = await self._proposals.decide(
-            study_id=request.study_id,
-            plan_hash=request.plan_hash,
-            approve=request.approve,
-            reason=request.reason,
-        )
-        await self._consent_changed()
-        return pb.DecideProposalResponse(proposal=_proposal(decided))
-
 
 def _dataset(dataset: Dataset) -> pb.Dataset:
     return pb.Dataset(
@@ -116,21 +88,6 @@ def _dataset(dataset: Dataset) -> pb.Dataset:
         images_per_class=dataset.images_per_class,
         content_hash=dataset.content_hash,
         published_at=_timestamp(dataset.published_at),
-    )
-
-
-def _proposal(proposal: Proposal) -> pb.Proposal:
-    return pb.Proposal(
-        study_id=proposal.study_id,
-        title=proposal.title,
-        requested_by=proposal.requested_by,
-        dataset_name=proposal.dataset_name,
-        plan_hash=proposal.plan_hash,
-        training_plan=proposal.training_plan,
-        state=_STATES[proposal.state],
-        received_at=_timestamp(proposal.received_at),
-        hospital_identities=proposal.hospitals,
-        reader_identities=proposal.readers,
     )
 
 

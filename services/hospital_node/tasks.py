@@ -9,14 +9,16 @@ from pathlib import Path
 from libs.core.clock import Clock
 from libs.core.errors import Bug, DeadlineExceeded, FailedPrecondition, InvalidInput, TrefoilError
 from libs.core.ids import new_id
-from libs.fl.training_plan import TrainingPlan
+from libs.fl.training_plan import Download, ModelAccess, TrainingPlan
 from libs.mpc.ring import Ring, RingArray
 from libs.runtime.logging import get_logger
+from services.hospital_node.access.domain import Study
+from services.hospital_node.access.service import Access
 from services.hospital_node.domain import (
+    AllowedUse,
     CalibrateOrder,
     Order,
     Phase,
-    Proposal,
     ReleaseOrder,
     Task,
     TaskKey,
@@ -26,7 +28,6 @@ from services.hospital_node.domain import (
     TrainOrder,
 )
 from services.hospital_node.ports import Announcer, Parties, ReleaseJob, Store, StudyJob, TrainJob, Worker
-from services.hospital_node.proposals import Proposals
 
 IDLE = "idle"
 
@@ -41,7 +42,7 @@ class TaskRunner:
         *,
         hospital: str,
         store: Store,
-        proposals: Proposals,
+        access: Access,
         announcer: Announcer,
         parties: Parties,
         worker: Worker,
@@ -49,7 +50,7 @@ class TaskRunner:
         clock: Clock,
     ) -> None:
         self._hospital, self._data_roots, self._clock = hospital, tuple(data_roots), clock
-        self._store, self._proposals, self._announcer = store, proposals, announcer
+        self._store, self._access, self._announcer = store, access, announcer
         self._parties, self._worker = parties, worker
         self._turn = asyncio.Lock()
         self._running: dict[TaskKey, asyncio.Task[None]] = {}
@@ -81,7 +82,7 @@ class TaskRunner:
         refused: dict[TaskKey, FailedPrecondition] = {}
         for key, order in list(self._orders.items()):
             try:
-                await self._proposals.consent(study_id=key.study_id, plan_hash=order.plan_hash)
+                await self._access.consent(study_id=key.study_id, plan_hash=order.plan_hash)
             except FailedPrecondition as error:
                 refused[key] = error
         tasks = {key: self._running[key] for key in refused if key in self._running}
@@ -120,6 +121,13 @@ class TaskRunner:
     async def _perform(self, order: Order) -> None:
         """Check, do, and say that it is done; or say again that it was done before."""
         job = await self._check(order)
+        if order.key.kind is TaskKind.TRAIN:
+            await self._access.pay_for_attempt(
+                study_id=order.key.study_id,
+                plan_hash=order.plan_hash,
+                number=order.key.round,
+                attempt=order.key.attempt,
+            )
         task = await self._store.start_task(order)
         if task.state is not TaskState.DONE:
             log.info(
@@ -132,8 +140,8 @@ class TaskRunner:
     async def _check(self, order: Order) -> StudyJob:
         """What the order needs, if the owner approved that. Raises FailedPrecondition or InvalidInput."""
         key = order.key
-        proposal, dataset = await self._proposals.consent(study_id=key.study_id, plan_hash=order.plan_hash)
-        rounds = TrainingPlan.from_json(proposal.training_plan).rounds
+        study, dataset = await self._access.consent(study_id=key.study_id, plan_hash=order.plan_hash)
+        rounds = TrainingPlan.from_json(study.training_plan).rounds
         if key.kind is TaskKind.TRAIN and not 1 <= key.round <= rounds:
             raise InvalidInput(
                 f"The approved plan has rounds 1 to {rounds}; round {key.round} is not one of them."
@@ -143,7 +151,7 @@ class TaskRunner:
         if not order.base_model_id.startswith(f"{key.study_id}/"):
             raise InvalidInput("The order names a model that does not belong to its study.")
         return StudyJob(
-            training_plan=proposal.training_plan,
+            training_plan=study.training_plan,
             dataset_path=Path(dataset.path),
             data_roots=self._data_roots,
             content_hash=dataset.content_hash,
@@ -206,9 +214,9 @@ class TaskRunner:
         """
         key = order.key
         self._announcer.progressed(key, Phase.SENDING, 0.0)
-        proposal, _ = await self._proposals.consent(study_id=key.study_id, plan_hash=order.plan_hash)
+        study, _ = await self._access.consent(study_id=key.study_id, plan_hash=order.plan_hash)
         task = await self._store.mark_sending(key, upload_id=new_id("upload"))
-        terms = _terms(order, proposal)
+        terms = _terms(order, study)
         await self._parties.deal(key, contribution, ring=ring, upload_id=task.upload_id, terms=terms)
         return await self._store.finish_task(key)
 
@@ -227,11 +235,23 @@ class TaskRunner:
         self._announcer.task_failed(key, code=error.code, message=text)
 
 
-def _terms(order: TrainOrder | ReleaseOrder, proposal: Proposal) -> Terms:
+def _terms(order: TrainOrder | ReleaseOrder, study: Study) -> Terms:
     """What the parties must not let the coordinator weaken. A released model is read by nobody."""
+    plan = TrainingPlan.from_json(study.training_plan)
+    trains = isinstance(order, TrainOrder)
+    may_read = trains and plan.model_access.download is Download.READERS
     return Terms(
-        quorum=TrainingPlan.from_json(proposal.training_plan).quorum,
-        hospitals=proposal.hospitals,
-        readers=proposal.readers if isinstance(order, TrainOrder) else (),
+        quorum=plan.quorum,
+        hospitals=study.hospitals,
+        # The hospitals train from every version, whoever else may read it.
+        readers=study.readers if may_read else study.hospitals if trains else (),
+        metrics_readers=study.readers if trains else (),
         weight=order.weight,
+        use=None if trains else _use(plan.model_access, creator=study.requester),
     )
+
+
+def _use(access: ModelAccess, *, creator: str) -> AllowedUse:
+    """What the plan says, to its creator too."""
+    askers = () if access.ask_anyone else tuple(sorted({creator, *access.ask}))
+    return AllowedUse(access.ask_anyone, askers, access.max_predictions or 0)

@@ -1,4 +1,4 @@
-"""Studies at this hospital: admitted under an approval, paid for before they start, checked at every order."""
+"""Studies here: admitted under an approval, paid for before they start, checked at every order."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def consent(unit: Unit, *, study_id: str, plan_hash: str) -> tuple[Study, Datase
     return study, approved_data(unit, study, approval)
 
 
-def pay_for_attempt(unit: Unit, *, study_id: str, plan_hash: str, round: int, attempt: int) -> None:
+def pay_for_attempt(unit: Unit, *, study_id: str, plan_hash: str, number: int, attempt: int) -> None:
     """Take the cost of training a round once more, where it costs something.
 
     Admission paid for every round once. With differential privacy another attempt draws fresh noise: it is
@@ -115,9 +115,9 @@ def pay_for_attempt(unit: Unit, *, study_id: str, plan_hash: str, round: int, at
     """
     study, dataset = consent(unit, study_id=study_id, plan_hash=plan_hash)
     cost = attempt_cost(study.training_plan, dataset)
-    if cost is None or not unit.attempts_sent(study_id, round=round, besides=attempt):
+    if cost is None or not unit.attempts_sent(study_id, number=number, besides=attempt):
         return
-    if unit.attempt_entered(study_id, round=round, attempt=attempt):
+    if unit.attempt_entered(study_id, number=number, attempt=attempt):
         return
     approval = unit.approval(study.approval_id)
     if approval is None:
@@ -131,7 +131,7 @@ def pay_for_attempt(unit: Unit, *, study_id: str, plan_hash: str, round: int, at
         event=event,
         approval_id=approval.approval_id,
         study_id=study_id,
-        round=round,
+        round=number,
         attempt=attempt,
     )
     spend(unit, line, approval=approval)
@@ -141,7 +141,7 @@ def pay_for_attempt(unit: Unit, *, study_id: str, plan_hash: str, round: int, at
             actor="system",
             object=f"study/{study_id}",
             approval=approval.approval_id,
-            details={"round": round, "attempt": attempt, "epsilon": epsilon_text(spent.epsilon)},
+            details={"round": number, "attempt": attempt, "epsilon": epsilon_text(spent.epsilon)},
         )
     )
 

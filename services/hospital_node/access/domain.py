@@ -182,6 +182,54 @@ class Approval:
             raise FailedPrecondition(f"The approval {self.approval_id} {_WHAT_NOW[state]}")
 
 
+class Standing(enum.Enum):
+    """What became of a request, as its requester is told."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    USED_UP = "used up"
+
+
+_STANDING: Mapping[ApprovalState, Standing] = MappingProxyType(
+    {
+        ApprovalState.LIVE: Standing.APPROVED,
+        ApprovalState.USED_UP: Standing.USED_UP,
+        ApprovalState.EXPIRED: Standing.EXPIRED,
+        ApprovalState.REVOKED: Standing.REVOKED,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the coordinator hears about a request, to pass on."""
+
+    request_id: str
+    standing: Standing
+    reason: str = ""
+    granted: Spend | None = None
+    uses: int = 0
+    expires_at: datetime | None = None
+
+    @classmethod
+    def about(cls, request: AccessRequest, approval: Approval | None, *, now: datetime) -> Told:
+        """How the request stands at that moment."""
+        if approval is None:
+            standing = Standing.DENIED if request.state is RequestState.DENIED else Standing.PENDING
+            return cls(request.request_id, standing, request.decision_reason)
+        return cls(
+            request.request_id,
+            _STANDING[approval.state(now)],
+            request.decision_reason,
+            approval.granted,
+            approval.uses,
+            approval.expires_at,
+        )
+
+
 # ---------------------------------------------------------------- studies
 
 

@@ -51,7 +51,7 @@ def set_budget(unit: Unit, *, dataset_name: str, budget: Spend, actor: str) -> B
 def spend(unit: Unit, line: NewEntry, *, approval: Approval) -> LedgerEntry:
     """Enter a cost, if the approval and the data set's budget have room for it. FailedPrecondition if not.
 
-    Both are checked in the transaction that enters it: of two that race for the last of a budget, one gets it.
+    Both are checked in the transaction that enters it: of two that race for its last, one gets it.
     """
     under = unit.spends(approval_id=approval.approval_id)
     if would_exceed(under, line.cost, budget_of(approval.granted)):
@@ -71,11 +71,13 @@ def spend(unit: Unit, line: NewEntry, *, approval: Approval) -> LedgerEntry:
 def _over_budget(unit: Unit, line: NewEntry) -> str:
     command = f"trefoil dataset budget {line.dataset_name}"
     if unit.budget(line.dataset_name) is None:
-        said = f"Nobody has set a privacy budget for the data set {line.dataset_name}, so nothing may be taken"
+        said = (
+            f"Nobody has set a privacy budget for the data set {line.dataset_name}, so nothing may be taken"
+        )
     else:
         left = balance(unit, line.dataset_name).left
         said = f"The privacy budget of the data set {line.dataset_name} has {in_words(left)} left"
     return (
-        f"{said}, and this costs {in_words(line.cost)}. Its owner can set one: {command} --epsilon E --delta D, "
-        f"or {command} --without-privacy."
+        f"{said}, and this costs {in_words(line.cost)}. Its owner can set one: "
+        f"{command} --epsilon E --delta D, or {command} --without-privacy."
     )

@@ -1,4 +1,4 @@
-"""What access needs from the outside: the node's memory within one transaction, and ears for its decisions."""
+"""What access needs from the outside: the node's memory, one transaction at a time, and listeners."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from services.hospital_node.access.domain import (
     NewEntry,
     Rule,
     Study,
+    Told,
 )
 from services.hospital_node.domain import Dataset
 
@@ -54,6 +55,10 @@ class Unit(Protocol):
         """Oldest first."""
         ...
 
+    def approvals_of_model(self, model_id: str) -> list[Approval]:
+        """Oldest first."""
+        ...
+
     def put_approval(self, approval: Approval) -> None: ...
 
     def study(self, study_id: str) -> Study | None: ...
@@ -82,6 +87,10 @@ class Unit(Protocol):
         """Oldest first; empty texts choose all."""
         ...
 
+    def ledger_datasets(self) -> set[str]:
+        """The data sets that the ledger speaks of."""
+        ...
+
     def spends(self, *, dataset_name: str = "", approval_id: str = "") -> list[Spend]:
         """What was taken from a data set, or under an approval."""
         ...
@@ -94,11 +103,11 @@ class Unit(Protocol):
         """Append to the ledger."""
         ...
 
-    def attempts_sent(self, study_id: str, *, round: int, besides: int) -> bool:
+    def attempts_sent(self, study_id: str, *, number: int, besides: int) -> bool:
         """Whether shares of another attempt at that training round may have left."""
         ...
 
-    def attempt_entered(self, study_id: str, *, round: int, attempt: int) -> bool:
+    def attempt_entered(self, study_id: str, *, number: int, attempt: int) -> bool:
         """Whether the ledger has that attempt."""
         ...
 
@@ -107,7 +116,19 @@ class Unit(Protocol):
         ...
 
     def model_use_changed(self, model_id: str) -> None:
-        """The rules of that model have to be told to the three parties again."""
+        """The rules of that model have to be told to the three parties again, as its next revision."""
+        ...
+
+    def model_use_told(self, model_id: str, *, revision: int, party: int) -> None:
+        """That party has that revision."""
+        ...
+
+    def model_use_ahead(self, model_id: str, revision: int) -> None:
+        """A party has a later revision than this node: the next one comes after it."""
+        ...
+
+    def model_uses_untold(self) -> list[tuple[str, int, frozenset[int]]]:
+        """(model, revision, parties that have it), where not all three have the latest."""
         ...
 
 
@@ -121,7 +142,7 @@ class AccessStore(Protocol):
     async def answer(
         self, *, actor: str, message: Any, answer_type: type[Answer], work: Callable[[Unit], Answer]
     ) -> Answer:
-        """The answer of `work`, kept with what it did; or the kept one, when this actor sent `message` before.
+        """The answer of `work`, kept with what it did; or the kept one, if this actor sent `message` before.
 
         `message` is the request as it came; its `call_id` (or `request_id`) makes it the same one.
         InvalidInput without an id, FailedPrecondition when the id belongs to another request.
@@ -132,8 +153,6 @@ class AccessStore(Protocol):
 class DecisionListener(Protocol):
     """Tells the coordinator, if the link is up. All decisions are told again at every connect."""
 
-    def request_decided(self, request: AccessRequest, approval: Approval | None) -> None: ...
+    def plan_decided(self, *, study_id: str, plan_hash: str, approved: bool, reason: str) -> None: ...
 
-    def study_decided(self, study: Study) -> None: ...
-
-
+    def access_decided(self, decision: Told) -> None: ...

@@ -9,14 +9,13 @@ from datetime import datetime
 from libs.core.errors import FailedPrecondition, InvalidInput, NotFound
 from libs.core.ids import new_id
 from libs.dp.budget import Spend, Unbounded
-from libs.runtime.audit.entry import Event, Outcome
+from libs.runtime.audit.entry import Detail, Event
 from services.hospital_node.access.admission import admit, refuse
 from services.hospital_node.access.costs import NOTHING, covers, decimal_text, epsilon_text, in_words
 from services.hospital_node.access.domain import (
     AccessRequest,
     Approval,
     ApprovalEvent,
-    Origin,
     Purpose,
     RequestEvent,
     RequestState,
@@ -46,7 +45,7 @@ class Decision:
 class Decided:
     """A request, its approval if there is one, and the studies that the decision touched."""
 
-    request: AccessRequest
+    request: AccessRequest | None
     approval: Approval | None = None
     studies: tuple[Study, ...] = ()
 
@@ -157,41 +156,6 @@ def end_study(unit: Unit, study_id: str) -> Decided | None:
     return deny(unit, request, reason="The study ended before it was decided.", actor="system")
 
 
-def request_of(study: Study, *, planned: Spend) -> AccessRequest:
-    """The study as the request that it is, when none came before it: once, for what its plan costs here."""
-    return AccessRequest(
-        request_id=study.study_id,
-        origin=Origin.STUDY,
-        purpose=Purpose.TRAINING,
-        dataset_name=study.dataset_name,
-        content_hash=study.content_hash,
-        requester=study.requester,
-        requested_by=study.requested_by,
-        reason=study.title,
-        asked=planned,
-        uses_asked=1,
-        received_at=study.received_at,
-        plan_hash=study.plan_hash,
-        training_plan=study.training_plan,
-        planned=planned,
-        study_id=study.study_id,
-        title=study.title,
-        hospitals=study.hospitals,
-        readers=study.readers,
-    )
-
-
-def refused_event(request_id: str, *, why: str) -> Event:
-    """For the trail: something that claimed to be a request."""
-    return Event(
-        action="request.refused",
-        actor="system",
-        object=f"request/{request_id}",
-        outcome=Outcome.REFUSED,
-        details={"why": why[:200]},
-    )
-
-
 def _approve(
     unit: Unit, request: AccessRequest, decision: Decision, *, by: str, rule: Rule | None = None
 ) -> Decided:
@@ -217,7 +181,7 @@ def _approve(
     )
     unit.put_request(approved)
     unit.put_approval(approval)
-    details = {"uses": approval.uses, "epsilon": epsilon_text(approval.granted.epsilon)}
+    details: dict[str, Detail] = {"uses": approval.uses, "epsilon": epsilon_text(approval.granted.epsilon)}
     details |= {"delta": decimal_text(approval.granted.delta), "plan_hash": request.plan_hash}
     unit.record(
         Event(
@@ -250,14 +214,16 @@ def _check_granted(_unit: Unit, request: AccessRequest, decision: Decision) -> N
         )
     if not covers(request.asked, granted):
         raise InvalidInput(
-            f"An approval never grants more than was asked for: {in_words(request.asked)}. Grant that or less."
+            f"An approval never grants more than was asked for: {in_words(request.asked)}. "
+            "Grant that or less."
         )
 
 
 def _check_uses(_unit: Unit, request: AccessRequest, decision: Decision) -> None:
     if decision.uses < 0 or decision.uses > request.uses_asked:
         raise InvalidInput(
-            f"An approval never gives more uses than were asked for: {request.uses_asked}. Give that or fewer."
+            f"An approval never gives more uses than were asked for: {request.uses_asked}. "
+            "Give that or fewer."
         )
 
 
@@ -289,4 +255,4 @@ def _require_own_model(unit: Unit, request: AccessRequest) -> None:
     study = unit.study(study_id)
     known = study is not None and study.approval_id and study.dataset_name == request.dataset_name
     if version != "released" or not known:
-        raise InvalidInput("This model was not released by a study that this hospital's data set was part of.")
+        raise InvalidInput("No study that this hospital's data set was part of has released this model.")

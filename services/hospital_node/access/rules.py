@@ -9,7 +9,7 @@ from datetime import datetime
 from libs.core.errors import InvalidInput, NotFound
 from libs.core.ids import new_id
 from libs.dp.budget import total
-from libs.runtime.audit.entry import Event
+from libs.runtime.audit.entry import Detail, Event
 from services.hospital_node.access.costs import covers, decimal_text, epsilon_text
 from services.hospital_node.access.domain import AccessRequest, Approval, Rule
 from services.hospital_node.access.ports import Unit
@@ -57,7 +57,7 @@ def add_rule(unit: Unit, rule: Rule) -> Rule:
         raise NotFound(f"No data set named {missing[0]!r} is published here. See: trefoil dataset list")
     kept = replace(rule, rule_id=new_id("rule"), created_at=unit.now, revoked_at=None)
     unit.put_rule(kept)
-    details = {
+    details: dict[str, Detail] = {
         "purposes": ",".join(sorted(purpose.value for purpose in kept.purposes)),
         "epsilon": epsilon_text(kept.at_most.epsilon),
         "delta": decimal_text(kept.at_most.delta),

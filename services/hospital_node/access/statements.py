@@ -74,14 +74,15 @@ class StatementReader:
         )
         if not same:
             raise InvalidInput(
-                "The study is not the one that its scientist signed: title, plan, data sets or hospitals differ."
+                "The study is not the one that its scientist signed: title, plan, data sets or hospitals "
+                "differ."
             )
         if not set(proposal.readers) <= {said.signer.uri, *hospitals}:
             raise InvalidInput("The sums of a study go to its scientist and its hospitals only.")
         if len(hospitals) < plan.quorum:
             raise InvalidInput(
-                f"The plan's quorum is {plan.quorum}, but the study has {len(hospitals)} hospitals. Choose more "
-                "data sets."
+                f"The plan's quorum is {plan.quorum}, but the study has {len(hospitals)} hospitals. "
+                "Choose more data sets."
             )
         signed = hashlib.sha256(proposal.statement.payload).hexdigest()
         return Study(

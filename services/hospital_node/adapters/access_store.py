@@ -110,9 +110,7 @@ class SqlUnit:
     # ------------------------------------------------------------ requests and approvals
 
     def request(self, request_id: str) -> AccessRequest | None:
-        return self._one(
-            AccessRequest, select(RequestRow).where(RequestRow.request_id == request_id)
-        )
+        return self._one(AccessRequest, select(RequestRow).where(RequestRow.request_id == request_id))
 
     def requests(self, *, pending_only: bool, after: str, limit: int | None) -> list[AccessRequest]:
         query = select(RequestRow).order_by(RequestRow.number).limit(limit)
@@ -144,9 +142,7 @@ class SqlUnit:
 
     def approvals_of_model(self, model_id: str) -> list[Approval]:
         query = select(ApprovalRow).join(RequestRow, RequestRow.request_id == ApprovalRow.request_id)
-        return self._all(
-            Approval, query.where(RequestRow.model_id == model_id).order_by(ApprovalRow.number)
-        )
+        return self._all(Approval, query.where(RequestRow.model_id == model_id).order_by(ApprovalRow.number))
 
     def put_approval(self, approval: Approval) -> None:
         query = select(ApprovalRow).where(ApprovalRow.approval_id == approval.approval_id)
@@ -191,6 +187,9 @@ class SqlUnit:
             query = query.where(LedgerRow.consumer == consumer)
         return [to_entry(row) for row in self._session.scalars(query)]
 
+    def ledger_datasets(self) -> set[str]:
+        return set(self._session.scalars(select(LedgerRow.dataset_name).distinct()))
+
     def spends(self, *, dataset_name: str = "", approval_id: str = "") -> list[Spend]:
         query = select(LedgerRow).where(LedgerRow.kind != LedgerKind.BUDGET_SET.value)
         if dataset_name:
@@ -213,15 +212,15 @@ class SqlUnit:
         self._session.flush()
         return LedgerEntry(row.sequence, self._now, line)
 
-    def attempts_sent(self, study_id: str, *, round: int, besides: int) -> bool:
-        tasks = training_attempts(self._session, study_id, round=round)
+    def attempts_sent(self, study_id: str, *, number: int, besides: int) -> bool:
+        tasks = training_attempts(self._session, study_id, number=number)
         return any(task.key.attempt != besides and task.state in _MAY_HAVE_LEFT for task in tasks)
 
-    def attempt_entered(self, study_id: str, *, round: int, attempt: int) -> bool:
+    def attempt_entered(self, study_id: str, *, number: int, attempt: int) -> bool:
         query = select(LedgerRow.sequence).where(
             LedgerRow.kind == LedgerKind.ATTEMPT.value,
             LedgerRow.study_id == study_id,
-            LedgerRow.round == round,
+            LedgerRow.round == number,
             LedgerRow.attempt == attempt,
         )
         return self._session.scalar(query) is not None
@@ -243,6 +242,11 @@ class SqlUnit:
         row = self._session.get(ModelUseRow, model_id)
         if row is not None and row.revision == revision:
             row.told = json.dumps(sorted({*json.loads(row.told), party}))
+
+    def model_use_ahead(self, model_id: str, revision: int) -> None:
+        row = self._session.get(ModelUseRow, model_id)
+        if row is not None and row.revision <= revision:
+            row.revision, row.told = revision + 1, "[]"
 
     def model_uses_untold(self) -> list[tuple[str, int, frozenset[int]]]:
         rows = self._session.scalars(select(ModelUseRow).order_by(ModelUseRow.model_id))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import DateTime, LargeBinary, String, select
+from sqlalchemy import DateTime, String, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -16,9 +16,6 @@ from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.domain import (
     Dataset,
     Order,
-    Proposal,
-    ProposalEvent,
-    ProposalState,
     Task,
     TaskEvent,
     TaskKey,
@@ -39,21 +36,6 @@ class _DatasetRow(Base):
     images_per_class: Mapped[str]
     content_hash: Mapped[str]
     published_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-
-
-class _ProposalRow(Base):
-    __tablename__ = "proposals"
-    study_id: Mapped[str] = mapped_column(String(200), primary_key=True)
-    title: Mapped[str]
-    requested_by: Mapped[str]
-    dataset_name: Mapped[str]
-    plan_hash: Mapped[str]
-    training_plan: Mapped[bytes] = mapped_column(LargeBinary)
-    hospitals: Mapped[str]
-    readers: Mapped[str]
-    received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    state: Mapped[str]
-    reason: Mapped[str]
 
 
 class _TaskRow(Base):
@@ -109,36 +91,6 @@ class Database:
     async def datasets(self, *, after: str = "", limit: int | None = None) -> list[Dataset]:
         query = select(_DatasetRow).where(_DatasetRow.name > after).order_by(_DatasetRow.name).limit(limit)
         return await self._transact(lambda session: [_to_dataset(row) for row in session.scalars(query)])
-
-    async def add_proposal(self, proposal: Proposal) -> Proposal:
-        def work(session: Session) -> Proposal:
-            row = session.get(_ProposalRow, proposal.study_id)
-            if row is None:
-                values = {name: getattr(proposal, name) for name in _PROPOSAL_FIELDS}
-                values |= {name: json.dumps(values[name]) for name in _LISTS}
-                row = _ProposalRow(**values, state=proposal.state.value)
-                session.add(row)
-            return _to_proposal(row)
-
-        return await self._transact(work)
-
-    async def proposal(self, study_id: str) -> Proposal:
-        return await self._transact(lambda session: _to_proposal(_proposal_row(session, study_id)))
-
-    async def proposals(self) -> list[Proposal]:
-        query = select(_ProposalRow).order_by(_ProposalRow.received_at, _ProposalRow.study_id)
-        return await self._transact(lambda session: [_to_proposal(row) for row in session.scalars(query)])
-
-    async def move_proposal(self, study_id: str, event: ProposalEvent, *, reason: str = "") -> Proposal:
-        def work(session: Session) -> Proposal:
-            row = _proposal_row(session, study_id)
-            before = _to_proposal(row).state
-            row.state = _to_proposal(row).next_state(event).value
-            if row.state != before.value:
-                row.reason = reason
-            return _to_proposal(row)
-
-        return await self._transact(work)
 
     async def start_task(self, order: Order) -> Task:
         key = order.key
@@ -199,19 +151,18 @@ class Database:
         return await self._transact(work)
 
 
-_PROPOSAL_FIELDS = (
-    "study_id",
-    "title",
-    "requested_by",
-    "dataset_name",
-    "plan_hash",
-    "training_plan",
-    "hospitals",
-    "readers",
-    "received_at",
-    "reason",
-)
-_LISTS = ("hospitals", "readers")
+def find_dataset(session: Session, name: str) -> Dataset | None:
+    """The published data set of that name, within the caller's transaction."""
+    row = session.get(_DatasetRow, name)
+    return None if row is None else _to_dataset(row)
+
+
+def training_attempts(session: Session, study_id: str, *, number: int) -> list[Task]:
+    """All tasks that train that round, within the caller's transaction."""
+    query = select(_TaskRow).where(
+        _TaskRow.study_id == study_id, _TaskRow.kind == TaskKind.TRAIN.value, _TaskRow.round == number
+    )
+    return [_to_task(row) for row in session.scalars(query)]
 
 
 def _dataset_row(session: Session, name: str) -> _DatasetRow:
@@ -219,15 +170,6 @@ def _dataset_row(session: Session, name: str) -> _DatasetRow:
     if row is None:
         raise NotFound(
             f"No data set named {name!r} is published here. List the data sets to see their names."
-        )
-    return row
-
-
-def _proposal_row(session: Session, study_id: str) -> _ProposalRow:
-    row = session.get(_ProposalRow, study_id, with_for_update=True)
-    if row is None:
-        raise NotFound(
-            f"No study {study_id!r} was proposed to this hospital. List the proposals to see them."
         )
     return row
 
@@ -249,13 +191,6 @@ def _to_dataset(row: _DatasetRow) -> Dataset:
         content_hash=row.content_hash,
         published_at=utc(row.published_at),
     )
-
-
-def _to_proposal(row: _ProposalRow) -> Proposal:
-    values = {name: getattr(row, name) for name in _PROPOSAL_FIELDS}
-    values |= {name: tuple(json.loads(values[name])) for name in _LISTS}
-    values["received_at"] = utc(row.received_at)
-    return Proposal(**values, state=ProposalState(row.state))
 
 
 def _to_task(row: _TaskRow) -> Task:

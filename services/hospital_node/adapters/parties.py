@@ -9,10 +9,16 @@ import grpc
 from libs.core.errors import Unavailable
 from libs.core.ids import PartyId
 from libs.mpc.ring import Ring, RingArray
+from libs.rpc._generated.trefoil.party.v1 import party_pb2
+from libs.rpc._generated.trefoil.party.v1.party_pb2_grpc import PartyServiceStub
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
+from libs.rpc.channel import translated
 from libs.rpc.identity import Identity, party_identity
 from libs.rpc.share_client import deal_vector, fetch_vector
-from services.hospital_node.domain import TaskKey, Terms
+from services.hospital_node.access.model_use import UseRules
+from services.hospital_node.domain import AllowedUse, TaskKey, Terms
+
+CALL_TIMEOUT_S = 30.0
 
 Dial = Callable[[str, Identity], grpc.aio.Channel]
 
@@ -61,11 +67,29 @@ class ShareParties:
             quorum=terms.quorum,
             hospital_identities=terms.hospitals,
             reader_identities=terms.readers,
+            metrics_reader_identities=terms.metrics_readers,
+            use=None if terms.use is None else _use(terms.use),
             weight=types_pb2.Fraction(numerator=terms.weight.numerator, denominator=terms.weight.denominator),
         )
         await deal_vector(
             vector, ring=ring, ref=ref, channels=self._named(), upload_id=upload_id, terms=required
         )
+
+    async def set_model_use(self, party: PartyId, rules: UseRules) -> int:
+        """Implements `model_use.Parties`."""
+        request = party_pb2.SetModelUseRequest(model_id=rules.model_id, revision=rules.revision)
+        for rule in rules.rules:
+            request.rules.add(
+                asker_identity=rule.asker,
+                allowed=rule.allowed,
+                max_predictions=rule.max_predictions,
+                expires_at_s=0 if rule.expires_at is None else int(rule.expires_at.timestamp()),
+                approval_id=rule.approval_id,
+            )
+        with translated():
+            stub = PartyServiceStub(self._named()[party])
+            answer = await stub.SetModelUse(request, timeout=CALL_TIMEOUT_S)
+        return int(answer.revision)
 
     async def close(self) -> None:
         """Close all channels."""
@@ -76,3 +100,9 @@ class ShareParties:
         if not self._channels:
             raise Unavailable("The coordinator has not named the parties yet. Try again once it has.")
         return dict(self._channels)
+
+
+def _use(use: AllowedUse) -> types_pb2.ModelUse:
+    return types_pb2.ModelUse(
+        anyone=use.anyone, asker_identities=use.askers, max_predictions=use.max_predictions
+    )
