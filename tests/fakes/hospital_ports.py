@@ -16,7 +16,6 @@ from libs.mpc.ring import Ring, RingArray
 from services.hospital_node.domain import (
     Dataset,
     Phase,
-    Proposal,
     Task,
     TaskKey,
     TaskKind,
@@ -49,9 +48,6 @@ class RememberingAnnouncer:
 
     def dataset_withdrawn(self, name: str) -> None:
         self.said.append(("withdrawn", name))
-
-    def proposal_decided(self, *, study_id: str, plan_hash: str, approved: bool, reason: str) -> None:
-        self.said.append(("decided", study_id, plan_hash, approved, reason))
 
     def progressed(self, key: TaskKey, phase: Phase, fraction: float) -> None:
         self.said.append(("progress", phase, fraction))
@@ -142,20 +138,6 @@ def dataset(name: str = "chest") -> Dataset:
         images_per_class={"NORMAL": 4, "PNEUMONIA": 6},
         content_hash="c" * 64,
         published_at=NOW,
-    )
-
-
-def proposal(plan: TrainingPlan = PLAN, *, study_id: str = STUDY) -> Proposal:
-    return Proposal(
-        study_id=study_id,
-        title="Pneumonia",
-        requested_by="dana",
-        dataset_name="chest",
-        plan_hash=plan.hash,
-        training_plan=plan.canonical_json(),
-        hospitals=HOSPITALS,
-        readers=(SCIENTIST, *HOSPITALS),
-        received_at=NOW,
     )
 
 

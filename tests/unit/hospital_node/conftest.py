@@ -6,6 +6,7 @@ import pytest
 
 from services.hospital_node.adapters.database import Database
 from services.hospital_node.adapters.transactions import Transactions
+from tests.fakes.access import AccessRig, People
 
 
 @pytest.fixture
@@ -18,3 +19,15 @@ def transactions(database_url: str) -> Iterator[Transactions]:
 @pytest.fixture
 def store(transactions: Transactions) -> Database:
     return Database(transactions)
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> People:
+    """Certificates of one federation."""
+    return People(tmp_path_factory.mktemp("people"))
+
+
+@pytest.fixture
+async def rig(transactions: Transactions, people: People) -> AccessRig:
+    """A node with the data set `chest`, from which anything may be taken."""
+    return await AccessRig(transactions, people).ready()
