@@ -52,6 +52,32 @@ def create(
             min=0, help="Seed of the first weights and of all training; not with --plan.", show_default="0"
         ),
     ] = None,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(
+            help="Train with noise; the study costs no image more than this epsilon. Not with --plan."
+        ),
+    ] = None,
+    delta: Annotated[
+        float | None, typer.Option(help="With --epsilon; far below one in the images.", show_default="1e-5")
+    ] = None,
+    max_grad_norm: Annotated[
+        float | None,
+        typer.Option(help="With --epsilon; to which each image's gradient is clipped.", show_default="1"),
+    ] = None,
+    ask: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="IDENTITY",
+            help="Who may ask the model besides you: spiffe://trefoil.local/client/NAME; repeat for more.",
+        ),
+    ] = None,
+    ask_anyone: Annotated[
+        bool, typer.Option("--ask-anyone", help="Every client of the federation may ask the model.")
+    ] = False,
+    no_download: Annotated[
+        bool, typer.Option("--no-download", help="Nobody may fetch the weights in clear, not even you.")
+    ] = False,
     watch: Annotated[bool, typer.Option(help="Stay and show the progress.")] = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -66,7 +92,18 @@ def create(
 
     if not tag and not dataset:
         raise InvalidInput("Name data sets with --dataset, or find them with --tag.")
-    choices = PlanChoices(model=model, image_size=image_size, rounds=rounds, seed=seed)
+    choices = PlanChoices(
+        model=model,
+        image_size=image_size,
+        rounds=rounds,
+        seed=seed,
+        epsilon=epsilon,
+        delta=delta,
+        max_grad_norm=max_grad_norm,
+        ask=tuple(ask) if ask else None,
+        ask_anyone=ask_anyone or None,
+        no_download=no_download or None,
+    )
     plan_for = choices.default_plan(tag or []) if plan is None else choices.plan_in(plan)
 
     async def ask() -> coordinator_pb2.Study:

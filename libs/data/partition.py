@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,6 +32,23 @@ def split_by_patient(imageset: ImageSet, *, fraction: float, seed: int) -> tuple
             )
         count = min(max(1, round(fraction * len(patients))), len(patients) - 1)
         held.update(rng.permutation(patients)[:count].tolist())
+    return _without(imageset, held), _only(imageset, held)
+
+
+def split_each_patient(imageset: ImageSet, *, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
+    """(rest, held out): each patient held out or not by a hash of the seed and the patient alone.
+
+    About `fraction` of the patients are held out, and nobody changes sides because somebody else comes or
+    goes: what differential privacy counts on. Either side may be empty.
+    """
+    if not 0 < fraction < 1:
+        raise InvalidInput("The fraction to hold out lies between 0 and 1.")
+    border = int(fraction * 2**64)
+    held = {
+        patient
+        for patient in set(imageset.patients)
+        if int.from_bytes(hashlib.sha256(f"{seed}/{patient}".encode()).digest()[:8], "big") < border
+    }
     return _without(imageset, held), _only(imageset, held)
 
 

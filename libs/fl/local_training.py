@@ -15,11 +15,13 @@ from torch.nn import functional
 
 from libs.core.errors import InvalidInput
 from libs.data.imageset import CLASS_NAMES, POSITIVE, ImageSet, require_both_classes
-from libs.data.partition import split_by_patient
+from libs.data.partition import split_by_patient, split_each_patient
 from libs.data.transforms import to_model_input
 from libs.fl.augmentation import augment
 from libs.fl.evaluation import predict_logits
 from libs.fl.metrics import RoundMetrics, score_histogram
+from libs.fl.privacy import require_within_target
+from libs.fl.private_randomness import PrivateRandomness
 from libs.fl.training_plan import Optimizer, TrainingPlan
 from libs.fl.vectorise import state_vector
 
@@ -36,8 +38,13 @@ class LocalResult:
 
 
 def divide(imageset: ImageSet, plan: TrainingPlan) -> tuple[ImageSet, ImageSet]:
-    """(training, validation) part of a hospital's images: disjoint by patient, the same in every round."""
+    """(training, validation) part of a hospital's images: disjoint by patient, the same in every round.
+
+    With privacy, one patient more or less moves nobody else to the other part.
+    """
     require_both_classes(imageset)
+    if plan.privacy is not None:
+        return split_each_patient(imageset, fraction=plan.validation_fraction, seed=plan.seed)
     return split_by_patient(imageset, fraction=plan.validation_fraction, seed=plan.seed)
 
 
@@ -55,6 +62,8 @@ def train_locally(
     round_number: int,
     seed: int,
     on_progress: Callable[[float], None] | None = None,
+    randomness: PrivateRandomness | None = None,
+    runs_before: int | None = None,
 ) -> LocalResult:
     """Train `module` (in place) for `plan.local_epochs` over the hospital's training part.
 
@@ -62,17 +71,46 @@ def train_locally(
     rounds. The result is a function of the weights, images, plan, round and seed alone (for one number of
     torch threads, which the caller sets). `on_progress` hears the fraction done, 0 to 1, after every batch.
     Raises InvalidInput when the images do not fit the plan or training diverges.
+
+    With `plan.privacy` the update carries noise, and no metrics are told, since no noise would cover them.
+    `randomness` is then the secret of this run, drawn from the system without it, and `runs_before` how often
+    this hospital has trained in this study with other randomness (without it, once in each earlier round).
+    Raises FailedPrecondition, before anything is trained, when the run would exceed the plan's epsilon.
     """
     _check(imageset, plan)
     training, validation = divide(imageset, plan)
     before = state_vector(module)
-    loss_sum = _train(module, training, plan, round_number=round_number, seed=seed, on_progress=on_progress)
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = _optimizer(module, plan, learning_rate=plan.learning_rate_in(round_number=round_number))
+    if plan.privacy is not None:
+        runs = (round_number - 1 if runs_before is None else runs_before) + 1
+        require_within_target(plan, records=len(imageset), runs=runs)
+        # Opacus takes seconds to import, and plans without privacy need nothing of it.
+        from libs.fl.private_training import train_privately  # noqa: PLC0415
+
+        train_privately(
+            module,
+            training,
+            plan,
+            optimizer,
+            records=len(imageset),
+            generator=generator,
+            randomness=randomness or PrivateRandomness.from_system(),
+            on_progress=on_progress,
+        )
+        return LocalResult(update=_difference(module, before), metrics=RoundMetrics())
+    loss_sum = _train(module, training, plan, optimizer, generator=generator, on_progress=on_progress)
+    update = _difference(module, before)
+    return LocalResult(update=update, metrics=_measure(module, validation, loss_sum, len(training)))
+
+
+def _difference(module: nn.Module, before: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     update = state_vector(module) - before
     if not np.isfinite(update).all():
         raise InvalidInput(
             "Training diverged: weights are no longer finite. Lower learning_rate in a new plan."
         )
-    return LocalResult(update=update, metrics=_measure(module, validation, loss_sum, len(training)))
+    return update
 
 
 def _check(imageset: ImageSet, plan: TrainingPlan) -> None:
@@ -86,16 +124,14 @@ def _train(
     module: nn.Module,
     training: ImageSet,
     plan: TrainingPlan,
+    optimizer: torch.optim.Optimizer,
     *,
-    round_number: int,
-    seed: int,
+    generator: torch.Generator,
     on_progress: Callable[[float], None] | None,
 ) -> float:
     """Loss summed over the samples of the last epoch, as they were seen."""
-    generator = torch.Generator().manual_seed(seed)
     labels = torch.from_numpy(training.labels)
     adjustment = _log_frequencies(labels) if plan.balance_classes else torch.zeros(len(CLASS_NAMES))
-    optimizer = _optimizer(module, plan, learning_rate=plan.learning_rate_in(round_number=round_number))
     batches = max(1, -(-len(training) // plan.batch_size))
     loss_sum = 0.0
     module.train()

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from libs.core.errors import InvalidInput
+from libs.dp.accountant import MOST_NOISE
+from libs.models.private import TRAIN_PRIVATELY
 
 _MAX_JSON_BYTES = 64 * 1024
 
@@ -40,8 +42,31 @@ class Strategy(StrEnum):
     FEDAVG = "fedavg"
 
 
+class PrivacyUnit(StrEnum):
+    """What neighbouring data sets differ by: whose presence stays hidden."""
+
+    RECORD = "record"
+
+
+class Download(StrEnum):
+    """Who may fetch versions of the weights in clear while and after the study trains."""
+
+    NOBODY = "nobody"
+    READERS = "readers"
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=False)
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any]) -> Self:
+        """These values, checked. Raises InvalidInput naming every wrong one, where the constructor raises
+        pydantic's error.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise _invalid(error) from None
 
 
 class Augmentation(_Frozen):
@@ -53,6 +78,49 @@ class Augmentation(_Frozen):
     brightness: float = Field(default=0.0, ge=0, le=1, description="largest offset, in units of full scale")
     contrast: float = Field(default=0.0, ge=0, le=0.9, description="largest relative change of contrast")
     noise: float = Field(default=0.0, ge=0, le=1, description="standard deviation, in units of full scale")
+
+
+class PrivacyParameters(_Frozen):
+    """DP-SGD at every hospital, planned for the whole study. A record is one image of the training part."""
+
+    target_epsilon: float = Field(gt=0, le=1000, description="the most that the study may cost a hospital")
+    delta: float = Field(gt=0, le=0.01, description="far below one in the number of records")
+    noise_multiplier: float | None = Field(
+        default=None,
+        gt=0,
+        le=MOST_NOISE,
+        description="without it, each hospital takes the least noise that keeps it within the target",
+    )
+    max_grad_norm: float = Field(
+        default=1.0, gt=0, le=1e6, description="L2 norm to which each record's gradient is clipped"
+    )
+    unit: PrivacyUnit = PrivacyUnit.RECORD
+
+
+ClientIdentity = Annotated[
+    str,
+    Field(max_length=256, pattern=r"^spiffe://[a-z0-9.-]+/client/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"),
+]
+"""The URI in a client's certificate."""
+
+
+class ModelAccess(_Frozen):
+    """What may be done with the model. Besides those named here, the study's creator may ask it."""
+
+    download: Download = Download.READERS
+    ask: tuple[ClientIdentity, ...] = Field(
+        default=(), max_length=256, description="clients that may ask the released model"
+    )
+    ask_anyone: bool = Field(default=False, description="every client of the federation may ask it")
+    max_predictions: int | None = Field(default=None, ge=1, le=10**12, description="of all clients together")
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if self.ask_anyone and self.ask:
+            raise ValueError("ask_anyone lets every client ask; leave ask empty, or name clients only")
+        if len(set(self.ask)) != len(self.ask):
+            raise ValueError("ask names a client twice; name each once")
+        return self
 
 
 class TrainingPlan(_Frozen):
@@ -97,6 +165,26 @@ class TrainingPlan(_Frozen):
     dataset_tags: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(
         default=(), max_length=32
     )
+    privacy: PrivacyParameters | None = Field(
+        default=None, description="without it, contributions and metrics carry no noise"
+    )
+    model_access: ModelAccess = ModelAccess()
+
+    @model_validator(mode="after")
+    def _trains_privately(self) -> Self:
+        if self.privacy is None:
+            return self
+        if self.model not in TRAIN_PRIVATELY:
+            raise ValueError(
+                f"privacy needs a model without BatchNorm, which mixes the images of a batch: choose one of "
+                f"{', '.join(sorted(TRAIN_PRIVATELY))}"
+            )
+        if self.balance_classes:
+            raise ValueError(
+                "balance_classes reads a hospital's class frequencies, which no noise protects; switch it "
+                "off in a plan with privacy"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_the_ring(self) -> Self:
@@ -126,16 +214,6 @@ class TrainingPlan(_Frozen):
             raise InvalidInput(f"A training plan has at most {_MAX_JSON_BYTES} bytes.")
         try:
             return cls.model_validate_json(text)
-        except ValidationError as error:
-            raise _invalid(error) from None
-
-    @classmethod
-    def checked(cls, values: Mapping[str, Any]) -> Self:
-        """A plan of these values. Raises InvalidInput naming every wrong one, where the constructor raises
-        pydantic's error.
-        """
-        try:
-            return cls.model_validate(values)
         except ValidationError as error:
             raise _invalid(error) from None
 

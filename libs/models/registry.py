@@ -14,6 +14,7 @@ from libs.models.medium_cnn import MediumCnn
 from libs.models.mobilenet import mobilenet_v2
 from libs.models.resnet import resnet18, resnet34, resnet50
 from libs.models.small_cnn import SmallCnn
+from libs.models.small_cnn_private import SmallCnnPrivate
 from libs.models.squeezenet import squeezenet1_1
 from libs.models.vgg import vgg11_bn, vgg16_bn
 
@@ -28,6 +29,7 @@ class Architecture:
 
 ARCHITECTURES: dict[str, Architecture] = {
     "small_cnn": Architecture(SmallCnn, min_size=8),
+    "small_cnn_private": Architecture(SmallCnnPrivate, min_size=8),
     "medium_cnn": Architecture(MediumCnn, min_size=32),
     "resnet18": Architecture(resnet18, min_size=32),
     "resnet34": Architecture(resnet34, min_size=32),

@@ -39,6 +39,7 @@ def small_plan(**changes: Any) -> TrainingPlan:
         "quorum": 2,
         "round_deadline_s": 60.0,
         "dataset_tags": ("chest-x-ray", "pneumonia"),
+        "model_access": {"ask": ("spiffe://trefoil.local/client/clinic",)},
     }
     return TrainingPlan.model_validate(values | changes)
 

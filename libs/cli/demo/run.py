@@ -27,8 +27,11 @@ from libs.cli.local_cluster.layout import PARTY_NAMES
 from libs.cli.local_cluster.termination import sigterm_as_exit
 from libs.cli.output import human_seconds, print_json, remarks, results
 from libs.fl.presets import default_plan
-from libs.fl.training_plan import TrainingPlan
+from libs.fl.training_plan import ModelAccess, TrainingPlan
 from libs.models.registry import architecture_of
+from libs.rpc.identity import Identity, Kind
+
+CLINIC = Identity(Kind.CLIENT, "clinic").uri
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ def make_plan(options: DemoOptions, material: Material) -> TrainingPlan:
         rounds=options.rounds,
         seed=options.seed,
         dataset_tags=TAGS,
+        model_access=ModelAccess(ask=(CLINIC,)),
     )
     return TrainingPlan.checked({**plan.model_dump(), "quorum": min(plan.quorum, options.hospitals)})
 

@@ -14,7 +14,8 @@ from torch import nn
 from libs.core.errors import FailedPrecondition
 from libs.data.dataset import ImageSet
 from libs.data.transforms import to_model_input
-from libs.fl.local_training import divide, train_locally, training_seed
+from libs.fl.calibration import calibration_images
+from libs.fl.local_training import train_locally, training_seed
 from libs.fl.metrics import encode_metrics
 from libs.fl.training_plan import TrainingPlan
 from libs.fl.update_encoding import decode_vector, encode_update, weigh_encoded
@@ -26,8 +27,6 @@ from libs.secure_nn.compile import compile_module
 from libs.secure_nn.encode import encode_parameters
 from services.hospital_node.worker.datasets import Datasets
 from services.hospital_node.worker.frames import Frame
-
-CALIBRATION_IMAGES = 256
 
 Progress = Callable[[float], None]
 Job = Callable[[Frame, Datasets, Progress], Frame]
@@ -54,13 +53,9 @@ def train(request: Frame, datasets: Datasets, progress: Progress) -> Frame:
 
 
 def bound_values(request: Frame, datasets: Datasets, _progress: Progress) -> Frame:
-    """A power-of-two bound per step, from some of the images that the model learnt from."""
+    """A power-of-two bound per step, from images that the plan lets speak."""
     plan, imageset = _study(request, datasets)
-    training, _ = divide(imageset, plan)
-    # Every n-th image: images lie in order of class, so the first ones would all be of one class.
-    chosen = training.select(
-        np.linspace(0, len(training) - 1, min(len(training), CALIBRATION_IMAGES)).astype(np.int64)
-    )
+    chosen = calibration_images(imageset, plan)
     module = _model(plan, request.arrays["base"]).eval()
     return Frame("done", fields={"bound_bits": dict(calibrate(module, to_model_input(chosen.images)))})
 

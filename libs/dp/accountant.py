@@ -1,0 +1,91 @@
+"""What events cost together: epsilon at a given delta, and how much noise a target needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+
+from libs.core.errors import InvalidInput
+from libs.dp import renyi
+from libs.dp.events import Composed, DiscreteLaplace, Event, NoPrivacy, PostProcessing, SampledGaussian
+
+MOST_NOISE = 10_000.0
+_LEAST_NOISE = 0.1
+_RELATIVE_STEP = 1e-4
+
+
+def epsilon_of(event: Event, *, delta: float) -> float:
+    """The event's epsilon at `delta`: an upper bound, infinity where nothing is promised.
+
+    The smaller of two proofs: all Rényi divergences added; or those of the Gaussian events alone, and to
+    their epsilon the sum of the pure ones. Raises InvalidInput unless 0 <= delta < 1.
+    """
+    if not 0 <= delta < 1:
+        raise InvalidInput("delta is a probability from 0 up and below 1.")
+    parts = list(_single(event))
+    if any(isinstance(part, NoPrivacy) for part in parts):
+        return math.inf
+    pure = [part.epsilon for part in parts if isinstance(part, DiscreteLaplace)]
+    gaussian = [part for part in parts if isinstance(part, SampledGaussian)]
+    if delta == 0:
+        return math.inf if gaussian else _above(sum(pure, Fraction(0)))
+    noisy = _divergences_of(gaussian)
+    separately = (renyi.epsilon_at(noisy, delta=delta) if gaussian else 0.0) + _above(sum(pure, Fraction(0)))
+    if not pure:
+        return separately
+    curves = [noisy, *(renyi.pure(_above(epsilon)) for epsilon in pure)]
+    together = [math.fsum(column) for column in zip(*curves, strict=True)]
+    return min(separately, renyi.epsilon_at(together, delta=delta))
+
+
+def noise_multiplier_for(*, target_epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
+    """The least noise, to one part in ten thousand, with which so many steps cost at most `target_epsilon`.
+
+    By bisection, and the upper end of it: the target is never exceeded. Raises InvalidInput for a target
+    that is not positive and finite, and for one that no noise up to MOST_NOISE reaches.
+    """
+    if not (math.isfinite(target_epsilon) and target_epsilon > 0):
+        raise InvalidInput("target_epsilon is a finite number above 0.")
+    if not 0 < delta < 1:
+        raise InvalidInput("delta lies between 0 and 1; choose it far below one in the number of records.")
+
+    def cost(noise: float) -> float:
+        event = SampledGaussian(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)
+        return epsilon_of(event, delta=delta)
+
+    low, high = 0.0, _LEAST_NOISE
+    while cost(high) > target_epsilon:
+        if high >= MOST_NOISE:
+            raise InvalidInput(
+                "No reasonable noise keeps so many steps within this epsilon. Train for fewer rounds, with "
+                "smaller batches, or ask for a larger epsilon."
+            )
+        low, high = high, high * 2
+    while high - low > _RELATIVE_STEP * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if cost(middle) <= target_epsilon else (middle, high)
+    return high
+
+
+def _single(event: Event) -> Iterator[Event]:
+    """The events that are not compositions, in order."""
+    if isinstance(event, Composed):
+        for part in event.events:
+            yield from _single(part)
+    elif not isinstance(event, PostProcessing):
+        yield event
+
+
+def _divergences_of(events: Iterable[SampledGaussian]) -> list[float]:
+    total = [0.0] * len(renyi.ORDERS)
+    for event in events:
+        curve = renyi.sampled_gaussian(event.noise_multiplier, event.sample_rate)
+        total = [sum_ + event.steps * single for sum_, single in zip(total, curve, strict=True)]
+    return total
+
+
+def _above(value: Fraction) -> float:
+    """The float nearest to `value` that is not below it."""
+    nearest = float(value)
+    return nearest if Fraction(nearest) >= value else math.nextafter(nearest, math.inf)
