@@ -12,6 +12,7 @@ from libs.core.ids import PartyId
 from libs.fl.training_plan import TrainingPlan
 from libs.mpc.ring import Ring
 from services.coordinator.domain import CompiledPlan, Study
+from services.coordinator.model_access import NOBODY, ModelUse
 
 T = TypeVar("T")
 
@@ -66,7 +67,10 @@ class DatasetQuery:
 
 @dataclass(frozen=True)
 class Model:
-    """A model that can be asked, or will be once its owner has dealt it."""
+    """A model that can be asked, or will be once its owner has dealt it.
+
+    `use` is what the parties were told when it was made; what hospitals tell them later is not known here.
+    """
 
     model_id: str
     name: str
@@ -75,6 +79,7 @@ class Model:
     owner: str
     created_at: datetime
     ready: bool
+    use: ModelUse
 
 
 class Repository(Protocol):
@@ -142,6 +147,7 @@ class ModelRegistration:
     dealer: str
     readers: tuple[str, ...]
     plan: bytes = b""
+    use: ModelUse = NOBODY
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,7 @@ class RoundOpening:
     readers: tuple[str, ...]
     metrics_readers: tuple[str, ...]
     plan: bytes = b""
+    use: ModelUse = NOBODY
 
 
 @dataclass(frozen=True)

@@ -225,12 +225,23 @@ Order = TrainOrder | CalibrateOrder | ReleaseOrder
 
 
 @dataclass(frozen=True)
+class ModelUse:
+    """Who may ask a released model: everybody, or those named; and how many predictions, 0 for any number."""
+
+    anyone: bool = False
+    askers: tuple[str, ...] = ()
+    max_predictions: int = 0
+
+
+@dataclass(frozen=True)
 class Terms:
     """What a contribution requires of its round, by what the owner approved. The parties hold it to that."""
 
     quorum: int
     hospitals: tuple[str, ...]
     readers: tuple[str, ...]
+    metrics_readers: tuple[str, ...]
+    use: ModelUse
     weight: Fraction
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from libs.core.clock import Clock
 from libs.core.errors import Bug, DeadlineExceeded, FailedPrecondition, InvalidInput, TrefoilError
 from libs.core.ids import new_id
+from libs.fl.model_access import named_askers, version_readers
 from libs.fl.training_plan import TrainingPlan
 from libs.mpc.ring import Ring, RingArray
 from libs.runtime.logging import get_logger
 from services.hospital_node.domain import (
     CalibrateOrder,
+    ModelUse,
     Order,
     Phase,
     Proposal,
@@ -228,10 +230,36 @@ class TaskRunner:
 
 
 def _terms(order: TrainOrder | ReleaseOrder, proposal: Proposal) -> Terms:
-    """What the parties must not let the coordinator weaken. A released model is read by nobody."""
+    """What the parties must not let the coordinator weaken.
+
+    A released model is read by nobody, and asked by those whom the plan names; versions on the way are read as
+    the plan says, and asked by nobody.
+    """
+    plan = TrainingPlan.from_json(proposal.training_plan)
+    creator = _creator(proposal)
+    training = isinstance(order, TrainOrder)
     return Terms(
-        quorum=TrainingPlan.from_json(proposal.training_plan).quorum,
+        quorum=plan.quorum,
         hospitals=proposal.hospitals,
-        readers=proposal.readers if isinstance(order, TrainOrder) else (),
+        readers=version_readers(plan, creator=creator, hospitals=proposal.hospitals) if training else (),
+        metrics_readers=proposal.readers if training else (),
+        use=ModelUse() if training else _use(plan, creator),
         weight=order.weight,
     )
+
+
+def _creator(proposal: Proposal) -> str:
+    """The one reader who is no hospital. Raises FailedPrecondition when there is not exactly one."""
+    clients = [reader for reader in proposal.readers if reader not in proposal.hospitals]
+    if len(clients) != 1:
+        raise FailedPrecondition(
+            f"The proposal of study {proposal.study_id} names {len(clients)} readers beside its hospitals, not "
+            "its creator alone. Tell the study's operator."
+        )
+    return clients[0]
+
+
+def _use(plan: TrainingPlan, creator: str) -> ModelUse:
+    access = plan.model_access
+    askers = () if access.ask_anyone else named_askers(plan, creator=creator)
+    return ModelUse(access.ask_anyone, askers, access.max_predictions or 0)

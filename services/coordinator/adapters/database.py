@@ -27,10 +27,11 @@ from services.coordinator.adapters.tables import (
     StudyRow,
 )
 from services.coordinator.domain import Study
+from services.coordinator.model_access import ModelUse
 from services.coordinator.ports import Dataset, DatasetQuery, Model, Node, Page
 from services.coordinator.states import ENDED
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _ENDED = [state.value for state in ENDED]
 T = TypeVar("T")
 
@@ -213,6 +214,7 @@ class Database:
             owner=model.owner,
             created_at=model.created_at,
             ready=model.ready,
+            use=model.use.to_data(),
         )
         try:
             with self._transaction() as session:
@@ -264,4 +266,5 @@ def _dataset_of(row: DatasetRow) -> Dataset:
 
 
 def _model_of(row: ModelRow) -> Model:
-    return Model(row.model_id, row.name, row.plan, row.plan_hash, row.owner, row.created_at, row.ready)
+    use = ModelUse.from_data(row.use)
+    return Model(row.model_id, row.name, row.plan, row.plan_hash, row.owner, row.created_at, row.ready, use)

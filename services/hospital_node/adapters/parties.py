@@ -61,6 +61,12 @@ class ShareParties:
             quorum=terms.quorum,
             hospital_identities=terms.hospitals,
             reader_identities=terms.readers,
+            metrics_reader_identities=terms.metrics_readers,
+            use=types_pb2.ModelUse(
+                anyone=terms.use.anyone,
+                asker_identities=terms.use.askers,
+                max_predictions=terms.use.max_predictions,
+            ),
             weight=types_pb2.Fraction(numerator=terms.weight.numerator, denominator=terms.weight.denominator),
         )
         await deal_vector(

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from libs.core.errors import InvalidInput, Unavailable
+from libs.core.errors import FailedPrecondition, InvalidInput, Unavailable
+from libs.fl.training_plan import Download, ModelAccess
 from libs.mpc.ring import Ring
 from services.hospital_node.adapters.database import Database
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.domain import (
     CalibrateOrder,
+    ModelUse,
     Order,
     ReleaseOrder,
     Task,
@@ -26,10 +29,12 @@ from services.hospital_node.domain import (
     Terms,
 )
 from services.hospital_node.proposals import Proposals
-from services.hospital_node.tasks import TaskRunner
+from services.hospital_node.tasks import TaskRunner, _terms
 from tests.fakes.hospital_ports import (
+    HOSPITALS,
     NOW,
     PLAN,
+    SCIENTIST,
     STUDY,
     AddingParties,
     FixedClock,
@@ -115,13 +120,45 @@ async def test_an_approved_round_is_trained_dealt_and_reported(node: Node) -> No
 
 async def test_a_contribution_is_sent_on_the_terms_that_the_owner_approved(node: Node) -> None:
     await node.obey(train_order())
-    approved = Terms(PLAN.quorum, proposal().hospitals, proposal().readers, train_order().weight)
+    readers = proposal().readers
+    approved = Terms(PLAN.quorum, HOSPITALS, readers, readers, ModelUse(), train_order().weight)
     assert node.parties.terms == [approved]
+
+
+def test_a_plan_without_download_leaves_the_scientist_the_metrics() -> None:
+    plan = PLAN.model_copy(update={"model_access": ModelAccess(download=Download.NOBODY)})
+    given = replace(proposal(), training_plan=plan.canonical_json())
+    terms = _terms(train_order(), given)
+    assert (terms.readers, terms.metrics_readers) == (HOSPITALS, given.readers)
 
 
 async def test_a_released_model_is_contributed_on_the_term_that_nobody_reads_it(node: Node) -> None:
     await node.obey(release_order())
-    assert node.parties.terms == [Terms(PLAN.quorum, proposal().hospitals, (), release_order().weight)]
+    use = ModelUse(askers=(SCIENTIST,))
+    assert node.parties.terms == [Terms(PLAN.quorum, HOSPITALS, (), (), use, release_order().weight)]
+
+
+@pytest.mark.parametrize(
+    ("access", "use"),
+    [
+        ({"ask": ("spiffe://trefoil.local/client/a",)}, ("spiffe://trefoil.local/client/a", SCIENTIST)),
+        ({"ask_anyone": True}, ModelUse(anyone=True)),
+        ({"max_predictions": 9}, ModelUse(askers=(SCIENTIST,), max_predictions=9)),
+    ],
+)
+def test_a_released_model_is_asked_by_those_whom_the_approved_plan_names(
+    access: dict[str, Any], use: Any
+) -> None:
+    plan = PLAN.model_copy(update={"model_access": ModelAccess(**access)})
+    given = replace(proposal(), training_plan=plan.canonical_json())
+    expected = use if isinstance(use, ModelUse) else ModelUse(askers=use)
+    assert _terms(release_order(), given).use == expected
+
+
+@pytest.mark.parametrize("readers", [HOSPITALS, (*HOSPITALS, SCIENTIST, "spiffe://trefoil.local/client/eve")])
+def test_a_proposal_with_other_clients_than_its_creator_goes_no_further(readers: tuple[str, ...]) -> None:
+    with pytest.raises(FailedPrecondition, match="not its creator alone"):
+        _terms(release_order(), replace(proposal(), readers=readers))
 
 
 @pytest.mark.parametrize(
