@@ -89,6 +89,7 @@ ACCESS_POLICY: Mapping[str, Rule] = MappingProxyType(
         "/trefoil.party.v1.PartyService/DescribeModelUse": _HOSPITAL,
         "/trefoil.party.v1.PeerService/Exchange": _PARTY,
         "/trefoil.party.v1.PeerService/FetchModel": _PARTY,
+        "/trefoil.party.v1.PeerService/UseModel": _PARTY,
         "/trefoil.hospital.v1.HospitalService/DescribeNode": _staff(Permission.NODE_READ),
         "/trefoil.hospital.v1.HospitalService/JoinFederation": _staff(Permission.NODE_MANAGE),
         "/trefoil.hospital.v1.HospitalService/LeaveFederation": _staff(Permission.NODE_MANAGE),

@@ -11,6 +11,7 @@ from libs.core.ids import PARTIES, new_id
 from libs.runtime.logging import get_logger
 from services.coordinator import trail_events
 from services.coordinator.catalogue import checked_text
+from services.coordinator.model_access import ModelUse
 from services.coordinator.paging import from_token, page_size, to_token
 from services.coordinator.ports import (
     Compiler,
@@ -53,11 +54,13 @@ class Models:
         self._clock, self._max_batch, self._deadline_s = clock, max_batch, prediction_deadline_s
         self._asked: defaultdict[str, int] = defaultdict(int)
 
-    async def register(self, person: Person, *, request_id: str, name: str, plan: bytes) -> Model:
+    async def register(
+        self, person: Person, *, request_id: str, name: str, plan: bytes, use: ModelUse
+    ) -> Model:
         """A model that its owner compiled and will deal itself; the same request gives the same model.
 
-        Raises InvalidInput for a wrong plan, AlreadyExists for another plan under this request id,
-        Unavailable when a party is down.
+        He may ask it, and so may those in `use`. Raises InvalidInput for a wrong plan or asker, AlreadyExists
+        for another plan or use under this request id, Unavailable when a party is down.
         """
         checked_id = checked_text("request id", request_id, limit=MAX_REQUEST_ID)
         model_id = derived_id("model", person.identity, checked_id)
@@ -70,6 +73,7 @@ class Models:
             owner=person.subject,
             created_at=self._clock.now(),
             ready=False,
+            use=use,
         )
         existing = self._repository.model(model_id)
         if existing is None:
@@ -81,10 +85,11 @@ class Models:
                     dealer=person.identity,
                     readers=(),
                     plan=shape.json,
+                    use=use,
                 )
             )
             existing = self._repository.add_model(model)
-        if (existing.name, existing.plan_hash, existing.owner) != (model.name, model.plan_hash, model.owner):
+        if _content(existing) != _content(model):
             raise AlreadyExists(
                 "Another model was imported with this request id. Use a new request id for a new model."
             )
@@ -154,3 +159,7 @@ class Models:
             else:
                 return opening, cell
         raise Bug("There is no cell at all.")
+
+
+def _content(model: Model) -> object:
+    return model.name, model.plan_hash, model.owner, model.use

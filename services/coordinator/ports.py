@@ -13,6 +13,7 @@ from libs.fl.training_plan import TrainingPlan
 from libs.mpc.ring import Ring
 from libs.runtime.audit.entry import Event
 from services.coordinator.domain import CompiledPlan, Study
+from services.coordinator.model_access import NOBODY, ModelUse
 
 T = TypeVar("T")
 
@@ -67,7 +68,10 @@ class DatasetQuery:
 
 @dataclass(frozen=True)
 class Model:
-    """A model that can be asked, or will be once its owner has dealt it."""
+    """A model that can be asked, or will be once its owner has dealt it.
+
+    `use` is what the parties were told when it was made; what hospitals tell them later is not known here.
+    """
 
     model_id: str
     name: str
@@ -76,6 +80,7 @@ class Model:
     owner: str
     created_at: datetime
     ready: bool
+    use: ModelUse
 
 
 class Repository(Protocol):
@@ -147,6 +152,7 @@ class ModelRegistration:
     dealer: str
     readers: tuple[str, ...]
     plan: bytes = b""
+    use: ModelUse = NOBODY
 
 
 @dataclass(frozen=True)
@@ -173,6 +179,7 @@ class RoundOpening:
     readers: tuple[str, ...]
     metrics_readers: tuple[str, ...]
     plan: bytes = b""
+    use: ModelUse = NOBODY
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from libs.runtime.logging import get_logger
 from services.coordinator.attachments import Attachments
 from services.coordinator.domain import Study, is_over, release_model_id
 from services.coordinator.journal import Journal
+from services.coordinator.model_access import use_of
 from services.coordinator.ports import Compiler, Model, Repository
 from services.coordinator.rounds import deadline_s, time_to_look_again
 from services.coordinator.states import StudyEvent
@@ -82,6 +83,7 @@ class Releases:
                 owner=study.created_by,
                 created_at=self._clock.now(),
                 ready=True,
+                use=use_of(study),
             )
         )
         self._journal.update(study.study_id, lambda study: study.after(StudyEvent.RELEASED))

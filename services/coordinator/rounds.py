@@ -12,6 +12,7 @@ from libs.core.clock import Clock
 from libs.core.errors import AlreadyExists, FailedPrecondition
 from libs.core.ids import new_id
 from libs.fl.metrics import METRICS_LENGTH
+from libs.fl.model_access import version_readers
 from libs.fl.strategies.registry import STRATEGIES
 from libs.fl.strategies.strategy import Strategy
 from libs.fl.training_plan import TrainingPlan
@@ -21,6 +22,7 @@ from services.coordinator.attachments import Attachments
 from services.coordinator.changes import ProgressBoard
 from services.coordinator.domain import Round, Study, is_over, release_model_id, training_model_id
 from services.coordinator.journal import Journal
+from services.coordinator.model_access import use_of
 from services.coordinator.ports import Parties, RoundKey, RoundOpening
 from services.coordinator.states import RoundEvent, RoundKind, RoundState, TaskStatus
 
@@ -242,8 +244,9 @@ def round_opening(study: Study, current: Round) -> RoundOpening:
             readers=(),
             metrics_readers=(),
             plan=study.compiled.json,
+            use=use_of(study),
         )
-    readers = (study.creator, *(member.hospital for member in study.approved))
+    metrics_readers = (study.creator, *(member.hospital for member in study.approved))
     return RoundOpening(
         key=round_key(study, current),
         ring=Ring.RING_32,
@@ -253,6 +256,10 @@ def round_opening(study: Study, current: Round) -> RoundOpening:
         quorum=study.quorum,
         base_model_id=training_model_id(study.study_id, current.number - 1),
         result_model_id=training_model_id(study.study_id, current.number),
-        readers=readers,
-        metrics_readers=readers,
+        readers=version_readers(
+            TrainingPlan.from_json(study.plan_json),
+            creator=study.creator,
+            hospitals=[member.hospital for member in study.approved],
+        ),
+        metrics_readers=metrics_readers,
     )

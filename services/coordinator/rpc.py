@@ -123,7 +123,11 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     ) -> messages.ImportModelResponse:
         """A model that its owner will deal."""
         model = await self._models.register(
-            _person(), request_id=request.request_id, name=request.name, plan=request.plan
+            _person(),
+            request_id=request.request_id,
+            name=request.name,
+            plan=request.plan,
+            use=wire.model_use(request.use),
         )
         return messages.ImportModelResponse(
             model=wire.model_message(model), parties=wire.party_messages(self._parties)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from libs.core.clock import Clock
 from libs.core.errors import AlreadyExists, FailedPrecondition, InvalidInput, PermissionDenied
 from libs.fl.metrics import MAX_HOSPITALS
+from libs.fl.model_access import version_readers
 from libs.fl.training_plan import TrainingPlan
 from libs.mpc.ring import Ring
 from services.coordinator.catalogue import Catalogue, checked_text
@@ -83,7 +84,9 @@ class Studies:
                 ring=Ring.RING_32,
                 length=request.parameters,
                 dealer=person.identity,
-                readers=(person.identity, *(member.hospital for member in members)),
+                readers=version_readers(
+                    plan, creator=person.identity, hospitals=[member.hospital for member in members]
+                ),
             )
         )
         try:

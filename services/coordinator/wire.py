@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from libs.core.errors import InvalidInput
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
+from libs.rpc.identity import Identity
 from services.coordinator.catalogue import ListedDataset, ListedNode
 from services.coordinator.changes import ProgressBoard
 from services.coordinator.domain import Member, Round, Study
+from services.coordinator.model_access import ModelUse
 from services.coordinator.models import OpenedPrediction
 from services.coordinator.orders import to_timestamp
 from services.coordinator.ports import Model, PartyAddress
+
+MAX_ASKERS = 256
+"""As many as a training plan may name."""
 
 
 def party_messages(addresses: Sequence[PartyAddress]) -> list[types_pb2.Party]:
@@ -98,7 +104,22 @@ def model_summary(model: Model) -> coordinator_pb2.Model:
         owner=model.owner,
         created_at=to_timestamp(model.created_at),
         ready=model.ready,
+        use=types_pb2.ModelUse(
+            anyone=model.use.anyone,
+            asker_identities=model.use.askers,
+            max_predictions=model.use.max_predictions,
+        ),
     )
+
+
+def model_use(message: types_pb2.ModelUse) -> ModelUse:
+    """Who may ask an imported model. InvalidInput for an identity that is none, or for too many."""
+    if len(message.asker_identities) > MAX_ASKERS:
+        raise InvalidInput(
+            f"A model names at most {MAX_ASKERS} who may ask it; name fewer, or let anyone ask."
+        )
+    askers = {Identity.parse(uri).uri for uri in message.asker_identities}
+    return ModelUse(message.anyone, tuple(sorted(askers)), message.max_predictions)
 
 
 def prediction_message(opened: OpenedPrediction) -> coordinator_pb2.OpenPredictionResponse:

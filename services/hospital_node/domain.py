@@ -157,27 +157,24 @@ Order = TrainOrder | CalibrateOrder | ReleaseOrder
 
 
 @dataclass(frozen=True)
-class AllowedUse:
-    """Who may ask a released model: anyone, or those named; 0 predictions means any number."""
+class ModelUse:
+    """Who may ask a released model: everybody, or those named; and how many predictions, 0 for any number."""
 
-    anyone: bool
-    askers: tuple[str, ...]
-    max_predictions: int
+    anyone: bool = False
+    askers: tuple[str, ...] = ()
+    max_predictions: int = 0
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a contribution requires of its round, by what the owner approved. The parties hold it to that.
-
-    `use` is for a release only; without it nobody may ask the result.
-    """
+    """What a contribution requires of its round, by what the owner approved. The parties hold it to that."""
 
     quorum: int
     hospitals: tuple[str, ...]
     readers: tuple[str, ...]
     metrics_readers: tuple[str, ...]
+    use: ModelUse
     weight: Fraction
-    use: AllowedUse | None = None
 
 
 def admit(order: Order, before: Iterable[Task]) -> None:

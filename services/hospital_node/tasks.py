@@ -9,14 +9,15 @@ from pathlib import Path
 from libs.core.clock import Clock
 from libs.core.errors import Bug, DeadlineExceeded, FailedPrecondition, InvalidInput, TrefoilError
 from libs.core.ids import new_id
-from libs.fl.training_plan import Download, ModelAccess, TrainingPlan
+from libs.fl.model_access import named_askers, version_readers
+from libs.fl.training_plan import TrainingPlan
 from libs.mpc.ring import Ring, RingArray
 from libs.runtime.logging import get_logger
 from services.hospital_node.access.domain import Study
 from services.hospital_node.access.service import Access
 from services.hospital_node.domain import (
-    AllowedUse,
     CalibrateOrder,
+    ModelUse,
     Order,
     Phase,
     ReleaseOrder,
@@ -236,22 +237,25 @@ class TaskRunner:
 
 
 def _terms(order: TrainOrder | ReleaseOrder, study: Study) -> Terms:
-    """What the parties must not let the coordinator weaken. A released model is read by nobody."""
+    """What the parties must not let the coordinator weaken.
+
+    A released model is read by nobody, and asked by those whom the plan names; versions on the way are read
+    as the plan says, and asked by nobody.
+    """
     plan = TrainingPlan.from_json(study.training_plan)
-    trains = isinstance(order, TrainOrder)
-    may_read = trains and plan.model_access.download is Download.READERS
+    creator = study.requester
+    training = isinstance(order, TrainOrder)
     return Terms(
         quorum=plan.quorum,
         hospitals=study.hospitals,
-        # The hospitals train from every version, whoever else may read it.
-        readers=study.readers if may_read else study.hospitals if trains else (),
-        metrics_readers=study.readers if trains else (),
+        readers=version_readers(plan, creator=creator, hospitals=study.hospitals) if training else (),
+        metrics_readers=study.readers if training else (),
+        use=ModelUse() if training else _use(plan, creator),
         weight=order.weight,
-        use=None if trains else _use(plan.model_access, creator=study.requester),
     )
 
 
-def _use(access: ModelAccess, *, creator: str) -> AllowedUse:
-    """What the plan says, to its creator too."""
-    askers = () if access.ask_anyone else tuple(sorted({creator, *access.ask}))
-    return AllowedUse(access.ask_anyone, askers, access.max_predictions or 0)
+def _use(plan: TrainingPlan, creator: str) -> ModelUse:
+    access = plan.model_access
+    askers = () if access.ask_anyone else named_askers(plan, creator=creator)
+    return ModelUse(access.ask_anyone, askers, access.max_predictions or 0)

@@ -247,7 +247,7 @@ class Aggregator:
             update = update + self._shares.load(base)
         saved: list[StoredShare] = []
         try:
-            saved.append(self._shares.save(update, context=spec.result.context, ring=spec.ring))
+            saved.append(self._shares.save(update, context=spec.result_context, ring=spec.ring))
             if spec.metrics_length:
                 saved.append(self._shares.save(metrics, context=spec.metrics_context, ring=spec.ring))
             prepared = Prepared(

@@ -30,6 +30,7 @@ from services.smpc_party.adapters.index import AUDIT, Index
 from services.smpc_party.adapters.pool_index import PoolIndex
 from services.smpc_party.adapters.sealed_folder import SealedFolder
 from services.smpc_party.adapters.share_store import ShareStore, read_storage_key
+from services.smpc_party.adapters.use_index import UseIndex
 from services.smpc_party.aggregation import Aggregator
 from services.smpc_party.dealing import Dealing
 from services.smpc_party.filling import Filler
@@ -42,6 +43,7 @@ from services.smpc_party.predictions import Predictions
 from services.smpc_party.rpc import PartyService
 from services.smpc_party.settings import PartySettings
 from services.smpc_party.uploads import ShareDesk
+from services.smpc_party.uses import ModelUses, Uses, UsesAtHome
 
 log = get_logger(__name__)
 
@@ -101,6 +103,9 @@ class Party:
         if settings.home is not None:
             self._home = GrpcHome(settings.home, me=me, tls=settings.tls.files, recorder=recorder)
         models = EvaluableModels(self._index, self._shares, home=self._home, max_batch=settings.max_batch)
+        self._use_index = UseIndex(settings.store / "use.db")
+        self._model_uses = ModelUses(store=self._use_index, clock=SystemClock())
+        uses: Uses = self._model_uses if self._home is None else UsesAtHome(self._home)
         dealing = Dealing(me=me, masked_models=self._masked_models, comparison=settings.fixed_comparison)
         self._pool = Pool(
             me=me,
@@ -125,6 +130,7 @@ class Party:
         self._predictions = Predictions(
             me=me,
             models=models,
+            uses=uses,
             pool=self._pool,
             filler=self._filler,
             dealing=dealing,
@@ -144,6 +150,7 @@ class Party:
             desk=ShareDesk(rounds=self._index, shares=self._shares),
             aggregator=self._aggregator,
             predictions=self._predictions,
+            uses=uses,
             pool=self._pool,
             limits=limits,
         )
@@ -153,7 +160,7 @@ class Party:
         )
         self.server.add(
             party_pb2_grpc.add_PeerServiceServicer_to_server,
-            PeerService(self.network, models=models, shares=self._shares),
+            PeerService(self.network, models=models, shares=self._shares, uses=uses),
             names["PeerService"].full_name,
         )
         serve_trail(self.server, self._audit)
@@ -166,12 +173,14 @@ class Party:
         port = await self.server.start()
         self.network.start()
         self._filler.start()
+        self._model_uses.start()
         return port
 
     async def _close(self) -> None:
         """Abort what runs, so that peers and clients are told at once."""
         await self._filler.stop()
         await self._predictions.stop()
+        await self._model_uses.stop()
         await self._aggregator.stop()
         await self._masked_models.stop()
         await self.network.stop()
@@ -186,6 +195,7 @@ class Party:
     async def _close_index(self) -> None:
         """After the audit trail in it is signed."""
         self._index.close()
+        self._use_index.close()
 
 
 def _give_way() -> None:

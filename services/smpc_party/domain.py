@@ -19,6 +19,7 @@ from libs.core.ids import PartyId
 from libs.mpc.ring import Ring
 from libs.mpc.schemes.masked.roles import Roles
 from libs.rpc.identity import Identity, Kind
+from services.smpc_party.model_use import NOBODY, ModelUse
 
 MAX_LENGTH = 1 << 31
 """Elements of one vector: two thousand times ResNet-18."""
@@ -130,15 +131,20 @@ class StoredShare:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A version of a model: who may deal it, fetch it and ask it. No dealer: a round makes it."""
+    """A version of a model: who may deal it, fetch it and ask it. No dealer: a round makes it.
+
+    `hospitals` are those whose contributions are in it; a prediction needs the consent of each of them
+    (`model_use.py`).
+    """
 
     model_id: str
     ring: Ring
     length: int
     dealer: Identity | None
     readers: frozenset[Identity]
-    predictors: frozenset[Identity]
     plan: bytes
+    use: ModelUse = NOBODY
+    hospitals: frozenset[Identity] = frozenset()
 
     def __post_init__(self) -> None:
         check_model_id(self.model_id)
@@ -158,8 +164,9 @@ class ModelSpec:
                 "length": self.length,
                 "dealer": self.dealer.uri if self.dealer else None,
                 "readers": _uris(self.readers),
-                "predictors": _uris(self.predictors),
                 "plan": self.plan.decode(),
+                "use": self.use.to_data(),
+                "hospitals": _uris(self.hospitals),
             }
         )
 
@@ -173,8 +180,9 @@ class ModelSpec:
             data["length"],
             Identity.parse(data["dealer"]) if data["dealer"] else None,
             _identities(data["readers"]),
-            _identities(data["predictors"]),
             data["plan"].encode(),
+            ModelUse.from_data(data["use"]),
+            _identities(data["hospitals"]),
         )
 
 
@@ -212,6 +220,8 @@ class Terms:
     quorum: int
     hospitals: frozenset[Identity]
     readers: frozenset[Identity]
+    metrics_readers: frozenset[Identity]
+    use: ModelUse
     weight: Fraction
 
 
@@ -230,6 +240,7 @@ class RoundSpec:
     readers: frozenset[Identity]
     metrics_readers: frozenset[Identity]
     plan: bytes
+    use: ModelUse = NOBODY
     attempt: int = 0
     """Which try of the round this is; the weights differ between tries."""
 
@@ -267,10 +278,21 @@ class RoundSpec:
         return self.update_length + self.metrics_length
 
     @property
-    def result(self) -> ModelSpec:
-        """The model that this round makes."""
+    def result_context(self) -> str:
+        """What the share of the result is sealed for, whoever contributed to it."""
+        return self.result(()).context
+
+    def result(self, survivors: Iterable[Identity]) -> ModelSpec:
+        """The model that this round makes of the contributions of these hospitals."""
         return ModelSpec(
-            self.result_model_id, self.ring, self.update_length, None, self.readers, frozenset(), self.plan
+            self.result_model_id,
+            self.ring,
+            self.update_length,
+            None,
+            self.readers,
+            self.plan,
+            self.use,
+            frozenset(survivors),
         )
 
     @property
@@ -300,7 +322,9 @@ class RoundSpec:
         rules = {
             "has a lower quorum": self.quorum >= terms.quorum,
             "joins other hospitals": weights.keys() <= terms.hospitals,
-            "has other readers": self.readers | self.metrics_readers <= terms.readers,
+            "has other readers": self.readers <= terms.readers,
+            "has other readers of its metrics": self.metrics_readers <= terms.metrics_readers,
+            "lets others ask the result, or more often": self.use.within(terms.use),
             "weighs it differently": weights.get(hospital) == terms.weight,
         }
         broken = [rule for rule, holds in rules.items() if not holds]
@@ -332,6 +356,7 @@ class RoundSpec:
                 "readers": _uris(self.readers),
                 "metrics_readers": _uris(self.metrics_readers),
                 "plan": self.plan.decode(),
+                "use": self.use.to_data(),
                 "attempt": self.attempt,
             }
         )
@@ -354,6 +379,7 @@ class RoundSpec:
             readers=_identities(data["readers"]),
             metrics_readers=_identities(data["metrics_readers"]),
             plan=data["plan"].encode(),
+            use=ModelUse.from_data(data["use"]),
             attempt=data["attempt"],
         )
 

@@ -29,6 +29,7 @@ from libs.rpc.recorder import Recorder
 from libs.runtime.logging import get_logger
 from services.smpc_party.models import EvaluableModels
 from services.smpc_party.ports import Shares
+from services.smpc_party.uses import Uses
 
 log = get_logger(__name__)
 
@@ -196,8 +197,8 @@ class PeerNetwork:
 class PeerService(party_pb2_grpc.PeerServiceServicer):
     """The answering end of the peer links."""
 
-    def __init__(self, network: PeerNetwork, *, models: EvaluableModels, shares: Shares) -> None:
-        self._network, self._models, self._shares = network, models, shares
+    def __init__(self, network: PeerNetwork, *, models: EvaluableModels, shares: Shares, uses: Uses) -> None:
+        self._network, self._models, self._shares, self._uses = network, models, shares, uses
 
     async def Exchange(  # noqa: N802 - the proto's name
         self, request_iterator: AsyncIterator[party_pb2.PeerFrame], context: Any
@@ -219,9 +220,7 @@ class PeerService(party_pb2_grpc.PeerServiceServicer):
         self, request: party_pb2.FetchModelRequest, context: Any
     ) -> AsyncIterator[party_pb2.FetchModelResponse]:
         """A model's share, for another replica of this very party and for nobody else."""
-        identity = current_caller().identity
-        if identity != party_identity(self._network.me):
-            raise PermissionDenied(f"{identity} is another party; a share is for its own party only.")
+        self._require_this_party()
         record = await asyncio.to_thread(self._models.record, request.model_id)
         model = self._models.share_of(record)
         await asyncio.to_thread(self._models.handed_out, request.model_id)
@@ -235,6 +234,26 @@ class PeerService(party_pb2_grpc.PeerServiceServicer):
         yield party_pb2.FetchModelResponse(header=header)
         for chunk in chunks_of(share, ring):
             yield party_pb2.FetchModelResponse(chunk=chunk)
+
+    async def UseModel(  # noqa: N802 - the proto's name
+        self, request: party_pb2.UseModelRequest, context: Any
+    ) -> party_pb2.UseModelResponse:
+        """May somebody ask a model, and if so it is counted; for another replica of this very party."""
+        self._require_this_party()
+        asker = Identity.parse(request.asker_identity)
+        record = await asyncio.to_thread(self._models.record, request.model_id)
+        if request.images:
+            await self._uses.charge(record.spec, asker, images=request.images)
+        else:
+            await self._uses.check(record.spec, asker)
+        return party_pb2.UseModelResponse()
+
+    def _require_this_party(self) -> None:
+        identity = current_caller().identity
+        if identity != party_identity(self._network.me):
+            raise PermissionDenied(
+                f"{identity} is another party; shares and counts are for replicas of this one."
+            )
 
     def _dialler(self) -> PartyId:
         identity = current_caller().identity

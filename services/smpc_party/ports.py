@@ -22,6 +22,7 @@ from services.smpc_party.domain import (
     StoredShare,
 )
 from services.smpc_party.material import Piece, Shelf
+from services.smpc_party.model_use import Counter, HospitalRules
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,24 @@ class Audit(Protocol):
         ...
 
 
+class UseStore(Protocol):
+    """Rules and counts of models. Methods block; each is one transaction, on the disk when it returns."""
+
+    def load(self, model_id: str) -> tuple[Mapping[Identity, HospitalRules], Mapping[Counter, int]]:
+        """All that is known of one model."""
+        ...
+
+    def set_rules(
+        self, model_id: str, hospital: Identity, rules: HospitalRules, gone: Iterable[Counter]
+    ) -> None:
+        """Replace one hospital's rules, and forget counters."""
+        ...
+
+    def count(self, model_id: str, counts: Mapping[Counter, int]) -> None:
+        """Add images."""
+        ...
+
+
 class Peers(Protocol):
     """The links to the two other parties."""
 
@@ -198,6 +217,13 @@ class Home(Protocol):
 
     async def fetch(self, model_id: str) -> FetchedModel:
         """A model that it stores. Raises `NotFound`, `FailedPrecondition`, `Unavailable`."""
+        ...
+
+    async def use_model(self, model_id: str, asker: Identity, *, images: int) -> None:
+        """Have images counted; 0 asks only whether it is allowed.
+
+        Raises `PermissionDenied`, `StorageFull`, `Unavailable`.
+        """
         ...
 
 

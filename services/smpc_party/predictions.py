@@ -41,6 +41,7 @@ from services.smpc_party import events
 from services.smpc_party.dealing import Dealing, Ready
 from services.smpc_party.domain import (
     PREDICTION_TABLE,
+    ModelSpec,
     PredictionEvent,
     PredictionSpec,
     PredictionState,
@@ -53,6 +54,7 @@ from services.smpc_party.material import Shelf, session_budget
 from services.smpc_party.models import EvaluableModels
 from services.smpc_party.pool import Pool
 from services.smpc_party.ports import Audit, Peers
+from services.smpc_party.uses import Uses
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -86,8 +88,8 @@ class Answer:
 class Prediction:
     """One prediction: its state, and what passes between its task and the client's stream."""
 
-    def __init__(self, spec: PredictionSpec, plan: Plan) -> None:
-        self.spec, self.plan = spec, plan
+    def __init__(self, spec: PredictionSpec, model: ModelSpec, plan: Plan) -> None:
+        self.spec, self.model, self.plan = spec, model, plan
         self.client, self.working_bytes = spec.client, working_bytes(plan, batch=spec.batch)
         self.state = PredictionState.PREPARING
         self.claimed = False
@@ -95,7 +97,9 @@ class Prediction:
         self.input_seed: asyncio.Future[bytes] = loop.create_future()
         self.masked_input: asyncio.Future[MaskedInput] = loop.create_future()
         self.answer: asyncio.Future[Answer] = loop.create_future()
+        self.admitted: asyncio.Future[None] = loop.create_future()
         self.task: asyncio.Task[None] | None = None
+        self.refusal: PermissionDenied | None = None
 
     def move(self, event: PredictionEvent) -> None:
         """Take one step of the table."""
@@ -105,7 +109,7 @@ class Prediction:
         """End it with an error; whoever waits for it is told."""
         if self.state not in {PredictionState.FINISHED, PredictionState.BURNED}:
             self.move(PredictionEvent.BURN)
-        for future in (self.input_seed, self.answer):
+        for future in (self.admitted, self.input_seed, self.answer):
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # retrieved; nobody may be waiting
@@ -133,6 +137,7 @@ class Predictions:
         *,
         me: PartyId,
         models: EvaluableModels,
+        uses: Uses,
         pool: Pool,
         filler: Filler,
         dealing: Dealing,
@@ -145,7 +150,8 @@ class Predictions:
         audit: Audit,
     ) -> None:
         """`online` runs what a client waits for, `offline` the long work ahead of it."""
-        self._me, self._models, self._pool, self._filler, self._audit = me, models, pool, filler, audit
+        self._me, self._models, self._uses, self._pool, self._filler = me, models, uses, pool, filler
+        self._audit = audit
         self._dealing, self._peers = dealing, peers
         self._online, self._offline = online, offline
         self._max_batch, self._limits, self._deadline_s = max_batch, limits, deadline_s
@@ -155,25 +161,50 @@ class Predictions:
     async def open(self, spec: PredictionSpec) -> None:
         """Begin a prediction in the background. The same assignment again changes nothing.
 
-        Raises `AlreadyExists` for a computation id that was used, `FailedPrecondition` for a model that
-        cannot be evaluated, `TooLarge`, `InvalidInput`, `PermissionDenied`, `NotFound`, `Unavailable`.
+        It is counted before it begins, and stays counted whatever becomes of it. Raises `AlreadyExists` for a
+        computation id that was used, `FailedPrecondition` for a model that cannot be evaluated, `TooLarge`,
+        `InvalidInput`, `PermissionDenied`, `NotFound`, `Unavailable`.
         """
         self._check_new(spec)
         record, model = await self._models.get(spec.model_id)
-        if record.spec.predictors and spec.client not in record.spec.predictors:
-            raise PermissionDenied(
-                f"{spec.client} may not ask model {spec.model_id}. Ask its owner for access."
-            )
         known = self._open.get(spec.computation_id)
         if known is not None and known.spec == spec:
+            await asyncio.shield(known.admitted)
             return
         self._check_new(spec)
-        prediction = Prediction(spec, model.plan)
+        prediction = Prediction(spec, record.spec, model.plan)
         self._limits.check_room(spec.client, prediction.working_bytes, self._open.values())
         self._audit.require_room()
         self._audit.submit(events.prediction_opened(spec, self._me))
         self._open[spec.computation_id] = prediction
+        await self._admit(prediction)
         prediction.task = asyncio.create_task(self._run(prediction, model))
+
+    async def _admit(self, prediction: Prediction) -> None:
+        """Have it counted. A prediction that is refused leaves nothing behind."""
+        spec = prediction.spec
+        try:
+            await self._uses.charge(prediction.model, spec.client, images=spec.batch)
+        except BaseException as error:
+            self._open.pop(spec.computation_id, None)
+            refused = (
+                error if isinstance(error, TrefoilError) else Unavailable("It was not begun. Ask again.")
+            )
+            prediction.burn(refused)
+            raise
+        prediction.admitted.set_result(None)
+
+    async def burn_refused(self, model_id: str) -> None:
+        """After a change of consent: end what was not evaluated yet of those who may not ask any more."""
+        waiting = {PredictionState.PREPARING, PredictionState.READY}
+        for prediction in [p for p in self._open.values() if p.spec.model_id == model_id]:
+            if prediction.task is None or prediction.state not in waiting:
+                continue
+            try:
+                await self._uses.check(prediction.model, prediction.client)
+            except PermissionDenied as error:
+                prediction.refusal = error
+                prediction.task.cancel()
 
     def claim(self, computation_id: str, client: Identity) -> Prediction:
         """The prediction that this client was assigned to, for its one stream."""
@@ -236,7 +267,8 @@ class Predictions:
         except TrefoilError as cause:
             error = cause
         except asyncio.CancelledError:
-            error = Unavailable(f"Prediction {spec.computation_id} was cancelled. Ask again.")
+            cancelled = Unavailable(f"Prediction {spec.computation_id} was cancelled. Ask again.")
+            error = prediction.refusal or cancelled
             raise
         except Exception as cause:
             log.exception("prediction_crashed", computation=spec.computation_id)
@@ -284,6 +316,8 @@ class Predictions:
         prediction.move(PredictionEvent.PREPARE)
         prediction.input_seed.set_result(ready.material.input_seed)
         masked_input = await session.guard(prediction.masked_input)
+        # A client decides when its input comes; the consent that counts is the one at that moment.
+        await self._uses.check(prediction.model, spec.client)
         prediction.move(PredictionEvent.EVALUATE)
         evaluating = evaluate_program(
             plan,

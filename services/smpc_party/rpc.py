@@ -20,6 +20,7 @@ from services.smpc_party.pool import Pool
 from services.smpc_party.ports import Rounds
 from services.smpc_party.predictions import Answer, MaskedInput, Prediction, Predictions
 from services.smpc_party.uploads import IDLE_S, ShareDesk
+from services.smpc_party.uses import Uses
 
 DRAIN_S = 60.0
 
@@ -36,11 +37,12 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
         desk: ShareDesk,
         aggregator: Aggregator,
         predictions: Predictions,
+        uses: Uses,
         pool: Pool,
         limits: PredictionLimits,
     ) -> None:
         self._rounds, self._desk, self._pool, self._limits = rounds, desk, pool, limits
-        self._aggregator, self._predictions = aggregator, predictions
+        self._aggregator, self._predictions, self._uses = aggregator, predictions, uses
 
     # ---------------------------------------------------------------- from the coordinator
 
@@ -153,6 +155,30 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
             if prediction.task is not None:
                 prediction.task.cancel()
                 await asyncio.gather(prediction.task, return_exceptions=True)
+
+    # ---------------------------------------------------------------- from the hospitals in a model
+
+    async def SetModelUse(
+        self, request: party_pb2.SetModelUseRequest, context: Any
+    ) -> party_pb2.SetModelUseResponse:
+        """Replace the calling hospital's rules. Once this returns they hold, also for what waits here."""
+        rules = wire.hospital_rules(request)
+        record = await asyncio.to_thread(self._rounds.model, request.model_id)
+        revision = await self._uses.set_rules(record.spec, current_caller().identity, rules)
+        await self._predictions.burn_refused(request.model_id)
+        return party_pb2.SetModelUseResponse(revision=revision)
+
+    async def DescribeModelUse(
+        self, request: party_pb2.DescribeModelUseRequest, context: Any
+    ) -> party_pb2.DescribeModelUseResponse:
+        """Who asked how often."""
+        record = await asyncio.to_thread(self._rounds.model, request.model_id)
+        asked = await self._uses.asked(record.spec, current_caller().identity)
+        counts = [
+            party_pb2.ModelUseCount(asker_identity=asker, predictions=images)
+            for asker, images in sorted(asked.items())
+        ]
+        return party_pb2.DescribeModelUseResponse(counts=counts)
 
 
 async def _chunks(requests: AsyncIterator[party_pb2.PutSharesRequest]) -> AsyncIterator[bytes]:

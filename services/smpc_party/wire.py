@@ -24,6 +24,7 @@ from services.smpc_party.domain import (
     check_plain_id,
 )
 from services.smpc_party.limits import PredictionLimits
+from services.smpc_party.model_use import EVERYBODY, HospitalRules, ModelUse, UseRule
 from services.smpc_party.pool import ShelfLevel
 from services.smpc_party.uploads import ContributionVector, MetricsVector, ModelVector, Upload, Vector
 
@@ -40,8 +41,8 @@ def model_spec(request: party_pb2.RegisterModelRequest, *, limits: PredictionLim
         length=request.length,
         dealer=Identity.parse(request.dealer_identity),
         readers=_identities(request.reader_identities),
-        predictors=_identities(request.predictor_identities),
         plan=request.plan,
+        use=_use(request.use),
     )
     _check_plan(spec.plan, ring=spec.ring, length=spec.length, limits=limits)
     return spec
@@ -64,6 +65,7 @@ def round_spec(request: party_pb2.OpenRoundRequest, *, limits: PredictionLimits)
         readers=_identities(request.reader_identities),
         metrics_readers=_identities(request.metrics_reader_identities),
         plan=request.plan,
+        use=_use(request.use),
         attempt=request.round.attempt,
     )
     _check_plan(spec.plan, ring=spec.ring, length=spec.update_length, limits=limits)
@@ -86,6 +88,23 @@ def prediction_spec(request: party_pb2.OpenPredictionRequest) -> PredictionSpec:
         ),
         client=Identity.parse(request.client_identity),
         deadline_s=request.deadline_s,
+    )
+
+
+def hospital_rules(request: party_pb2.SetModelUseRequest) -> HospitalRules:
+    """One hospital's rules for a model."""
+    return HospitalRules(
+        request.revision,
+        tuple(
+            UseRule(
+                None if rule.asker_identity == EVERYBODY else Identity.parse(rule.asker_identity),
+                rule.allowed,
+                rule.max_predictions,
+                rule.expires_at_s,
+                rule.approval_id,
+            )
+            for rule in request.rules
+        ),
     )
 
 
@@ -166,8 +185,15 @@ def _terms(message: types_pb2.ContributionTerms) -> Terms:
         quorum=message.quorum,
         hospitals=_identities(message.hospital_identities),
         readers=_identities(message.reader_identities),
+        metrics_readers=_identities(message.metrics_reader_identities),
+        use=_use(message.use),
         weight=_fraction(message.weight),
     )
+
+
+def _use(message: types_pb2.ModelUse) -> ModelUse:
+    """A message that is missing has no askers: nobody."""
+    return ModelUse(message.anyone, _identities(message.asker_identities), message.max_predictions)
 
 
 def _identities(uris: Iterable[str]) -> frozenset[Identity]:

@@ -102,7 +102,7 @@ def test_the_policy_is_the_one_that_was_agreed() -> None:
 
     agreed: dict[tuple[Kind, Role | None], set[str]] = {
         (Kind.COORDINATOR, None): coordinator,
-        (Kind.PARTY, None): of("Peer", "Exchange FetchModel"),
+        (Kind.PARTY, None): of("Peer", "Exchange FetchModel UseModel"),
         (Kind.HOSPITAL, Role.WORKER): of("Coordinator", "Attach")
         | shares
         | of("Party", "SetModelUse DescribeModelUse"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -36,6 +37,7 @@ from libs.secure_nn.encode import encode_parameters
 from libs.secure_nn.plan import Plan
 from services.smpc_party.bootstrap import Party
 from services.smpc_party.settings import PartySettings, PeerSettings, PoolSettings
+from services.smpc_party.wire import RING_CODES
 from tests.fakes.keys import tls_files
 
 HOSPITALS = tuple(Identity(Kind.HOSPITAL, name) for name in ("alpha", "beta", "gamma"))
@@ -44,14 +46,18 @@ CLINIC = Identity(Kind.CLIENT, "clinic")
 ONCE = Patience(attempts=1)
 NO_POOL = PoolSettings(high_watermark=0)
 """Most tests look at what happens while a client waits, and would meet background work by chance."""
+OTHER_CLINIC = Identity(Kind.CLIENT, "ward")
 STUDY = "study-1"
+RELEASED = f"{STUDY}/released"
+FOR_THE_CLINIC = types_pb2.ModelUse(asker_identities=[CLINIC.uri])
 
 
 def make_keys(folder: Path) -> Path:
     """The keys of a federation with all callers of this rig, and their tokens."""
     keys = folder / "keys"
-    create_keys(keys, hospitals=[h.name for h in HOSPITALS], clients=[SCIENTIST.name, CLINIC.name])
-    roles = {SCIENTIST: Role.SCIENTIST, CLINIC: Role.CLINICIAN, **dict.fromkeys(HOSPITALS, Role.WORKER)}
+    clients = {SCIENTIST: Role.SCIENTIST, CLINIC: Role.CLINICIAN, OTHER_CLINIC: Role.CLINICIAN}
+    create_keys(keys, hospitals=[h.name for h in HOSPITALS], clients=[client.name for client in clients])
+    roles = {**clients, **dict.fromkeys(HOSPITALS, Role.WORKER)}
     issuer = TokenIssuer(issuing_secret(keys, "federation"))
     for identity, role in roles.items():
         token = issuer.issue(subject=identity.name, role=role, lifetime=timedelta(hours=1))
@@ -174,16 +180,38 @@ class PartyRig:
         return await fetch_vector(ref, ring=ring, channels=await self.channels(caller), patience=patience)
 
     async def deal_model(self, vector: RingArray, *, model_id: str, **fields: Any) -> None:
-        """Register a model of the scientist and deal it."""
+        """Register a model of the scientist, who lets the clinic ask it, and deal it."""
         request = party_pb2.RegisterModelRequest(
             model_id=model_id,
             ring=types_pb2.RING_32 if vector.dtype == np.uint32 else types_pb2.RING_64,
             length=len(vector),
             dealer_identity=SCIENTIST.uri,
-            **{"reader_identities": [h.uri for h in HOSPITALS], **fields},
+            **{"reader_identities": [h.uri for h in HOSPITALS], "use": FOR_THE_CLINIC, **fields},
         )
         await self.tell_all("RegisterModel", request)
         await self.deal(vector, model_ref(model_id), SCIENTIST)
+
+    async def release(self, model: SmallModel, *, hospitals: Sequence[int] = (0, 1, 2), **fields: Any) -> str:
+        """A release round of these hospitals; the model's id. The first has it all, the others add zeros."""
+        length, plan = len(model.parameters), model.plan.to_json()
+        defaults: dict[str, Any] = {"use": FOR_THE_CLINIC, "reader_identities": [], "base_model_id": ""}
+        defaults |= {"ring": RING_CODES[model.plan.ring], "result_model_id": RELEASED, "plan": plan}
+        defaults["metrics_reader_identities"] = []
+        await self.tell_all("OpenRound", open_request(9, length=length, metrics=0, **{**defaults, **fields}))
+        for hospital in hospitals:
+            part = model.parameters if hospital == hospitals[0] else np.zeros_like(model.parameters)
+            await self.deal(part, contribution_ref(9), HOSPITALS[hospital])
+        await self.close_round(9)
+        return RELEASED
+
+    async def set_use(
+        self, hospital: Identity, *rules: party_pb2.ModelUseRule, revision: int = 1, model_id: str = ""
+    ) -> list[int]:
+        """A hospital's word to the three parties; the revisions that they answer."""
+        request = party_pb2.SetModelUseRequest(model_id=model_id or RELEASED, rules=rules, revision=revision)
+        with translated():
+            answers = [await (await self.stub(p, hospital)).SetModelUse(request) for p in PARTIES]
+        return [answer.revision for answer in answers]
 
     async def close_round(self, number: int, attempt: int = 0) -> list[party_pb2.CloseRoundResponse]:
         request = party_pb2.CloseRoundRequest(
@@ -257,7 +285,9 @@ def terms_of(hospital: Identity, **fields: Any) -> types_pb2.ContributionTerms:
     defaults: dict[str, Any] = {
         "quorum": 2,
         "hospital_identities": [h.uri for h in HOSPITALS],
-        "reader_identities": [SCIENTIST.uri, *(h.uri for h in HOSPITALS)],
+        "reader_identities": [h.uri for h in HOSPITALS],
+        "metrics_reader_identities": [SCIENTIST.uri, *(h.uri for h in HOSPITALS)],
+        "use": FOR_THE_CLINIC,
         "weight": types_pb2.Fraction(numerator=weight.numerator, denominator=weight.denominator),
     }
     return types_pb2.ContributionTerms(**{**defaults, **fields})

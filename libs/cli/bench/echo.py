@@ -37,6 +37,12 @@ class EchoService(party_pb2_grpc.PeerServiceServicer):
         raise NotFound("This server only echoes.")
         yield party_pb2.FetchModelResponse()
 
+    async def UseModel(  # noqa: N802 - the proto's name
+        self, request: party_pb2.UseModelRequest, context: Any
+    ) -> party_pb2.UseModelResponse:
+        """There is none."""
+        raise NotFound("This server only echoes.")
+
 
 async def serve(config: Path) -> None:
     """Until it is told to stop."""

@@ -26,10 +26,15 @@ if TYPE_CHECKING:
 
 @plain_errors
 async def import_model(
-    session: Session, *, name: str, module: nn.Module, calibration: torch.Tensor
+    session: Session,
+    *,
+    name: str,
+    module: nn.Module,
+    calibration: torch.Tensor,
+    use: types_pb2.ModelUse | None = None,
 ) -> coordinator_pb2.Model:
     """Compile `module` for the ranges it shows on `calibration` (N, C, H, W), register the plan, deal the
-    weights.
+    weights. Who imports a model may ask it, and so may those in `use`.
 
     The coordinator gets the plan (architecture, scales, costs); the weights go to the parties alone, as
     shares.
@@ -39,16 +44,24 @@ async def import_model(
     plan = compile_module(
         module, input_shape=(channels, height, width), bounds=calibrate(module, calibration)
     )
-    return await import_plan(session, name=name, plan=plan, parameters=encode_parameters(module, plan))
+    parameters = encode_parameters(module, plan)
+    return await import_plan(session, name=name, plan=plan, parameters=parameters, use=use)
 
 
 @plain_errors
 async def import_plan(
-    session: Session, *, name: str, plan: Plan, parameters: RingArray
+    session: Session,
+    *,
+    name: str,
+    plan: Plan,
+    parameters: RingArray,
+    use: types_pb2.ModelUse | None = None,
 ) -> coordinator_pb2.Model:
     """Register a plan and deal its encoded parameters (plan.parameter_length,) to the parties."""
     answer = await session.coordinator.ImportModel(
-        coordinator_pb2.ImportModelRequest(request_id=new_id("request"), name=name, plan=plan.to_json()),
+        coordinator_pb2.ImportModelRequest(
+            request_id=new_id("request"), name=name, plan=plan.to_json(), use=use
+        ),
         timeout=CALL_TIMEOUT_S,
     )
     await deal_vector(

@@ -30,6 +30,7 @@ from services.coordinator.adapters.tables import (
     StudyRow,
 )
 from services.coordinator.domain import Study
+from services.coordinator.model_access import ModelUse
 from services.coordinator.ports import Dataset, DatasetQuery, Model, Node, Page
 from services.coordinator.states import ENDED
 
@@ -239,6 +240,7 @@ class Database:
             owner=model.owner,
             created_at=model.created_at,
             ready=model.ready,
+            use=model.use.to_data(),
         )
         try:
             with self._transaction() as session:
@@ -291,4 +293,5 @@ def _dataset_of(row: DatasetRow) -> Dataset:
 
 
 def _model_of(row: ModelRow) -> Model:
-    return Model(row.model_id, row.name, row.plan, row.plan_hash, row.owner, row.created_at, row.ready)
+    use = ModelUse.from_data(row.use)
+    return Model(row.model_id, row.name, row.plan, row.plan_hash, row.owner, row.created_at, row.ready, use)

@@ -17,6 +17,7 @@ from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.channel import open_channel, translate
 from libs.rpc.identity import Identity, TlsFiles
 from libs.rpc.recorder import Recorder
+from services.coordinator.model_access import ModelUse
 from services.coordinator.orders import to_fraction
 from services.coordinator.ports import (
     ModelRegistration,
@@ -94,6 +95,7 @@ class GrpcParties:
             dealer_identity=registration.dealer,
             reader_identities=registration.readers,
             plan=registration.plan,
+            use=_use(registration.use),
         )
         await self._ask(lambda stub: stub.RegisterModel(request, timeout=self._timeout_s))
 
@@ -114,6 +116,7 @@ class GrpcParties:
             reader_identities=opening.readers,
             metrics_reader_identities=opening.metrics_readers,
             plan=opening.plan,
+            use=_use(opening.use),
         )
         await self._ask(lambda stub: stub.OpenRound(request, timeout=self._timeout_s))
 
@@ -189,6 +192,12 @@ class GrpcParties:
             return await call(stub)
         except grpc.aio.AioRpcError as error:
             raise _naming(party, translate(error)) from error
+
+
+def _use(use: ModelUse) -> types_pb2.ModelUse:
+    return types_pb2.ModelUse(
+        anyone=use.anyone, asker_identities=use.askers, max_predictions=use.max_predictions
+    )
 
 
 def _reference(key: RoundKey) -> types_pb2.RoundRef:

@@ -170,3 +170,4 @@ class ModelRow(Base):
     owner: Mapped[str] = mapped_column(String(255))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ready: Mapped[bool]
+    use: Mapped[dict[str, Any]] = mapped_column(JSON)

@@ -16,7 +16,7 @@ from libs.rpc.channel import translated
 from libs.rpc.identity import Identity, party_identity
 from libs.rpc.share_client import deal_vector, fetch_vector
 from services.hospital_node.access.model_use import UseRules
-from services.hospital_node.domain import AllowedUse, TaskKey, Terms
+from services.hospital_node.domain import TaskKey, Terms
 
 CALL_TIMEOUT_S = 30.0
 
@@ -68,7 +68,11 @@ class ShareParties:
             hospital_identities=terms.hospitals,
             reader_identities=terms.readers,
             metrics_reader_identities=terms.metrics_readers,
-            use=None if terms.use is None else _use(terms.use),
+            use=types_pb2.ModelUse(
+                anyone=terms.use.anyone,
+                asker_identities=terms.use.askers,
+                max_predictions=terms.use.max_predictions,
+            ),
             weight=types_pb2.Fraction(numerator=terms.weight.numerator, denominator=terms.weight.denominator),
         )
         await deal_vector(
@@ -100,9 +104,3 @@ class ShareParties:
         if not self._channels:
             raise Unavailable("The coordinator has not named the parties yet. Try again once it has.")
         return dict(self._channels)
-
-
-def _use(use: AllowedUse) -> types_pb2.ModelUse:
-    return types_pb2.ModelUse(
-        anyone=use.anyone, asker_identities=use.askers, max_predictions=use.max_predictions
-    )

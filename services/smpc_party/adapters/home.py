@@ -1,4 +1,5 @@
-"""This party's replica in cell 0, over gRPC: where the other cells' replicas get their model shares."""
+"""This party's replica in cell 0, over gRPC: where the other cells' replicas get their model
+shares, and whether somebody may ask them."""
 
 from __future__ import annotations
 
@@ -9,12 +10,13 @@ from libs.core.ids import PartyId
 from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
 from libs.rpc.arrays import ChunkCollector
 from libs.rpc.channel import open_channel, translated
-from libs.rpc.identity import TlsFiles, party_identity
+from libs.rpc.identity import Identity, TlsFiles, party_identity
 from libs.rpc.recorder import Recorder
 from services.smpc_party.domain import ModelSpec
 from services.smpc_party.ports import FetchedModel
 
 TIMEOUT_S = 300.0
+USE_TIMEOUT_S = 5.0
 
 
 class GrpcHome:
@@ -40,6 +42,12 @@ class GrpcHome:
             async for part in stream:
                 collector.add(part.chunk)
         return FetchedModel(spec, first.header.upload_id, collector.finish(sha256=first.header.sha256))
+
+    async def use_model(self, model_id: str, asker: Identity, *, images: int) -> None:
+        """Have images counted; 0 asks only whether it is allowed."""
+        request = party_pb2.UseModelRequest(model_id=model_id, asker_identity=asker.uri, images=images)
+        with translated():
+            await party_pb2_grpc.PeerServiceStub(self._channel).UseModel(request, timeout=USE_TIMEOUT_S)
 
     async def close(self) -> None:
         """Hang up."""

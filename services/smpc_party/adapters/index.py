@@ -218,7 +218,7 @@ class Index:
         with self._transaction() as tx:
             record = _move(tx, key, RoundEvent.COMMIT)
             assert record.prepared is not None  # the caller prepared it
-            result = record.spec.result
+            result = record.spec.result(record.prepared.survivors)
             tx.execute(
                 _models.insert().values(
                     model_id=result.model_id,

@@ -11,6 +11,7 @@ import pytest
 
 from libs.core.errors import FailedPrecondition
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
+from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.tokens import Role
 from tests.fakes.federation import CLINIC, SCIENTIST, Federation
 from tests.fakes.rpc_rig import code_of
@@ -62,11 +63,29 @@ async def test_an_imported_model_is_dealt_by_its_owner_and_ready_once_the_partie
     assert [(entry.ready, entry.plan) for entry in listed.models] == [(True, b"")]
 
 
-async def test_the_same_import_gives_the_same_model(start: Start) -> None:
+async def test_the_parties_are_told_who_may_ask_an_imported_model_and_so_is_the_list(start: Start) -> None:
+    federation = await start()
+    use = types_pb2.ModelUse(asker_identities=[CLINIC.uri], max_predictions=7)
+    model = await imported(federation, use=use)
+    assert federation.parties[2].models[model.model_id].use == use
+    listed = await (await federation.stub()).ListModels(pb.ListModelsRequest())
+    assert [entry.use for entry in listed.models] == [use]
+
+
+@pytest.mark.parametrize("asker", ["clinic", "*", ""])
+async def test_an_asker_without_an_identity_is_refused(start: Start, asker: str) -> None:
+    federation = await start()
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await imported(federation, use=types_pb2.ModelUse(asker_identities=[asker]))
+    assert code_of(raised.value) == "invalid_input"
+
+
+@pytest.mark.parametrize("change", [{"name": "Other"}, {"use": types_pb2.ModelUse(anyone=True)}])
+async def test_the_same_import_gives_the_same_model(start: Start, change: dict[str, Any]) -> None:
     federation = await start()
     assert (await imported(federation)).model_id == (await imported(federation)).model_id
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await imported(federation, name="Other")
+        await imported(federation, **change)
     assert code_of(raised.value) == "already_exists"
 
 

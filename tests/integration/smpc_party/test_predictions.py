@@ -20,9 +20,10 @@ from libs.core.errors import (
 )
 from libs.core.ids import PARTIES, PartyId, new_id
 from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
+from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.channel import translated
 from libs.rpc.identity import Identity, party_identity
-from tests.fakes.party_rig import CLINIC, HOSPITALS, SCIENTIST, PartyRig, SmallModel
+from tests.fakes.party_rig import CLINIC, HOSPITALS, OTHER_CLINIC, SCIENTIST, PartyRig, SmallModel
 from tests.fakes.prediction_talk import MODEL, P0, P1, P2, check, first_answer, talking
 
 
@@ -173,11 +174,22 @@ async def test_a_model_may_name_who_asks_it(rig: PartyRig, small_model: SmallMod
         small_model.parameters,
         model_id=MODEL,
         plan=small_model.plan.to_json(),
-        predictor_identities=[SCIENTIST.uri],
+        use=types_pb2.ModelUse(asker_identities=[OTHER_CLINIC.uri]),
     )
     with pytest.raises(PermissionDenied, match="may not ask"):
         await rig.open_prediction(MODEL)
+    assert await rig.open_prediction(MODEL, client_identity=OTHER_CLINIC.uri)
+
+
+async def test_who_dealt_a_model_may_ask_it_and_nobody_else_without_a_word(
+    rig: PartyRig, small_model: SmallModel
+) -> None:
+    await rig.deal_model(
+        small_model.parameters, model_id=MODEL, plan=small_model.plan.to_json(), use=types_pb2.ModelUse()
+    )
     assert await rig.open_prediction(MODEL, client_identity=SCIENTIST.uri)
+    with pytest.raises(PermissionDenied, match="ask its owner"):
+        await rig.open_prediction(MODEL)
 
 
 async def test_a_plan_that_does_not_fit_its_parameters_is_refused(

@@ -27,6 +27,7 @@ from services.smpc_party.limits import PredictionLimits
 from services.smpc_party.wire import round_spec
 from tests.fakes.party_rig import (
     CLINIC,
+    FOR_THE_CLINIC,
     HOSPITALS,
     SCIENTIST,
     STUDY,
@@ -406,8 +407,9 @@ STRANGER = "spiffe://trefoil.local/hospital/stranger"
 WEAKER: dict[str, tuple[dict[str, Any], str]] = {
     "quorum": ({"quorum": 3}, "lower quorum"),
     "hospitals": ({"hospital_identities": [h.uri for h in HOSPITALS[:2]] + [STRANGER]}, "other hospitals"),
-    "readers": ({"reader_identities": [h.uri for h in HOSPITALS[1:]] + [SCIENTIST.uri]}, "other readers"),
-    "metrics readers": ({"reader_identities": [h.uri for h in HOSPITALS]}, "other readers"),
+    "readers": ({"reader_identities": [h.uri for h in HOSPITALS[1:]]}, "other readers than"),
+    "metrics readers": ({"metrics_reader_identities": [h.uri for h in HOSPITALS]}, "readers of its metrics"),
+    "use": ({"use": types_pb2.ModelUse(asker_identities=[SCIENTIST.uri])}, "lets others ask"),
     "weight": ({"weight": types_pb2.Fraction(numerator=1, denominator=3)}, "weighs it differently"),
 }
 
@@ -417,7 +419,7 @@ async def test_a_round_weaker_than_the_hospital_approved_takes_no_contribution(
     rig: PartyRig, name: str
 ) -> None:
     fields, rule = WEAKER[name]
-    await open_round(rig)
+    await open_round(rig, use=FOR_THE_CLINIC)
     with pytest.raises(FailedPrecondition, match=rule):
         await rig.deal(
             contribution(0), contribution_ref(1), HOSPITALS[0], terms=terms_of(HOSPITALS[0], **fields)

@@ -13,6 +13,7 @@ from libs.fl.strategies.fedavg import FedAvg
 from services.coordinator.adapters.database import Database, open_database
 from services.coordinator.adapters.tables import AUDIT
 from services.coordinator.domain import Study
+from services.coordinator.model_access import ModelUse
 from services.coordinator.ports import Dataset, DatasetQuery, Model, Node
 from services.coordinator.states import RoundEvent, RoundKind, StudyState, TaskStatus
 from tests.fakes.audit import unsigned_trail
@@ -133,7 +134,9 @@ def test_nodes_and_models_come_back_equal(database: Database) -> None:
     database.save_node(Node(A, "Old name", NOW))
     database.save_node(node)
     assert database.nodes() == [node]
-    model = Model("model-1", "Detector", b"{}", "d" * 64, "dana", NOW, ready=False)
+    model = Model(
+        "model-1", "Detector", b"{}", "d" * 64, "dana", NOW, ready=False, use=ModelUse(askers=("a", "b"))
+    )
     assert database.add_model(model) == model
     database.mark_model_ready("model-1")
     assert database.add_model(model).ready

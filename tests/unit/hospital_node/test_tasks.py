@@ -18,8 +18,8 @@ from services.hospital_node.access.requests import Decision
 from services.hospital_node.adapters.database import Database
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.domain import (
-    AllowedUse,
     CalibrateOrder,
+    ModelUse,
     Order,
     ReleaseOrder,
     Task,
@@ -120,7 +120,7 @@ READERS = (DANA.uri, *HOSPITALS)
 async def test_a_contribution_is_sent_on_the_terms_that_the_owner_approved(node: Node) -> None:
     await node.obey(train_order())
     assert node.parties.terms == [
-        Terms(PLAN.quorum, HOSPITALS, readers=READERS, metrics_readers=READERS, weight=Fraction(1, 3))
+        Terms(PLAN.quorum, HOSPITALS, READERS, metrics_readers=READERS, use=ModelUse(), weight=Fraction(1, 3))
     ]
 
 
@@ -150,7 +150,7 @@ async def test_a_released_model_is_read_by_nobody_and_asked_by_whom_the_plan_nam
             readers=(),
             metrics_readers=(),
             weight=Fraction(1, 3),
-            use=AllowedUse(anyone=False, askers=(clinic, DANA.uri), max_predictions=5),
+            use=ModelUse(anyone=False, askers=(clinic, DANA.uri), max_predictions=5),
         )
     ]
 

@@ -25,6 +25,7 @@ from services.smpc_party.domain import (
     RoundState,
     move,
 )
+from services.smpc_party.model_use import ModelUse
 
 ALPHA, BETA = (Identity(Kind.HOSPITAL, name) for name in ("alpha", "beta"))
 HALF = Fraction(1, 2)
@@ -40,14 +41,24 @@ ROUND = RoundSpec(
     readers=frozenset({ALPHA, BETA}),
     metrics_readers=frozenset(),
     plan=b'{"x":1}',
+    use=ModelUse(anyone=True, max_predictions=5),
 )
-MODEL = ModelSpec("study/v0", Ring.RING_64, 5, ALPHA, frozenset({BETA}), frozenset(), b"")
+MODEL = ModelSpec(
+    "study/v0",
+    Ring.RING_64,
+    5,
+    ALPHA,
+    frozenset({BETA}),
+    b"",
+    ModelUse(askers=frozenset({BETA})),
+    frozenset({ALPHA}),
+)
 
 
 def test_specs_survive_their_json_and_equal_ones_are_equal_text() -> None:
     assert RoundSpec.from_json(ROUND.to_json()) == ROUND
     assert ModelSpec.from_json(MODEL.to_json()) == MODEL
-    assert ModelSpec.from_json(ROUND.result.to_json()) == ROUND.result
+    assert ModelSpec.from_json(ROUND.result((ALPHA,)).to_json()) == ROUND.result((ALPHA,))
     turned = replace(ROUND, readers=frozenset({BETA, ALPHA}))
     assert turned.to_json() == ROUND.to_json()
 

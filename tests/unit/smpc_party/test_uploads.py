@@ -37,9 +37,7 @@ class Desk:
         self.index = Index(folder / "index.db", unsigned_trail(AUDIT))
         self.desk = ShareDesk(rounds=self.index, shares=self.store, idle_s=0.2, shortest_s=0.4)
         self.folder, self.held, self.let_go = folder, threading.Event(), threading.Event()
-        self.index.add_model(
-            ModelSpec("m", Ring.RING_32, 1000, DEALER, frozenset({DEALER}), frozenset(), b"")
-        )
+        self.index.add_model(ModelSpec("m", Ring.RING_32, 1000, DEALER, frozenset({DEALER}), b""))
 
     def hold(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def held(*args: Any, **kwargs: Any) -> Any:

@@ -1785,6 +1785,7 @@ class Model(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
+    USE_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     name: _builtins.str
     plan_hash: _builtins.str
@@ -1795,6 +1796,10 @@ class Model(_message.Message):
     """Imported models are not ready before their owner dealt them."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def use(self) -> _types_pb2.ModelUse:
+        """Who may ask by the training plan or the importer. Hospitals tell the parties, and only them, what they changed."""
+
     def __init__(
         self,
         *,
@@ -1805,10 +1810,11 @@ class Model(_message.Message):
         owner: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         ready: _builtins.bool = ...,
+        use: _types_pb2.ModelUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "use", b"use"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "model_id", b"model_id", "name", b"name", "owner", b"owner", "plan", b"plan", "plan_hash", b"plan_hash", "ready", b"ready"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "model_id", b"model_id", "name", b"name", "owner", b"owner", "plan", b"plan", "plan_hash", b"plan_hash", "ready", b"ready", "use", b"use"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1821,19 +1827,25 @@ class ImportModelRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
+    USE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     name: _builtins.str
     plan: _builtins.bytes
+    @_builtins.property
+    def use(self) -> _types_pb2.ModelUse:
+        """Who may ask beside the importer. Missing: nobody."""
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         name: _builtins.str = ...,
         plan: _builtins.bytes = ...,
+        use: _types_pb2.ModelUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["use", b"use"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "plan", b"plan", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "plan", b"plan", "request_id", b"request_id", "use", b"use"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

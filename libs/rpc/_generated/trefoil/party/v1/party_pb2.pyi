@@ -35,7 +35,9 @@ class ModelUseRule(_message.Message):
     """A client's identity; "*" is everybody without a rule of his own."""
     allowed: _builtins.bool
     max_predictions: _builtins.int
-    """Predictions (images) from when the rule was first set; 0 means any number."""
+    """Predictions (images) from when the rule was first set, for "*" of all those together whom it stands for; 0 means
+    any number.
+    """
     expires_at_s: _builtins.int
     """Seconds since 1970 after which it no longer allows; 0 means never."""
     approval_id: _builtins.str
@@ -66,10 +68,10 @@ class SetModelUseRequest(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     revision: _builtins.int
-    """Grows with every change at the hospital; an older one than the stored is ignored."""
+    """Grows with every change at the hospital, from 1; one that is not newer than the stored is ignored."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelUseRule]:
-        """All of this hospital's rules for the model."""
+        """All of this hospital's rules for the model; at most 1024, one for each asker. None: what the plan says."""
 
     def __init__(
         self,
@@ -92,6 +94,7 @@ class SetModelUseResponse(_message.Message):
 
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
+    """Of the rules that hold now. Greater than the sent one: number the next change from here."""
     def __init__(
         self,
         *,
@@ -178,7 +181,6 @@ class RegisterModelRequest(_message.Message):
     READER_IDENTITIES_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     USE_FIELD_NUMBER: _builtins.int
-    PREDICTOR_IDENTITIES_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     ring: _types_pb2.Ring.ValueType
     length: _builtins.int
@@ -192,11 +194,7 @@ class RegisterModelRequest(_message.Message):
 
     @_builtins.property
     def use(self) -> _types_pb2.ModelUse:
-        """Who may ask for predictions. Missing: nobody but the dealer."""
-
-    @_builtins.property
-    def predictor_identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Identities that may ask for predictions. Empty: any client the coordinator assigns."""
+        """Who may ask for predictions beside the dealer, who always may. Missing: nobody."""
 
     def __init__(
         self,
@@ -208,11 +206,10 @@ class RegisterModelRequest(_message.Message):
         reader_identities: _abc.Iterable[_builtins.str] | None = ...,
         plan: _builtins.bytes = ...,
         use: _types_pb2.ModelUse | None = ...,
-        predictor_identities: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["use", b"use"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dealer_identity", b"dealer_identity", "length", b"length", "model_id", b"model_id", "plan", b"plan", "predictor_identities", b"predictor_identities", "reader_identities", b"reader_identities", "ring", b"ring", "use", b"use"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dealer_identity", b"dealer_identity", "length", b"length", "model_id", b"model_id", "plan", b"plan", "reader_identities", b"reader_identities", "ring", b"ring", "use", b"use"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1175,6 +1172,47 @@ class FetchModelResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
 Global___FetchModelResponse: _TypeAlias = FetchModelResponse  # noqa: Y015
+
+@_typing.final
+class UseModelRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    ASKER_IDENTITY_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    asker_identity: _builtins.str
+    images: _builtins.int
+    """Counted before the answer; 0 asks only whether it is allowed."""
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        asker_identity: _builtins.str = ...,
+        images: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asker_identity", b"asker_identity", "images", b"images", "model_id", b"model_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UseModelRequest: _TypeAlias = UseModelRequest  # noqa: Y015
+
+@_typing.final
+class UseModelResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UseModelResponse: _TypeAlias = UseModelResponse  # noqa: Y015
 
 @_typing.final
 class ModelHeader(_message.Message):

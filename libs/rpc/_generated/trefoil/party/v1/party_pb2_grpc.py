@@ -564,6 +564,11 @@ class PeerServiceStub:
                 request_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.FetchModelRequest.SerializeToString,
                 response_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.FetchModelResponse.FromString,
                 _registered_method=True)
+        self.UseModel = channel.unary_unary(
+                '/trefoil.party.v1.PeerService/UseModel',
+                request_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.UseModelRequest.SerializeToString,
+                response_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.UseModelResponse.FromString,
+                _registered_method=True)
 
 
 class PeerServiceServicer:
@@ -583,6 +588,13 @@ class PeerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UseModel(self, request, context):
+        """A replica of the same party asks whether somebody may ask a model, and counts it, where the hospitals' word is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -595,6 +607,11 @@ def add_PeerServiceServicer_to_server(servicer, server):
                     servicer.FetchModel,
                     request_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.FetchModelRequest.FromString,
                     response_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.FetchModelResponse.SerializeToString,
+            ),
+            'UseModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UseModel,
+                    request_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.UseModelRequest.FromString,
+                    response_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.UseModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -652,6 +669,33 @@ class PeerService:
             '/trefoil.party.v1.PeerService/FetchModel',
             trefoil_dot_party_dot_v1_dot_party__pb2.FetchModelRequest.SerializeToString,
             trefoil_dot_party_dot_v1_dot_party__pb2.FetchModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UseModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trefoil.party.v1.PeerService/UseModel',
+            trefoil_dot_party_dot_v1_dot_party__pb2.UseModelRequest.SerializeToString,
+            trefoil_dot_party_dot_v1_dot_party__pb2.UseModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

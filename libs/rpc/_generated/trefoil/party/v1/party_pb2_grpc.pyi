@@ -199,6 +199,8 @@ class PeerServiceStub:
     Exchange: _grpc.StreamStreamMultiCallable[_party_pb2.PeerFrame, _party_pb2.PeerFrame]
     FetchModel: _grpc.UnaryStreamMultiCallable[_party_pb2.FetchModelRequest, _party_pb2.FetchModelResponse]
     """A replica of the same party fetches a model's share from the replica that stores it."""
+    UseModel: _grpc.UnaryUnaryMultiCallable[_party_pb2.UseModelRequest, _party_pb2.UseModelResponse]
+    """A replica of the same party asks whether somebody may ask a model, and counts it, where the hospitals' word is."""
 
 @_typing.type_check_only
 class PeerServiceAsyncStub(PeerServiceStub):
@@ -208,6 +210,8 @@ class PeerServiceAsyncStub(PeerServiceStub):
     Exchange: _aio.StreamStreamMultiCallable[_party_pb2.PeerFrame, _party_pb2.PeerFrame]  # type: ignore[assignment]
     FetchModel: _aio.UnaryStreamMultiCallable[_party_pb2.FetchModelRequest, _party_pb2.FetchModelResponse]  # type: ignore[assignment]
     """A replica of the same party fetches a model's share from the replica that stores it."""
+    UseModel: _aio.UnaryUnaryMultiCallable[_party_pb2.UseModelRequest, _party_pb2.UseModelResponse]  # type: ignore[assignment]
+    """A replica of the same party asks whether somebody may ask a model, and counts it, where the hospitals' word is."""
 
 class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
     """The long-lived stream between two parties; the one with the lower index dials."""
@@ -226,5 +230,13 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_party_pb2.FetchModelResponse], _abc.AsyncIterator[_party_pb2.FetchModelResponse]]:
         """A replica of the same party fetches a model's share from the replica that stores it."""
+
+    @_abc_1.abstractmethod
+    def UseModel(
+        self,
+        request: _party_pb2.UseModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_party_pb2.UseModelResponse, _abc.Awaitable[_party_pb2.UseModelResponse]]:
+        """A replica of the same party asks whether somebody may ask a model, and counts it, where the hospitals' word is."""
 
 def add_PeerServiceServicer_to_server(servicer: PeerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -255,7 +255,7 @@ class ContributionTerms(_message.Message):
 
     @_builtins.property
     def reader_identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Those who may fetch the result and the metrics. Empty: nobody."""
+        """Those who may fetch the result. Empty: nobody."""
 
     @_builtins.property
     def weight(self) -> Global___Fraction:
