@@ -63,7 +63,7 @@ def release(
     approval.require(ApprovalEvent.USE, now=unit.now)
     dataset = _approved_data(unit, approval)
     mechanism = DiscreteLaplaceMechanism(epsilon)
-    cost = Spend.of(mechanism.event, delta=Fraction(0))
+    cost = Spend(epsilon)  # exact: this mechanism has no delta, and its epsilon is what it was made for
     line = NewEntry(
         LedgerKind.STATISTICS,
         dataset_name,

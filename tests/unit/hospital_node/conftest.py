@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +32,11 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> People:
 async def rig(transactions: Transactions, people: People) -> AccessRig:
     """A node with the data set `chest`, from which anything may be taken."""
     return await AccessRig(transactions, people).ready()
+
+
+@pytest.fixture
+async def light_rig(tmp_path: Path, people: People) -> AsyncIterator[AccessRig]:
+    """The same on SQLite only, for tables of what is refused before the database is asked."""
+    opened = Transactions(f"sqlite:///{tmp_path / 'light.db'}")
+    yield await AccessRig(opened, people).ready()
+    opened.close()
