@@ -17,9 +17,13 @@ from libs.cli import (
     demo_command,
     hospital,
     keys,
+    ledger,
     model,
     party,
     predict,
+    request,
+    rule,
+    statistics,
     study,
 )
 from libs.cli.bench import command as bench
@@ -48,6 +52,10 @@ app.add_typer(study.app, name="study", rich_help_panel=_USE)
 app.add_typer(model.app, name="model", rich_help_panel=_USE)
 app.command("predict", rich_help_panel=_USE)(predict.predict)
 app.add_typer(hospital.app, name="hospital", rich_help_panel=_OWN)
+app.add_typer(request.app, name="request", rich_help_panel=_OWN)
+app.add_typer(rule.app, name="rule", rich_help_panel=_OWN)
+app.add_typer(ledger.app, name="ledger", rich_help_panel=_OWN)
+app.add_typer(statistics.app, name="statistics", rich_help_panel=_OWN)
 app.add_typer(keys.app, name="keys", rich_help_panel=_RUN)
 app.add_typer(coordinator.app, name="coordinator", rich_help_panel=_RUN)
 app.add_typer(party.app, name="party", rich_help_panel=_RUN)

@@ -40,7 +40,7 @@ class Commits:
         event.listen(engine, "before_cursor_execute", self._executing)
         event.listen(engine, "commit", self._committing)
         self._do_commit = engine.dialect.do_commit
-        engine.dialect.do_commit = self._commit  # type: ignore[method-assign]
+        engine.dialect.do_commit = self._commit  # type: ignore[method-assign, assignment]
 
     def _executing(self, connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
         if statement.startswith(_WRITES):

@@ -14,6 +14,7 @@ import grpc
 from libs.cli.client.profile import Profile, load_profile
 from libs.core.ids import PartyId
 from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceStub
+from libs.rpc._generated.trefoil.hospital.v1.access_pb2_grpc import AccessServiceStub
 from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceStub
 from libs.rpc.channel import open_channel, translated
 from libs.rpc.identity import COORDINATOR, Identity, Kind, party_identity
@@ -21,6 +22,7 @@ from libs.rpc.predict_client import PredictClient
 
 if TYPE_CHECKING:
     from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceAsyncStub
+    from libs.rpc._generated.trefoil.hospital.v1.access_pb2_grpc import AccessServiceAsyncStub
     from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceAsyncStub
     from libs.rpc._generated.trefoil.types.v1.types_pb2 import Party
 
@@ -64,6 +66,14 @@ class Session:
         """The hospital node whose staff this is."""
         section = self.profile.need_hospital()
         return HospitalServiceStub(
+            self._channel(section.address, Identity(Kind.HOSPITAL, section.name), section.token)
+        )
+
+    @property
+    def access(self) -> AccessServiceAsyncStub:
+        """Who may use the data of the hospital whose staff this is."""
+        section = self.profile.need_hospital()
+        return AccessServiceStub(
             self._channel(section.address, Identity(Kind.HOSPITAL, section.name), section.token)
         )
 

@@ -23,15 +23,17 @@ from libs.cli.demo.material import DATASET_NAME, TAGS
 from libs.cli.local_cluster import LocalCluster
 from libs.cli.study_progress import StudyProgress
 from libs.core.errors import DeadlineExceeded
-from libs.core.ids import PARTIES
+from libs.core.ids import PARTIES, new_id
 from libs.fl.metrics import METRICS_LENGTH, RoundMetrics
 from libs.fl.training_plan import TrainingPlan
 from libs.fl.vectorise import load_state_vector, parameter_count
 from libs.mpc.prg import SEED_BYTES
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
-from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
+from libs.rpc._generated.trefoil.hospital.v1 import access_pb2, hospital_pb2
+from libs.rpc._generated.trefoil.types.v1.types_pb2 import PrivacyCost
 from libs.secure_nn.plan import Plan
 
+_WITHOUT_PRIVACY = PrivacyCost(epsilon="inf")
 _WAIT_S = 30.0
 _POLL_S = 0.1
 _PUBLISH_TIMEOUT_S = 600.0
@@ -85,23 +87,39 @@ async def create_study(
 
 
 async def approve_everywhere(cluster: LocalCluster, study: coordinator_pb2.Study) -> None:
-    """The owner of every hospital's data approves the plan by its hash."""
+    """The owner of every hospital's data reads what is asked, allows it and approves the plan by its hash."""
     await asyncio.gather(*[_approve(cluster, hospital, study) for hospital in cluster.hospitals])
 
 
 async def _approve(cluster: LocalCluster, hospital: str, study: coordinator_pb2.Study) -> None:
     async with open_session(cluster.profile(f"staff-{hospital}")) as staff:
-        for _ in range(round(_WAIT_S / _POLL_S)):
-            answer = await staff.hospital.ListProposals(
-                hospital_pb2.ListProposalsRequest(pending_only=True), timeout=CALL_TIMEOUT_S
-            )
-            if any(proposal.study_id == study.study_id for proposal in answer.proposals):
-                break
-            await asyncio.sleep(_POLL_S)
-        request = hospital_pb2.DecideProposalRequest(
-            study_id=study.study_id, plan_hash=study.plan_hash, approve=True
+        asked = await _asked(staff, study)
+        # The demo's plan adds no noise, so the owner says in so many words that none is needed.
+        budget = access_pb2.SetBudgetRequest(
+            call_id=new_id("call"), dataset_name=asked.dataset_name, budget=_WITHOUT_PRIVACY
         )
-        await staff.hospital.DecideProposal(request, timeout=CALL_TIMEOUT_S)
+        await staff.access.SetBudget(budget, timeout=CALL_TIMEOUT_S)
+        decision = access_pb2.DecideRequestRequest(
+            call_id=new_id("call"),
+            request_id=asked.request_id,
+            plan_hash=study.plan_hash,
+            approve=True,
+            granted=_WITHOUT_PRIVACY,
+        )
+        await staff.access.DecideRequest(decision, timeout=CALL_TIMEOUT_S)
+
+
+async def _asked(staff: Session, study: coordinator_pb2.Study) -> access_pb2.AccessRequest:
+    """The study as the request that waits at the node."""
+    for _ in range(round(_WAIT_S / _POLL_S)):
+        answer = await staff.access.ListRequests(
+            access_pb2.ListRequestsRequest(pending_only=True), timeout=CALL_TIMEOUT_S
+        )
+        for request in answer.requests:
+            if request.study_id == study.study_id:
+                return request
+        await asyncio.sleep(_POLL_S)
+    raise DeadlineExceeded(f"Study {study.study_id} did not reach every hospital within {_WAIT_S:.0f} s.")
 
 
 async def train(scientist: Session, study: coordinator_pb2.Study, console: Console) -> coordinator_pb2.Study:
