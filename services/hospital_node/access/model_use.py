@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from libs.core.errors import TrefoilError
+from libs.core.errors import NotFound, PermissionDenied, TrefoilError
 from libs.core.ids import PARTIES, PartyId
 from libs.runtime.logging import get_logger
 from services.hospital_node.access.domain import Approval, ApprovalState
 from services.hospital_node.access.ports import AccessStore, Unit
 
 RETRY_S = 30.0
+EVERYBODY = "*"
+"""Whoever has no rule of his own."""
 
 log = get_logger(__name__)
 
@@ -47,27 +49,42 @@ class Parties(Protocol):
         ...
 
 
-def rules_for(approvals: list[Approval], *, now: datetime) -> tuple[UseRule, ...]:
-    """One rule for each asker: of several approvals the newest one's. What is over is forbidden by name."""
+def rules_for(approvals: list[Approval], *, training: Approval | None, now: datetime) -> tuple[UseRule, ...]:
+    """One rule for each asker: of several approvals the newest one's. What is over is forbidden by name.
+
+    When the approval that the model was trained under is revoked, nobody may ask it any more.
+    """
+    withdrawn = training is not None and training.revoked_at is not None
     newest = {approval.requester: approval for approval in approvals}
-    return tuple(
+    rules = [
         UseRule(
             asker=asker,
-            allowed=approval.state(now) is ApprovalState.LIVE,
+            allowed=approval.state(now) is ApprovalState.LIVE and not withdrawn,
             max_predictions=approval.uses,
             expires_at=approval.expires_at,
             approval_id=approval.approval_id,
         )
         for asker, approval in sorted(newest.items())
-    )
+    ]
+    if training is not None and withdrawn:
+        rules.append(UseRule(EVERYBODY, False, 0, None, training.approval_id))
+    return tuple(rules)
+
+
+def released_model(study_id: str) -> str:
+    """The model that a study releases, by the name that coordinator and parties give it."""
+    return f"{study_id}/released"
 
 
 def untold(unit: Unit) -> list[UseRules]:
     """The rules that some party does not have yet."""
-    return [
-        UseRules(model_id, revision, rules_for(unit.approvals_of_model(model_id), now=unit.now), told)
-        for model_id, revision, told in unit.model_uses_untold()
-    ]
+    found = []
+    for model_id, revision, told in unit.model_uses_untold():
+        study = unit.study(model_id.rpartition("/")[0])
+        training = None if study is None else unit.approval(study.approval_id)
+        rules = rules_for(unit.approvals_of_model(model_id), training=training, now=unit.now)
+        found.append(UseRules(model_id, revision, rules, told))
+    return found
 
 
 class ModelUseTeller:
@@ -103,6 +120,11 @@ class ModelUseTeller:
     async def _tell_one(self, party: PartyId, rules: UseRules) -> bool:
         try:
             known = await self._parties.set_model_use(party, rules)
+        except NotFound:
+            # Not released, not yet at least; the end of the study and every connect bring us here again.
+            return True
+        except PermissionDenied:
+            known = rules.revision  # nothing of this hospital is in the model: there is nothing to forbid
         except TrefoilError as error:
             log.warning("model_use_not_told", model=rules.model_id, party=party, code=error.code)
             return False

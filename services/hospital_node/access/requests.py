@@ -24,6 +24,7 @@ from services.hospital_node.access.domain import (
     StudyEvent,
     StudyState,
 )
+from services.hospital_node.access.model_use import released_model
 from services.hospital_node.access.planning import planned_cost
 from services.hospital_node.access.ports import Unit
 from services.hospital_node.access.rules import matching_rule
@@ -121,7 +122,10 @@ def deny(unit: Unit, request: AccessRequest, *, reason: str, actor: str) -> Deci
 
 
 def revoke(unit: Unit, name: str, *, actor: str, reason: str) -> Decided:
-    """End an approval, named by itself or by its request, and every study under it. Raises NotFound."""
+    """End an approval, named by itself or by its request, every study under it and the use of their models.
+
+    Raises NotFound.
+    """
     approval = unit.approval(name) or unit.approval_of(name)
     request = unit.request(approval.request_id) if approval is not None else None
     if approval is None or request is None:
@@ -139,7 +143,10 @@ def revoke(unit: Unit, name: str, *, actor: str, reason: str) -> Decided:
     if request.model_id:
         unit.model_use_changed(request.model_id)
     text = reason or "The hospital revoked its approval."
-    running = [s for s in unit.studies_under(approval.approval_id) if s.state is StudyState.ADMITTED]
+    under = unit.studies_under(approval.approval_id)
+    for study in under:
+        unit.model_use_changed(released_model(study.study_id))
+    running = [study for study in under if study.state is StudyState.ADMITTED]
     return Decided(request, approval, tuple(refuse(unit, study, text) for study in running))
 
 
@@ -251,8 +258,7 @@ _CHECKS: tuple[Callable[[Unit, AccessRequest, Decision], None], ...] = (
 
 def _require_own_model(unit: Unit, request: AccessRequest) -> None:
     """A hospital speaks for released models that its data is in, on that data set."""
-    study_id, _, version = request.model_id.rpartition("/")
-    study = unit.study(study_id)
-    known = study is not None and study.approval_id and study.dataset_name == request.dataset_name
-    if version != "released" or not known:
+    study = unit.study(request.model_id.rpartition("/")[0])
+    admitted = study is not None and study.approval_id and study.dataset_name == request.dataset_name
+    if study is None or not admitted or released_model(study.study_id) != request.model_id:
         raise InvalidInput("No study that this hospital's data set was part of has released this model.")

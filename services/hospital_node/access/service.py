@@ -94,6 +94,7 @@ class Access:
     async def study_ended(self, study_id: str) -> None:
         """The study is over; orders for it are refused from now on."""
         await self.store.run(lambda unit: requests.end_study(unit, study_id))
+        self._model_use_changed()
         log.info("study_ended", study=study_id)
 
     # ------------------------------------------------------------ what every order rests on
