@@ -50,10 +50,12 @@ lint: $(STAMP) ## ruff, mypy and the import contracts
 
 # The end-to-end tests start seven processes each, so they have the machine to themselves.
 test: lint ## lint, then every test but the slow ones
+	@tools/system_packages.sh
 	$(TEST_ENV) $(BIN)/python -m pytest --ignore=tests/e2e -n 2 --dist loadfile
 	$(TEST_ENV) $(BIN)/python -m pytest tests/e2e
 
 test-full: lint ## lint, then all tests
+	@tools/system_packages.sh
 	$(TEST_ENV) $(BIN)/python -m pytest --ignore=tests/e2e -n 2 --dist loadfile -m ''
 	$(TEST_ENV) $(BIN)/python -m pytest tests/e2e -m ''
 

@@ -3,6 +3,7 @@
 | exit code | meaning |
 | --- | --- |
 | 0 | done |
+| 1 | the answer is no: `trefoil audit verify` found something wrong |
 | 2 | the request is wrong: an argument, a file, an unknown key, the wrong moment |
 | 3 | not allowed: token, certificate or role |
 | 4 | what was named does not exist |
@@ -97,11 +98,14 @@ def _usage_text(error: WrongUsage) -> str:
 def run_and_exit(command: Callable[[], object], *, as_json: bool) -> None:
     """Run a command and leave the process with its exit code. Errors go to stderr, as JSON for machines.
 
-    `command` gives None, or the exit code with which Typer was told to end (Ctrl-C, --help).
+    `command` gives None, or the exit code with which Typer was told to end (Ctrl-C, --help, typer.Exit).
     """
     try:
-        if command() == INTERRUPTED:
+        code = command()
+        if code == INTERRUPTED:
             raise KeyboardInterrupt
+        if isinstance(code, int) and code:
+            sys.exit(code)
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("TREFOIL_DEBUG") == "1":
             traceback.print_exc()

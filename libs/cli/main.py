@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import typer
 
 from libs.cli import (
+    audit,
     coordinator,
     dataset,
     demo_command,
@@ -56,6 +57,7 @@ app.add_typer(request.app, name="request", rich_help_panel=_OWN)
 app.add_typer(rule.app, name="rule", rich_help_panel=_OWN)
 app.add_typer(ledger.app, name="ledger", rich_help_panel=_OWN)
 app.add_typer(statistics.app, name="statistics", rich_help_panel=_OWN)
+app.add_typer(audit.app, name="audit", rich_help_panel=_OWN)
 app.add_typer(keys.app, name="keys", rich_help_panel=_RUN)
 app.add_typer(coordinator.app, name="coordinator", rich_help_panel=_RUN)
 app.add_typer(party.app, name="party", rich_help_panel=_RUN)

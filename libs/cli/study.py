@@ -37,7 +37,10 @@ def create(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="small_cnn, medium_cnn or resnet18; not with --plan.", show_default="small_cnn"),
+        typer.Option(
+            help="small_cnn, small_cnn_private, medium_cnn or resnet18; not with --plan.",
+            show_default="small_cnn; small_cnn_private with --epsilon",
+        ),
     ] = None,
     image_size: Annotated[
         int | None,
@@ -63,9 +66,10 @@ def create(
         float | None,
         typer.Option(help="With --epsilon; to which each image's gradient is clipped.", show_default="1"),
     ] = None,
-    ask: Annotated[
+    askers: Annotated[
         list[str] | None,
         typer.Option(
+            "--ask",
             metavar="IDENTITY",
             help="Who may ask the model besides you: spiffe://trefoil.local/client/NAME; repeat for more.",
         ),
@@ -98,7 +102,7 @@ def create(
         epsilon=epsilon,
         delta=delta,
         max_grad_norm=max_grad_norm,
-        ask=tuple(ask) if ask else None,
+        ask=tuple(askers) if askers else None,
         ask_anyone=ask_anyone or None,
         no_download=no_download or None,
     )

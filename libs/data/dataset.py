@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Protocol
 
 from libs.core.errors import InvalidInput
-from libs.data import folder, npz
-from libs.data.images import check_size
+from libs.data import dicom, folder, npz
+from libs.data.images import Form, check_size
 from libs.data.imageset import CLASS_NAMES, POSITIVE, ImageSet, Parts, join, require_both_classes
 from libs.data.partition import split_by_patient
 
@@ -19,11 +21,20 @@ __all__ = [
     "SOURCES",
     "ImageSet",
     "Source",
+    "SourceKind",
     "load_dataset",
     "load_train_and_test",
 ]
 
 Split = Literal["train", "test", "all"]
+
+
+class SourceKind(StrEnum):
+    """The forms in which radiographs lie on a disk."""
+
+    FOLDER = "folder"
+    NPZ = "npz"
+    DICOM = "dicom"
 
 
 class _Reader(Protocol):
@@ -32,18 +43,29 @@ class _Reader(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """One form in which radiographs lie on a disk."""
+    """How one form is known, read, and described without decoding a pixel."""
 
+    kind: SourceKind
     describes: str
     recognises: Callable[[Path], bool]
     read: _Reader
+    measure: Callable[[Path], set[Form]]
 
 
 SOURCES: tuple[Source, ...] = (
-    Source("a folder with one folder per class", folder.recognises, folder.read),
-    Source("an .npz file with MedMNIST's keys", npz.recognises, npz.read),
+    Source(SourceKind.DICOM, "a folder of DICOM files", dicom.recognises, dicom.read, dicom.measure),
+    Source(
+        SourceKind.FOLDER,
+        "a folder with one folder per class",
+        folder.recognises,
+        folder.read,
+        folder.measure,
+    ),
+    Source(SourceKind.NPZ, "an .npz file with MedMNIST's keys", npz.recognises, npz.read, npz.measure),
 )
-"""To add a source, write its module and list it here; the bad-input table in tests/unit/data covers it."""
+"""The first that recognises a path reads it. To add a source, write its module and list it here; bad input of
+all is refused by tables in tests/unit/data.
+"""
 
 
 def load_dataset(path: Path, *, size: int, split: Split = "all") -> ImageSet:
@@ -82,22 +104,30 @@ def load_train_and_test(
 
 def _read(path: Path, *, size: int) -> Parts:
     check_size(size)
+    with readable_disk():
+        return source_of(path).read(path, size=size)
+
+
+@contextmanager
+def readable_disk() -> Iterator[None]:
+    """What a disk refuses becomes InvalidInput, whose text holds no path."""
     try:
-        return _read_existing(path, size=size)
+        yield
     except OSError as error:
         raise InvalidInput(
             "The data set cannot be read from this disk. Check that this account may read all of it."
         ) from error
 
 
-def _read_existing(path: Path, *, size: int) -> Parts:
+def source_of(path: Path) -> Source:
+    """The source that reads `path`. Raises InvalidInput when there is none, OSError when a disk refuses."""
     if not path.exists():
         raise InvalidInput(
             "There is nothing at this path. Check its spelling, and that this machine can read it."
         )
     for source in SOURCES:
         if source.recognises(path):
-            return source.read(path, size=size)
+            return source
     raise InvalidInput(
         "This is not a data set that Trefoil can read. It reads "
         f"{' or '.join(source.describes for source in SOURCES)}."

@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image
 
 from libs.core.errors import AlreadyExists
-from libs.data.folder import LABELS_FILE
 from libs.data.imageset import CLASS_NAMES, ImageSet
+from libs.data.labels import LABELS_FILE
 
 
 def export_part(imageset: ImageSet, folder: Path) -> None:

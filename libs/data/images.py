@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,17 @@ from libs.core.errors import InvalidInput, TooLarge
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 MAX_PIXELS = 64 * 2**20
 """No radiograph has more; a file of a few kilobytes that claims more is a decompression bomb."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a file holds before it is made square and gray: pixels, channels of each, bits of each channel."""
+
+    height: int
+    width: int
+    channels: int
+    bits: int
+
 
 _FORMATS = ("JPEG", "PNG")
 _GRAY_16 = ("I;16", "I;16L", "I;16B", "I;16N", "I")
@@ -32,14 +46,38 @@ def load_image(path: Path, *, size: int) -> npt.NDArray[np.uint8]:
     these two formats, and TooLarge, before a pixel is decoded, for one that claims more than MAX_PIXELS.
     """
     check_size(size)
+    with _opened(path) as image:
+        return _to_square(_to_gray(image), size=size)
+
+
+def measure_image(path: Path) -> Form:
+    """The form of a JPEG or PNG file, from its header. Raises what `load_image` does."""
+    with _opened(path) as image:
+        bits = 16 if image.mode in _GRAY_16 else 1 if image.mode == "1" else 8
+        channels = 3 if image.mode == "P" else len(image.getbands())
+        return Form(height=image.height, width=image.width, channels=channels, bits=bits)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors from inside carry the file's name as a note, for the owner's own screen."""
+    try:
+        yield
+    except (InvalidInput, TooLarge) as error:
+        error.add_note(f"file: {path}")
+        raise
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own, lower limit follows
             with Image.open(path, formats=_FORMATS) as image:
-                _check_pixels(image.width * image.height)
-                return _to_square(_to_gray(image), size=size)
+                check_pixels(image.width * image.height)
+                yield image
     except Image.DecompressionBombError:
-        raise _too_large() from None
+        raise too_large() from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         # Pillow reports a broken file as any of these, by format and by where the damage is.
         raise InvalidInput(
@@ -76,12 +114,14 @@ def _to_square(image: Image.Image, *, size: int) -> npt.NDArray[np.uint8]:
     return np.asarray(image.crop(box).resize((size, size), Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
-def _check_pixels(pixels: int) -> None:
+def check_pixels(pixels: int) -> None:
+    """Raises TooLarge for more pixels than a radiograph has."""
     if pixels > MAX_PIXELS:
-        raise _too_large()
+        raise too_large()
 
 
-def _too_large() -> TooLarge:
+def too_large() -> TooLarge:
+    """What to say of an image larger than any radiograph."""
     return TooLarge(
         f"An image claims more than {MAX_PIXELS // 2**20} million pixels. It is not a radiograph; remove it."
     )

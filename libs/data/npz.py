@@ -10,6 +10,8 @@ from __future__ import annotations
 import csv
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from libs.core.errors import InvalidInput, TooLarge
-from libs.data.images import MAX_PIXELS, square_from_array
+from libs.data.images import MAX_PIXELS, Form, square_from_array
 from libs.data.imageset import CLASS_NAMES, ImageSet, Parts, join
 
 MAX_BYTES = 4 * 2**30
@@ -45,16 +47,8 @@ def read(path: Path, *, size: int) -> Parts:
     that cannot be images.
     """
     patients = _read_patients(ids_file(path))
-    try:
-        with zipfile.ZipFile(path) as archive:
-            keys = {info.filename.removesuffix(".npy") for info in archive.infolist()}
-            parts = {
-                split: _read_split(archive, split, size=size, patients=patients)
-                for split in _SPLITS
-                if f"{split}_images" in keys
-            }
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
-        raise InvalidInput("The .npz file is damaged or is not an .npz file. Download it again.") from error
+    with _opened(path) as (archive, splits):
+        parts = {split: _read_split(archive, split, size=size, patients=patients) for split in splits}
     learn = [parts[split] for split in ("train", "val") if split in parts]
     if not learn:
         raise InvalidInput(
@@ -66,6 +60,28 @@ def read(path: Path, *, size: int) -> Parts:
             "The file of patients puts some into both train and test. Correct it, or remove the test part."
         )
     return Parts(train=train, test=test)
+
+
+def measure(path: Path) -> set[Form]:
+    """Every form that the file's images have, from the arrays' headers. Raises what `read` does."""
+    forms = set()
+    with _opened(path) as (archive, splits):
+        for split in splits:
+            shape, _ = _read_header(archive, f"{split}_images")
+            _check_shape(shape)
+            forms.add(Form(height=shape[1], width=shape[2], channels=(*shape, 1)[3], bits=8))
+    return forms
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[str]]]:
+    """The archive and those of _SPLITS that it has."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            keys = {info.filename.removesuffix(".npy") for info in archive.infolist()}
+            yield archive, [split for split in _SPLITS if f"{split}_images" in keys]
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+        raise InvalidInput("The .npz file is damaged or is not an .npz file. Download it again.") from error
 
 
 def _read_split(
@@ -89,26 +105,37 @@ def _read_split(
 
 
 def _read_array(archive: zipfile.ZipFile, key: str) -> npt.NDArray[Any]:
-    """One array. Its header must be honest: plain numbers whose size is what the zip entry says it is."""
+    """One array, once its header has proved honest."""
+    _read_header(archive, key)
+    with _readable(key), archive.open(f"{key}.npy") as stream:
+        return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+
+
+def _read_header(archive: zipfile.ZipFile, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array. Its header must be honest: plain numbers whose size is what the zip entry
+    says it is.
+    """
     try:
         info = archive.getinfo(f"{key}.npy")
     except KeyError:
         raise InvalidInput(f"The .npz file has no {key}. Trefoil reads MedMNIST's keys.") from None
+    with _readable(key), archive.open(info) as stream:
+        shape, dtype = _parse_header(stream)
+        header = stream.tell()
+    if dtype.hasobject or dtype.kind not in "biuf":
+        raise InvalidInput(f"{key} holds Python objects or texts, not numbers. Save plain arrays of numbers.")
+    expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if expected > MAX_BYTES:
+        raise TooLarge(f"{key} unpacks to more than {MAX_BYTES // 2**30} GiB. Split the data set.")
+    if info.file_size - header != expected:
+        raise InvalidInput(f"{key} is not as long as its header says. Write the file again.")
+    return shape, dtype
+
+
+@contextmanager
+def _readable(key: str) -> Iterator[None]:
     try:
-        with archive.open(info) as stream:
-            shape, dtype = _read_header(stream)
-            header = stream.tell()
-            if dtype.hasobject or dtype.kind not in "biuf":
-                raise InvalidInput(
-                    f"{key} holds Python objects or texts, not numbers. Save plain arrays of numbers."
-                )
-            expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
-            if expected > MAX_BYTES:
-                raise TooLarge(f"{key} unpacks to more than {MAX_BYTES // 2**30} GiB. Split the data set.")
-            if info.file_size - header != expected:
-                raise InvalidInput(f"{key} is not as long as its header says. Write the file again.")
-        with archive.open(info) as stream:
-            return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+        yield
     except (ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         # A bad header, an encrypted entry, a wrong checksum, a broken stream, a short one.
         raise InvalidInput(
@@ -116,7 +143,7 @@ def _read_array(archive: zipfile.ZipFile, key: str) -> npt.NDArray[Any]:
         ) from error
 
 
-def _read_header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _parse_header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
@@ -129,14 +156,9 @@ def _read_header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 def _pixels(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """(N, H, W) or (N, H, W, 3) uint8 from integers of 0 to 255, or floats of 0 to 1."""
+    _check_shape(array.shape)
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
-    if not (array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3)) or 0 in array.shape[1:]:
-        raise InvalidInput(
-            f"Images are an array (N, height, width), or (N, height, width, 3), not {array.shape}."
-        )
-    if array.shape[1] * array.shape[2] > MAX_PIXELS:
-        raise TooLarge("The images are larger than any radiograph.")
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind == "f":
@@ -151,6 +173,13 @@ def _pixels(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if array.size and not (array.min() >= 0 and array.max() <= 255):
         raise InvalidInput("Pixels must lie between 0 and 255. Scale the images to 8 bits.")
     return array.astype(np.uint8)
+
+
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if not (len(shape) == 3 or (len(shape) == 4 and shape[3] in {1, 3})) or 0 in shape[1:]:
+        raise InvalidInput(f"Images are an array (N, height, width), or (N, height, width, 3), not {shape}.")
+    if shape[1] * shape[2] > MAX_PIXELS:
+        raise TooLarge("The images are larger than any radiograph.")
 
 
 def _labels(array: npt.NDArray[Any], *, count: int) -> npt.NDArray[np.int64]:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from functools import lru_cache
 
 from libs.core.errors import InvalidInput
 from libs.dp import renyi
-from libs.dp.events import Composed, DiscreteLaplace, Event, NoPrivacy, PostProcessing, SampledGaussian
+from libs.dp.events import (
+    LEAST_NOISE,
+    MOST_NOISE,
+    Composed,
+    DiscreteLaplace,
+    Event,
+    NoPrivacy,
+    PostProcessing,
+    SampledGaussian,
+)
 
-MOST_NOISE = 10_000.0
-_LEAST_NOISE = 0.1
 _RELATIVE_STEP = 1e-4
 
 
@@ -39,11 +47,12 @@ def epsilon_of(event: Event, *, delta: float) -> float:
     return min(separately, renyi.epsilon_at(together, delta=delta))
 
 
+@lru_cache(maxsize=256)
 def noise_multiplier_for(*, target_epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
     """The least noise, to one part in ten thousand, with which so many steps cost at most `target_epsilon`.
 
-    By bisection, and the upper end of it: the target is never exceeded. Raises InvalidInput for a target
-    that is not positive and finite, and for one that no noise up to MOST_NOISE reaches.
+    By bisection between LEAST_NOISE and MOST_NOISE, and the upper end of it: the target is never exceeded.
+    Raises InvalidInput for a target that is not positive and finite, and for one that no such noise reaches.
     """
     if not (math.isfinite(target_epsilon) and target_epsilon > 0):
         raise InvalidInput("target_epsilon is a finite number above 0.")
@@ -54,14 +63,14 @@ def noise_multiplier_for(*, target_epsilon: float, delta: float, sample_rate: fl
         event = SampledGaussian(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)
         return epsilon_of(event, delta=delta)
 
-    low, high = 0.0, _LEAST_NOISE
+    low = high = LEAST_NOISE
     while cost(high) > target_epsilon:
-        if high >= MOST_NOISE:
+        if high == MOST_NOISE:
             raise InvalidInput(
                 "No reasonable noise keeps so many steps within this epsilon. Train for fewer rounds, with "
                 "smaller batches, or ask for a larger epsilon."
             )
-        low, high = high, high * 2
+        low, high = high, min(high * 2, MOST_NOISE)
     while high - low > _RELATIVE_STEP * high:
         middle = (low + high) / 2
         low, high = (low, middle) if cost(middle) <= target_epsilon else (middle, high)

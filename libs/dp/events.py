@@ -7,7 +7,6 @@ count an old ledger again. Neighbouring data sets differ by one record, added or
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +18,7 @@ from libs.dp.exact import exact, text_of
 
 MAX_JSON_BYTES = 64 * 1024
 MAX_STEPS = 10**9
+LEAST_NOISE, MOST_NOISE = 0.01, 1e6
 _MAX_DEPTH = 16
 
 
@@ -35,9 +35,10 @@ class SampledGaussian:
     steps: int
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.noise_multiplier) and 0 < self.noise_multiplier <= 1e6):
+        if not LEAST_NOISE <= self.noise_multiplier <= MOST_NOISE:
             raise InvalidInput(
-                "noise_multiplier lies above 0 and up to a million. A release without noise is NoPrivacy."
+                f"noise_multiplier lies between {LEAST_NOISE:g} and {MOST_NOISE:g}. A release with less "
+                "noise is NoPrivacy."
             )
         if not 0 < self.sample_rate <= 1:
             raise InvalidInput("sample_rate is a probability above 0 and at most 1.")

@@ -17,6 +17,9 @@ ORDERS: tuple[float, ...] = (
 )
 """Any orders give a valid epsilon; these are dp_accounting's, which give nearly the smallest."""
 
+_QUADRATURE_FROM = 0.1
+"""Noise below which the grid would grow without end; nobody trains with so little."""
+
 _REACH = 12.0
 """Standard deviations beyond which a Gaussian's mass (1e-32) is nothing to a float."""
 
@@ -29,8 +32,9 @@ def sampled_gaussian(noise_multiplier: float, sample_rate: float) -> tuple[float
     z ~ N(0, sigma^2), which is the larger of both directions (section 3.3 of the paper).
     """
     sigma, q = noise_multiplier, sample_rate
-    if q == 1:
-        return tuple(order / (2 * sigma**2) for order in ORDERS)
+    everybody = tuple(order / (2 * sigma**2) for order in ORDERS)
+    if q == 1 or sigma < _QUADRATURE_FROM:
+        return everybody  # sampling never costs more
     whole = [order for order in ORDERS if order.is_integer()]
     other = [order for order in ORDERS if not order.is_integer()]
     moments = {order: _whole_moment(int(order), sigma, q) for order in whole}

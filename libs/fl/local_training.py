@@ -63,7 +63,6 @@ def train_locally(
     seed: int,
     on_progress: Callable[[float], None] | None = None,
     randomness: PrivateRandomness | None = None,
-    runs_before: int | None = None,
 ) -> LocalResult:
     """Train `module` (in place) for `plan.local_epochs` over the hospital's training part.
 
@@ -73,9 +72,9 @@ def train_locally(
     Raises InvalidInput when the images do not fit the plan or training diverges.
 
     With `plan.privacy` the update carries noise, and no metrics are told, since no noise would cover them.
-    `randomness` is then the secret of this run, drawn from the system without it, and `runs_before` how often
-    this hospital has trained in this study with other randomness (without it, once in each earlier round).
-    Raises FailedPrecondition, before anything is trained, when the run would exceed the plan's epsilon.
+    `randomness` is then the secret of this run, drawn from the system without it: two runs of one round are
+    two releases. Raises FailedPrecondition, before anything is trained, when the rounds up to this one,
+    trained once each, cost more than the plan's epsilon.
     """
     _check(imageset, plan)
     training, validation = divide(imageset, plan)
@@ -83,8 +82,7 @@ def train_locally(
     generator = torch.Generator().manual_seed(seed)
     optimizer = _optimizer(module, plan, learning_rate=plan.learning_rate_in(round_number=round_number))
     if plan.privacy is not None:
-        runs = (round_number - 1 if runs_before is None else runs_before) + 1
-        require_within_target(plan, records=len(imageset), runs=runs)
+        require_within_target(plan, records=len(imageset), runs=round_number)
         # Opacus takes seconds to import, and plans without privacy need nothing of it.
         from libs.fl.private_training import train_privately  # noqa: PLC0415
 

@@ -6,9 +6,7 @@ comes from AES in counter mode under a key that never leaves the hospital.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
+import math
 import secrets
 
 import numpy as np
@@ -16,7 +14,6 @@ import numpy.typing as npt
 
 from libs.core.secret import Secret
 from libs.mpc.prg import SEED_BYTES, Prg
-from libs.mpc.ring import RingArray
 
 _BITS = 53
 _ADDED = 4
@@ -35,27 +32,6 @@ class PrivateRandomness:
         """A fresh one, from the system's generator."""
         return cls(Secret(secrets.token_bytes(SEED_BYTES)))
 
-    @classmethod
-    def for_round(
-        cls,
-        key: Secret[bytes],
-        *,
-        study_id: str,
-        plan_hash: str,
-        content_hash: str,
-        round_number: int,
-        base: RingArray,
-    ) -> PrivateRandomness:
-        """The same for the same round of training, another for any other; `key` is the hospital's own.
-
-        A round that is trained again from the same weights, images and plan then gives the same update bit by
-        bit, so its repetition tells nothing new and costs nothing. Whatever changes the update changes the
-        noise, because two updates under one noise would tell their difference.
-        """
-        what = [study_id, plan_hash, content_hash, round_number, hashlib.sha256(base.tobytes()).hexdigest()]
-        name = json.dumps(["trefoil-private-randomness-1", *what]).encode()
-        return cls(Secret(hmac.digest(key.expose(), name, hashlib.sha256)[:SEED_BYTES]))
-
     def choose(self, count: int, *, probability: float) -> npt.NDArray[np.int64]:
         """Indices of those of `count` records that take part, each with this probability on its own."""
         return np.flatnonzero(self._uniform((count,)) <= probability)
@@ -70,7 +46,7 @@ class PrivateRandomness:
         radius = np.sqrt(-2 * np.log(self._uniform((_ADDED // 2, *shape))))
         angle = 2 * np.pi * self._uniform((_ADDED // 2, *shape))
         noise: npt.NDArray[np.float64] = (radius * (np.cos(angle) + np.sin(angle))).sum(axis=0)
-        return noise * (std / np.sqrt(_ADDED))
+        return noise * (std / math.sqrt(_ADDED))
 
     def __repr__(self) -> str:
         return "PrivateRandomness(<redacted>)"
@@ -78,4 +54,6 @@ class PrivateRandomness:
     def _uniform(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
         """Multiples of 2^-53 in (0, 1]: never 0, whose logarithm is infinite."""
         whole: npt.NDArray[np.uint64] = self._stream.array(shape, np.uint64)
-        return ((whole >> np.uint64(64 - _BITS)) + np.uint64(1)).astype(np.float64) * 2.0**-_BITS
+        steps = (whole >> np.uint64(64 - _BITS)) + np.uint64(1)
+        fractions: npt.NDArray[np.float64] = steps.astype(np.float64) * 2.0**-_BITS
+        return fractions

@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from libs.core.errors import InvalidInput
-from libs.dp.accountant import MOST_NOISE
+from libs.dp.events import LEAST_NOISE, MOST_NOISE
 from libs.models.private import TRAIN_PRIVATELY
 
 _MAX_JSON_BYTES = 64 * 1024
@@ -87,7 +88,7 @@ class PrivacyParameters(_Frozen):
     delta: float = Field(gt=0, le=0.01, description="far below one in the number of records")
     noise_multiplier: float | None = Field(
         default=None,
-        gt=0,
+        ge=LEAST_NOISE,
         le=MOST_NOISE,
         description="without it, each hospital takes the least noise that keeps it within the target",
     )
@@ -97,18 +98,20 @@ class PrivacyParameters(_Frozen):
     unit: PrivacyUnit = PrivacyUnit.RECORD
 
 
-ClientIdentity = Annotated[
-    str,
-    Field(max_length=256, pattern=r"^spiffe://[a-z0-9.-]+/client/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"),
-]
-"""The URI in a client's certificate."""
+_CLIENT = re.compile(r"spiffe://[a-z0-9.-]{1,128}/client/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def _client(text: str) -> str:
+    if not _CLIENT.fullmatch(text):
+        raise ValueError("name a client as its certificate does, like spiffe://trefoil.local/client/clinic")
+    return text
 
 
 class ModelAccess(_Frozen):
     """What may be done with the model. Besides those named here, the study's creator may ask it."""
 
     download: Download = Download.READERS
-    ask: tuple[ClientIdentity, ...] = Field(
+    ask: tuple[Annotated[str, AfterValidator(_client)], ...] = Field(
         default=(), max_length=256, description="clients that may ask the released model"
     )
     ask_anyone: bool = Field(default=False, description="every client of the federation may ask it")

@@ -22,8 +22,7 @@ class SmallCnnPrivate(nn.Module):
         self.features = nn.Sequential(*_stage(channels, 16), *_stage(16, 32), *_stage(32, 32))
         side = size // 8
         self.output = nn.Linear(32 * side * side, classes)
-        nn.init.kaiming_normal_(self.output.weight, nonlinearity="relu")
-        nn.init.zeros_(self.output.bias)
+        _draw(self.output)
         with torch.no_grad():
             self.output.weight.mul_(_OUTPUT_GAIN)
 
@@ -35,6 +34,11 @@ class SmallCnnPrivate(nn.Module):
 
 def _stage(inputs: int, outputs: int) -> list[nn.Module]:
     convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
-    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-    nn.init.zeros_(convolution.bias)
+    _draw(convolution)
     return [convolution, nn.ReLU(), nn.AvgPool2d(2)]
+
+
+def _draw(layer: nn.Conv2d | nn.Linear) -> None:
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection as grpc_reflection
 
 from libs.core.errors import InvalidInput, Unavailable
+from libs.rpc.health import HealthService
 from libs.rpc.identity import TlsFiles
 from libs.rpc.interceptors import interceptor_chain
 from libs.rpc.interceptors.authorisation import Grants
@@ -60,7 +61,7 @@ class RpcServer:
             ),
             options=SERVER_OPTIONS,
         )
-        self._health = health.aio.HealthServicer()
+        self._health = HealthService()
         self._services = [health.SERVICE_NAME]
         self._stopped = asyncio.Event()
         self._on_stop: list[Callable[[], Awaitable[None]]] = []

@@ -121,15 +121,8 @@ def token_gate(
         [*(_secret(entry) for entry in secrets), *(_key(entry) for entry in keys if _has_file(entry))],
         clock=clock,
     )
-    key_sets: list[IssuerCheck] = [_key_set(entry, clock) for entry in keys if entry.jwks_url is not None]
-    alone = {
-        entry.token_prefix: _introspection(entry, clock) for entry in introspection if not _additional(entry)
-    }
-    if len(alone) != sum(not entry.additional for entry in introspection):
-        raise InvalidInput(
-            "Two token_introspection entries decide alone about opaque tokens that begin alike, and would each "
-            "see the tokens of the other. Give them the token_prefix of their tokens, or keep one of them."
-        )
+    remote = [*(_key_set(entry, clock) for entry in keys if entry.jwks_url is not None), *own]
+    alone = _opaque(introspection, clock)
     confirmations = {
         entry.issuer: _confirmation(entry, clock) for entry in introspection if _additional(entry)
     }
@@ -138,7 +131,7 @@ def token_gate(
     one_time = frozenset(entry.issuer for entry in (*secrets, *keys, *introspection) if entry.one_time)
     return TokenGate(
         local,
-        remote=[*key_sets, *own],
+        remote=remote,
         opaque=alone,
         confirmations=confirmations,
         revocations=None if revocations is None else RevocationList(revocations),
@@ -194,6 +187,19 @@ def _key_set(entry: TokenKeySettings, clock: Clock) -> KeySetCheck:
     )
 
 
+def _opaque(
+    introspection: Sequence[TokenIntrospectionSettings], clock: Clock
+) -> Mapping[str, IntrospectionCheck]:
+    """The checks that decide alone, by how their issuer's opaque tokens begin."""
+    entries = [entry for entry in introspection if not _additional(entry)]
+    if len({entry.token_prefix for entry in entries}) != len(entries):
+        raise InvalidInput(
+            "Two token_introspection entries decide alone about opaque tokens that begin alike, and each "
+            "would see the tokens of the other. Give them the token_prefix of their tokens, or keep one."
+        )
+    return {entry.token_prefix: _introspection(entry, clock) for entry in entries}
+
+
 def _additional(entry: TokenIntrospectionSettings) -> bool:
     if entry.style == "pygrid" and not entry.additional:
         raise InvalidInput(
@@ -202,8 +208,8 @@ def _additional(entry: TokenIntrospectionSettings) -> bool:
         )
     if entry.additional and _DECIDES_ALONE & entry.model_fields_set:
         raise InvalidInput(
-            f"The additional check of {entry.issuer} cannot set {', '.join(sorted(_DECIDES_ALONE))}. Set them "
-            "in the entry that reads the tokens, if at all."
+            f"The additional check of {entry.issuer} cannot set {', '.join(sorted(_DECIDES_ALONE))}. Set "
+            "them in the entry that reads the tokens, if at all."
         )
     return entry.additional
 

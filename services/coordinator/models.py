@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -26,6 +27,9 @@ from services.coordinator.ports import (
 from services.coordinator.studies import MAX_REQUEST_ID, MAX_TITLE, Person, derived_id
 
 log = get_logger(__name__)
+
+MAX_REMEMBERED = 100_000
+"""Models and clients who ask them without a limit; those beyond take turns."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Models:
         self._repository, self._parties, self._compiler = repository, parties, compiler
         self._clock, self._max_batch, self._deadline_s = clock, max_batch, prediction_deadline_s
         self._asked: defaultdict[str, int] = defaultdict(int)
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._unlimited: set[tuple[str, str]] = set()
 
     async def register(
         self, person: Person, *, request_id: str, name: str, plan: bytes, use: ModelUse
@@ -151,7 +157,7 @@ class Models:
                 deadline_s=self._deadline_s,
             )
             try:
-                await self._parties.open_prediction(opening, cell=cell)
+                await self._announce(opening, cell=cell)
             except Unavailable as error:
                 log.warning("cell_passed_over", cell=cell, reason=str(error))
                 if attempt + 1 == cells:
@@ -159,6 +165,23 @@ class Models:
             else:
                 return opening, cell
         raise Bug("There is no cell at all.")
+
+    async def _announce(self, opening: PredictionOpening, *, cell: int) -> None:
+        """Tell the parties; those of a model in turn, unless the client is known to have no limit there.
+
+        Each party counts for itself. Told of two predictions in different orders, each of the two could get
+        the last one at some party, and neither at all three.
+        """
+        asked = (opening.model_id, opening.client)
+        if asked in self._unlimited:
+            limited = await self._parties.open_prediction(opening, cell=cell)
+        else:
+            async with self._turns[opening.model_id]:
+                limited = await self._parties.open_prediction(opening, cell=cell)
+        if limited:
+            self._unlimited.discard(asked)
+        elif len(self._unlimited) < MAX_REMEMBERED:
+            self._unlimited.add(asked)
 
 
 def _content(model: Model) -> object:

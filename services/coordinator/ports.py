@@ -227,7 +227,9 @@ class Parties(Protocol):
         """The parties of one cell, by index."""
         ...
 
-    async def open_prediction(self, opening: PredictionOpening, *, cell: int) -> None: ...
+    async def open_prediction(self, opening: PredictionOpening, *, cell: int) -> bool:
+        """Assign the roles; whether a party counts it under a limit."""
+        ...
 
 
 @dataclass(frozen=True)

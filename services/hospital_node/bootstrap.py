@@ -38,6 +38,7 @@ from services.hospital_node.link import CoordinatorLink, Outbox
 from services.hospital_node.rpc import HospitalService
 from services.hospital_node.settings import HospitalSettings
 from services.hospital_node.tasks import TaskRunner
+from services.hospital_node.trail_events import link_changed
 
 SERVICE = "trefoil.hospital.v1.HospitalService"
 ACCESS_SERVICE = "trefoil.hospital.v1.AccessService"
@@ -74,7 +75,7 @@ async def run(settings: HospitalSettings) -> None:
     transactions = Transactions(settings.database)
     trail = own_trail(me=identity, tables=AUDIT, tls=tls, clock=clock)
     audit = trail_writer(transactions.engine, trail, clock)
-    store, outbox, parties = Database(transactions), Outbox(), ShareParties(dial)
+    store, outbox, parties = Database(transactions, trail), Outbox(), ShareParties(dial)
     await store.fail_interrupted_tasks()
     publisher = Publisher(
         store=store, announcer=outbox, worker=worker(), data_roots=settings.data_roots, clock=clock
@@ -111,6 +112,7 @@ async def run(settings: HospitalSettings) -> None:
         inbox=NodeInbox(access=access, tasks=tasks, name_parties=name_parties),
         store=store,
         decisions=access.decisions,
+        on_change=lambda attached: audit.submit(link_changed(attached=attached)),
     )
     service = HospitalService(
         identity=identity,

@@ -139,12 +139,14 @@ class CoordinatorLink:
         decisions: Callable[[], Awaitable[Decisions]],
         backoff: Backoff | None = None,
         heartbeat_s: float = HEARTBEAT_S,
+        on_change: Callable[[bool], None] | None = None,
     ) -> None:
+        """`on_change` hears of every welcome (True) and of the end of a stream that had one (False)."""
         self._name, self._connect = name, connect
         self._outbox, self._inbox = outbox, inbox
         self._store, self._decisions = store, decisions
         self._backoff, self._heartbeat_s = backoff or Backoff(), heartbeat_s
-        self._attached = False
+        self._attached, self._on_change = False, on_change
 
     @property
     def attached(self) -> bool:
@@ -174,7 +176,7 @@ class CoordinatorLink:
                 orders = CoordinatorServiceStub(channel).Attach(self._events(queue))
                 async for message in orders:
                     welcomed = welcomed or message.WhichOneof("order") == "welcome"
-                    self._attached = welcomed
+                    self._set_attached(welcomed)
                     await self._receive(message)
         except grpc.aio.AioRpcError as error:
             return welcomed, translate(error).code
@@ -184,10 +186,16 @@ class CoordinatorLink:
             log.error("coordinator_link_broke", error=type(error).__name__)
             return welcomed, "internal"
         finally:
-            self._attached = False
+            self._set_attached(False)
             self._outbox.close()
             beats.cancel()
         return welcomed, "closed"
+
+    def _set_attached(self, attached: bool) -> None:
+        if attached is not self._attached:
+            self._attached = attached
+            if self._on_change is not None:
+                self._on_change(attached)
 
     async def _events(self, queue: asyncio.Queue[pb.HospitalEvent]) -> AsyncIterator[pb.HospitalEvent]:
         """Who we are, what stands, and then whatever happens.

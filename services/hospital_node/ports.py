@@ -108,6 +108,8 @@ class Inspection:
     patients: int
     images_per_class: Mapping[str, int]
     content_hash: str
+    schema: str
+    """Canonical JSON of `libs.data.schema.DatasetSchema`."""
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,7 @@ class Party:
         if settings.home is not None:
             self._home = GrpcHome(settings.home, me=me, tls=settings.tls.files, recorder=recorder)
         models = EvaluableModels(self._index, self._shares, home=self._home, max_batch=settings.max_batch)
-        self._use_index = UseIndex(settings.store / "use.db")
-        self._model_uses = ModelUses(store=self._use_index, clock=SystemClock())
+        self._model_uses = ModelUses(store=UseIndex(self._index.engine, trail), clock=clock)
         uses: Uses = self._model_uses if self._home is None else UsesAtHome(self._home)
         dealing = Dealing(me=me, masked_models=self._masked_models, comparison=settings.fixed_comparison)
         self._pool = Pool(
@@ -195,7 +194,6 @@ class Party:
     async def _close_index(self) -> None:
         """After the audit trail in it is signed."""
         self._index.close()
-        self._use_index.close()
 
 
 def _give_way() -> None:

@@ -9,6 +9,7 @@ from libs.core.ids import PartyId
 from libs.rpc.caller import current_actor, current_request_id
 from libs.runtime.audit.entry import Detail, Event, Outcome, listed
 from services.smpc_party.domain import ModelSpec, PredictionSpec, RoundKey, RoundSpec, StoredShare
+from services.smpc_party.model_use import EVERYBODY, HospitalRules
 from services.smpc_party.ports import Prepared
 
 
@@ -60,6 +61,16 @@ def round_fell_short(key: RoundKey, attempt: int) -> Event:
 def round_abandoned(spec: RoundSpec) -> Event:
     """The round is forgotten, with all its contributions."""
     return _event("round.abandoned", str(spec.key), {"attempt": spec.attempt})
+
+
+def model_use_set(model_id: str, rules: HospitalRules) -> Event:
+    """The calling hospital says who may ask a model that it is in."""
+    allowed, denied = (
+        listed([r.asker.name if r.asker else EVERYBODY for r in rules.rules if r.allowed is which])
+        for which in (True, False)
+    )
+    details: dict[str, Detail] = {"revision": rules.revision, "allowed": allowed, "denied": denied}
+    return _event("model.use_set", f"model {model_id}", details)
 
 
 def prediction_opened(spec: PredictionSpec, me: PartyId) -> Event:

@@ -242,11 +242,11 @@ class PeerService(party_pb2_grpc.PeerServiceServicer):
         self._require_this_party()
         asker = Identity.parse(request.asker_identity)
         record = await asyncio.to_thread(self._models.record, request.model_id)
-        if request.images:
-            await self._uses.charge(record.spec, asker, images=request.images)
-        else:
+        if not request.images:
             await self._uses.check(record.spec, asker)
-        return party_pb2.UseModelResponse()
+            return party_pb2.UseModelResponse()
+        limited = await self._uses.charge(record.spec, asker, images=request.images)
+        return party_pb2.UseModelResponse(limited=limited)
 
     def _require_this_party(self) -> None:
         identity = current_caller().identity

@@ -219,8 +219,8 @@ class Home(Protocol):
         """A model that it stores. Raises `NotFound`, `FailedPrecondition`, `Unavailable`."""
         ...
 
-    async def use_model(self, model_id: str, asker: Identity, *, images: int) -> None:
-        """Have images counted; 0 asks only whether it is allowed.
+    async def use_model(self, model_id: str, asker: Identity, *, images: int) -> bool:
+        """Have images counted, and whether that is under a limit; 0 asks only whether it is allowed.
 
         Raises `PermissionDenied`, `StorageFull`, `Unavailable`.
         """

@@ -97,7 +97,7 @@ class Prediction:
         self.input_seed: asyncio.Future[bytes] = loop.create_future()
         self.masked_input: asyncio.Future[MaskedInput] = loop.create_future()
         self.answer: asyncio.Future[Answer] = loop.create_future()
-        self.admitted: asyncio.Future[None] = loop.create_future()
+        self.admitted: asyncio.Future[bool] = loop.create_future()
         self.task: asyncio.Task[None] | None = None
         self.refusal: PermissionDenied | None = None
 
@@ -158,8 +158,9 @@ class Predictions:
         self._open: dict[str, Prediction] = {}
         self._ended: OrderedDict[str, TrefoilError | None] = OrderedDict()
 
-    async def open(self, spec: PredictionSpec) -> None:
-        """Begin a prediction in the background. The same assignment again changes nothing.
+    async def open(self, spec: PredictionSpec) -> bool:
+        """Begin a prediction in the background; whether it is under a limit. The same assignment again
+        changes nothing.
 
         It is counted before it begins, and stays counted whatever becomes of it. Raises `AlreadyExists` for a
         computation id that was used, `FailedPrecondition` for a model that cannot be evaluated, `TooLarge`,
@@ -169,22 +170,22 @@ class Predictions:
         record, model = await self._models.get(spec.model_id)
         known = self._open.get(spec.computation_id)
         if known is not None and known.spec == spec:
-            await asyncio.shield(known.admitted)
-            return
+            return await asyncio.shield(known.admitted)
         self._check_new(spec)
         prediction = Prediction(spec, record.spec, model.plan)
         self._limits.check_room(spec.client, prediction.working_bytes, self._open.values())
         self._audit.require_room()
-        self._audit.submit(events.prediction_opened(spec, self._me))
         self._open[spec.computation_id] = prediction
-        await self._admit(prediction)
+        limited = await self._admit(prediction)
+        self._audit.submit(events.prediction_opened(spec, self._me))
         prediction.task = asyncio.create_task(self._run(prediction, model))
+        return limited
 
-    async def _admit(self, prediction: Prediction) -> None:
+    async def _admit(self, prediction: Prediction) -> bool:
         """Have it counted. A prediction that is refused leaves nothing behind."""
         spec = prediction.spec
         try:
-            await self._uses.charge(prediction.model, spec.client, images=spec.batch)
+            limited = await self._uses.charge(prediction.model, spec.client, images=spec.batch)
         except BaseException as error:
             self._open.pop(spec.computation_id, None)
             refused = (
@@ -192,7 +193,8 @@ class Predictions:
             )
             prediction.burn(refused)
             raise
-        prediction.admitted.set_result(None)
+        prediction.admitted.set_result(limited)
+        return limited
 
     async def burn_refused(self, model_id: str) -> None:
         """After a change of consent: end what was not evaluated yet of those who may not ask any more."""

@@ -87,8 +87,8 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
         self, request: party_pb2.OpenPredictionRequest, context: Any
     ) -> party_pb2.OpenPredictionResponse:
         """Take a role in one prediction; the work begins in the background."""
-        await self._predictions.open(wire.prediction_spec(request))
-        return party_pb2.OpenPredictionResponse()
+        limited = await self._predictions.open(wire.prediction_spec(request))
+        return party_pb2.OpenPredictionResponse(limited=limited)
 
     async def DescribePool(
         self, request: party_pb2.DescribePoolRequest, context: Any

@@ -32,8 +32,11 @@ FLUSH_EVERY_S = 2.0
 class Uses(Protocol):
     """Whether somebody may ask a model."""
 
-    async def charge(self, model: ModelSpec, asker: Identity, *, images: int) -> None:
-        """Count a prediction that is about to begin. Raises `PermissionDenied`, `StorageFull`."""
+    async def charge(self, model: ModelSpec, asker: Identity, *, images: int) -> bool:
+        """Count a prediction that is about to begin; whether it is under a limit.
+
+        Raises `PermissionDenied`, `StorageFull`.
+        """
         ...
 
     async def check(self, model: ModelSpec, asker: Identity) -> None:
@@ -81,8 +84,8 @@ class ModelUses:
         await asyncio.gather(*self._running, return_exceptions=True)
         await self._flush()
 
-    async def charge(self, model: ModelSpec, asker: Identity, *, images: int) -> None:
-        """Count a prediction that is about to begin; under a limit, on the disk.
+    async def charge(self, model: ModelSpec, asker: Identity, *, images: int) -> bool:
+        """Count a prediction that is about to begin; under a limit, on the disk, which is what it answers.
 
         Raises `PermissionDenied`, and `StorageFull` for one under a limit.
         """
@@ -94,11 +97,13 @@ class ModelUses:
         counters = [Counter.of_asker(asker), *(allowance.counter for allowance in given)]
         for counter in counters:
             usage.counts[counter] += images
-        if any(allowance.limit for allowance in given):
+        limited = any(allowance.limit for allowance in given)
+        if limited:
             await run_to_end(self._store.count, model.model_id, dict.fromkeys(counters, images))
         else:
             for counter in counters:
                 self._unwritten[model.model_id][counter] += images
+        return limited
 
     async def check(self, model: ModelSpec, asker: Identity) -> None:
         """Raise `PermissionDenied` if a hospital's consent ended since the prediction was counted."""
@@ -187,12 +192,12 @@ class UsesAtHome:
     def __init__(self, home: Home) -> None:
         self._home = home
 
-    async def charge(self, model: ModelSpec, asker: Identity, *, images: int) -> None:
+    async def charge(self, model: ModelSpec, asker: Identity, *, images: int) -> bool:
         """Have it counted. Raises `PermissionDenied`, and `Unavailable` when home is down."""
         if model.hospitals or model.use.max_predictions:
-            await self._home.use_model(model.model_id, asker, images=images)
-        else:
-            given_by(model, {}, asker, now_s=0.0)
+            return await self._home.use_model(model.model_id, asker, images=images)
+        given_by(model, {}, asker, now_s=0.0)
+        return False
 
     async def check(self, model: ModelSpec, asker: Identity) -> None:
         """As `charge`, counting nothing."""

@@ -53,6 +53,18 @@ def test_torch_and_numba_stay_within_the_ring_kernels() -> None:
             assert not imported(path) & {"torch", "numba"}, path
 
 
+def test_privacy_accounting_needs_neither_torch_nor_numpy() -> None:
+    for path in (ROOT / "libs" / "dp").rglob("*.py"):
+        assert imported(path) <= set(sys.stdlib_module_names) | {"libs"}, path
+
+
+def test_training_plans_are_read_without_torch() -> None:
+    """Processes that only check plans start fast and stay small."""
+    code = "import sys, libs.fl.privacy; assert not {'torch', 'opacus', 'numpy'} & set(sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=environment)
+
+
 def test_nothing_unpickles() -> None:
     unsafe = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
     for top in ("libs", "services"):

@@ -60,6 +60,7 @@ def study_id(federation: Federation) -> str:
     found = federation.ask("scientist", "dataset", "search", "--tag", "chest")
     assert {dataset["hospital"] for dataset in found} == set(HOSPITALS)
     options = ["--image-size", str(SIZE), "--rounds", "1", "--no-watch", "--title", "By hand"]
+    options += ["--ask", "spiffe://trefoil.local/client/clinic"]
     created = federation.ask("scientist", "study", "create", "--tag", "chest", *options)
     study: str = created["study_id"]
     for hospital in HOSPITALS:
@@ -94,6 +95,10 @@ def test_a_clinic_asks_about_image_files(federation: Federation, study_id: str, 
     assert answer["latency_s"] > 0
     (model,) = federation.ask("clinic", "model", "list")
     assert answer["model_id"] == model["model_id"]
+    assert [uri.rpartition("/")[2] for uri in model["may_ask"]["identities"]] == ["clinic", "scientist"]
+    shown = federation.command("clinic", "model", "show", model["model_id"])
+    assert "clinic, scientist" in shown
+    assert "trefoil request create --purpose prediction" in " ".join(shown.split())
     told = federation.command("clinic", "predict", files[0])
     assert "Who saw what" in told
     assert "no two of the three parties" in told

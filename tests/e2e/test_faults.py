@@ -30,6 +30,7 @@ from libs.fl.update_encoding import decode_vector, encode_update, encode_weights
 from libs.fl.vectorise import load_state_vector, state_vector
 from libs.rpc import predict_client
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
+from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from tests.e2e.support import HOSPITALS, SIZE, begin_study, publish, small_material, small_plan
 
 pytestmark = pytest.mark.timeout(240)
@@ -169,7 +170,10 @@ def deployed(cluster: LocalCluster, material: Material) -> Deployed:
     async def bring() -> str:
         async with open_session(cluster.profile("scientist")) as session:
             calibration = to_model_input(make_phantoms(64, size=SIZE, seed=8).images)
-            imported = await import_model(session, name="faults", module=module, calibration=calibration)
+            use = types_pb2.ModelUse(asker_identities=["spiffe://trefoil.local/client/clinic"])
+            imported = await import_model(
+                session, name="faults", module=module, calibration=calibration, use=use
+            )
             return imported.model_id
 
     return Deployed(

@@ -161,7 +161,7 @@ class AccessRig:
         signer = TlsSigner(people.files(ALPHA))
         self.trail = AuditTrail(trail=ALPHA.uri, tables=AUDIT, clock=self.clock, signer=signer)
         self.store = SqlAccess(transactions, trail=self.trail, clock=self.clock)
-        self.database = Database(transactions)
+        self.database = Database(transactions, self.trail)
         self.access = Access(
             store=self.store,
             reader=StatementReader(hospital=ALPHA, authorities=people.authorities),

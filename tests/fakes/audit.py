@@ -21,6 +21,9 @@ from libs.runtime.audit.tables import AuditTables, audit_tables
 from libs.runtime.audit.trail import AuditTrail
 from libs.runtime.sql import open_engine
 
+AUDIT = audit_tables(sa.MetaData())
+"""Tables of a service that does nothing else."""
+
 
 @dataclass(frozen=True)
 class TrailRig:
@@ -48,15 +51,11 @@ def issue(ca: DevelopmentCa, identity: Identity, folder: Path) -> TlsFiles:
 def open_trail(url: str, files: TlsFiles) -> Iterator[TrailRig]:
     """The trail of whoever has these files, in the database at `url`. Its tables are made if need be."""
     engine = open_engine(url)
-    metadata = sa.MetaData()
-    tables = audit_tables(metadata)
-    metadata.create_all(engine)
+    AUDIT.entries.metadata.create_all(engine)
     signer = TlsSigner(files)
-    trail = AuditTrail(trail=signer.identity, tables=tables, clock=SystemClock(), signer=signer)
+    trail = AuditTrail(trail=signer.identity, tables=AUDIT, clock=SystemClock(), signer=signer)
     try:
-        yield TrailRig(
-            engine, tables, trail, AuditLog(engine, trail), read_authorities(files.ca.read_bytes())
-        )
+        yield TrailRig(engine, AUDIT, trail, AuditLog(engine, trail), read_authorities(files.ca.read_bytes()))
     finally:
         engine.dispose()
 

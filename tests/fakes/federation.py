@@ -117,6 +117,11 @@ class Federation:
         self.coordinator = build(settings, compiler=FakeCompiler())
         self._address = f"127.0.0.1:{await self.coordinator.start()}"
 
+    @property
+    def address(self) -> str:
+        """Where the coordinator is now."""
+        return self._address
+
     async def stop_coordinator(self) -> None:
         if self.coordinator is not None:
             await self.coordinator.stop(grace_s=0)

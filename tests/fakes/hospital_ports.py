@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from libs.data.dataset import SourceKind
+from libs.data.imageset import CLASS_NAMES
+from libs.data.schema import MODALITY, DatasetSchema, Sides
 from libs.fl.training_plan import TrainingPlan
 from libs.mpc.ring import Ring, RingArray
 from services.hospital_node.domain import (
@@ -29,6 +32,15 @@ STUDY = "study-1"
 HOSPITALS = ("spiffe://trefoil.local/hospital/alpha", "spiffe://trefoil.local/hospital/beta")
 SCIENTIST = "spiffe://trefoil.local/client/dana"
 PLAN = TrainingPlan(model="small_cnn", image_size=28, rounds=3, learning_rate=0.05, batch_size=8)
+SCHEMA = DatasetSchema(
+    source=SourceKind.FOLDER,
+    height=Sides(low=28, high=28),
+    width=Sides(low=28, high=28),
+    channels=1,
+    bits=8,
+    classes=CLASS_NAMES,
+    modality=MODALITY,
+)
 
 
 class FixedClock:
@@ -92,7 +104,11 @@ class ScriptedWorker:
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     inspection: Inspection = field(
         default_factory=lambda: Inspection(
-            images=10, patients=7, images_per_class={"NORMAL": 4, "PNEUMONIA": 6}, content_hash="c" * 64
+            images=10,
+            patients=7,
+            images_per_class={"NORMAL": 4, "PNEUMONIA": 6},
+            content_hash="c" * 64,
+            schema=SCHEMA.canonical_json().decode(),
         )
     )
 

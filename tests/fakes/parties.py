@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from libs.core.errors import AlreadyExists, FailedPrecondition, NotFound, TrefoilError
+from libs.core.errors import AlreadyExists, FailedPrecondition, NotFound, PermissionDenied, TrefoilError
 from libs.rpc._generated.trefoil.party.v1 import party_pb2 as pb
 from libs.rpc._generated.trefoil.party.v1 import party_pb2_grpc as pb_grpc
 from libs.rpc.caller import current_caller
@@ -36,6 +37,7 @@ class FakeParty(pb_grpc.PartyServiceServicer):
     hanging: set[str] = field(default_factory=set)
     released: asyncio.Event = field(default_factory=asyncio.Event)
     callers: set[str] = field(default_factory=set)
+    limit: int | None = None
 
     async def RegisterModel(self, request: pb.RegisterModelRequest, _: Any) -> pb.RegisterModelResponse:
         await self._called("RegisterModel")
@@ -81,8 +83,12 @@ class FakeParty(pb_grpc.PartyServiceServicer):
         self, request: pb.OpenPredictionRequest, _context: Any
     ) -> pb.OpenPredictionResponse:
         await self._called("OpenPrediction")
+        if self.limit is not None:
+            await asyncio.sleep(random.uniform(0, 0.005))
+            if len(self.predictions) >= self.limit:
+                raise PermissionDenied("All predictions are used up.")
         self.predictions.append(request)
-        return pb.OpenPredictionResponse()
+        return pb.OpenPredictionResponse(limited=self.limit is not None)
 
     def contribute(self, attempt: Attempt, hospital: str) -> None:
         """What PutShares does, without shares."""

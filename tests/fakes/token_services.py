@@ -118,7 +118,7 @@ async def https_service(
 ) -> AsyncIterator[HttpsService]:
     """A service on https://127.0.0.1 with a certificate of its own CA."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*_certificate(folder))
+    context.load_cert_chain(*loopback_certificate(folder))
     service = HttpsService(answer, ca=folder / "ca.crt")
     server = await asyncio.start_server(service.serve, "127.0.0.1", 0, ssl=context)
     service.url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
@@ -129,7 +129,8 @@ async def https_service(
         await server.wait_closed()
 
 
-def _certificate(folder: Path) -> tuple[Path, Path]:
+def loopback_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 and its key, and the `ca.crt` that vouches for it, in `folder`."""
     folder.mkdir(exist_ok=True)
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca = _signed("test CA", ca_key.public_key(), "test CA", ca_key, is_ca=True)

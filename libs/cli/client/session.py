@@ -13,6 +13,7 @@ import grpc
 
 from libs.cli.client.profile import Profile, load_profile
 from libs.core.ids import PartyId
+from libs.rpc._generated.trefoil.audit.v1.audit_pb2_grpc import AuditServiceStub
 from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from libs.rpc._generated.trefoil.hospital.v1.access_pb2_grpc import AccessServiceStub
 from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceStub
@@ -21,6 +22,7 @@ from libs.rpc.identity import COORDINATOR, Identity, Kind, party_identity
 from libs.rpc.predict_client import PredictClient
 
 if TYPE_CHECKING:
+    from libs.rpc._generated.trefoil.audit.v1.audit_pb2_grpc import AuditServiceAsyncStub
     from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceAsyncStub
     from libs.rpc._generated.trefoil.hospital.v1.access_pb2_grpc import AccessServiceAsyncStub
     from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceAsyncStub
@@ -68,6 +70,12 @@ class Session:
         return HospitalServiceStub(
             self._channel(section.address, Identity(Kind.HOSPITAL, section.name), section.token)
         )
+
+    def audit(self, service: Identity, address: str) -> AuditServiceAsyncStub:
+        """The audit trail of a service; the staff's token for their hospital, else that of the federation."""
+        own = service.kind is Kind.HOSPITAL
+        token = self.profile.need_hospital().token if own else self.profile.need_coordinator().token
+        return AuditServiceStub(self._channel(address, service, token))
 
     @property
     def access(self) -> AccessServiceAsyncStub:

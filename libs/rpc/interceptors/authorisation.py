@@ -103,8 +103,8 @@ _NOT_OFFERED = PermissionDenied(
 
 def _certificate(context: Context) -> bytes | None:
     """The certificate that the caller proved to hold, in PEM."""
-    values = context.auth_context().get("x509_pem_cert", ())
-    return bytes(values[0]) if len(values) == 1 else None
+    values = list(context.auth_context().get("x509_pem_cert", ()))
+    return values[0] if len(values) == 1 else None
 
 
 def _bearer_token(context: Context) -> str:

@@ -29,6 +29,6 @@ def require_its_certificate(claims: TokenClaims, certificate: bytes | None) -> N
         return
     if certificate is None or thumbprint(certificate) != claims.certificate:
         raise Unauthenticated(
-            "The token belongs to another certificate than the one of this connection. Use it on the machine it "
-            "was made for, or ask for a new one (trefoil keys token --bind)."
+            "The token belongs to another certificate than the one of this connection. Use it on the machine "
+            "it was made for, or ask for a new one (trefoil keys token --bind)."
         )

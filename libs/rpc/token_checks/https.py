@@ -89,6 +89,7 @@ class HttpsEndpoint:
 
     async def _send(self, request: httpx.Request, good: Callable[[Answer], bool]) -> Answer:
         request.headers["accept"] = "application/json"
+        request.headers["accept-encoding"] = "identity"  # so that the bound on the size holds
 
         async def attempt() -> Answer:
             answer = await self._exchange(request)
@@ -105,8 +106,10 @@ class HttpsEndpoint:
                     request, stream=True, auth=self._credentials(), follow_redirects=False
                 )
                 try:
+                    if response.headers.get("content-encoding", "identity") != "identity":
+                        raise self._failure("answer_compressed")
                     body = bytearray()
-                    async for chunk in response.aiter_bytes():
+                    async for chunk in response.aiter_raw():
                         body += chunk
                         if len(body) > MAX_ANSWER_BYTES:
                             raise self._failure("answer_too_large")

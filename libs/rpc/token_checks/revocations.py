@@ -96,7 +96,7 @@ class RevocationList:
     async def check(self, claims: TokenClaims) -> None:
         """Unauthenticated if the token was taken back, Unavailable while nobody can tell.
 
-        Cost: a look at the file's times; reading it when they changed.
+        Cost: a look at the file's times, some microseconds, not worth a thread; reading it when they changed.
         """
         async with self._lock:
             try:
@@ -109,7 +109,7 @@ class RevocationList:
             revoked = self._revoked
         if revoked is None:
             raise Unavailable(
-                "This service cannot tell which tokens were taken back, so it accepts none. Tell its operator."
+                "This service cannot tell which tokens were taken back, and accepts none. Tell its operator."
             )
         revoked.require_valid(claims)
 

@@ -78,6 +78,8 @@ def _parse(text: str, number: int) -> Line:
         return _entry(value, number)
     except InvalidInput as error:
         return UnreadableLine(number, str(error).rstrip("."))
+    except (ValueError, RecursionError):  # a number such as 1e999 parses, and has no JSON text
+        return UnreadableLine(number, "it holds a value that no line has")
 
 
 def _entry(value: dict[str, Any], number: int) -> EntryLine:

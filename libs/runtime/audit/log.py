@@ -21,10 +21,9 @@ class AuditLog:
         self._engine, self.trail = engine, trail
 
     def record(self, events: Sequence[Event]) -> None:
-        """Append all of the events, or none."""
+        """Append all of the events (at least one), or none."""
         with self._transaction() as connection:
-            for event in events:
-                self.trail.append(connection, event)
+            self.trail.append_all(connection, events)
 
     def checkpoint(self) -> Checkpoint | None:
         """Sign the end of the chain, if anything is new since the last signature."""

@@ -19,7 +19,7 @@ from libs.runtime.logging import get_logger
 log = get_logger(__name__)
 
 FLUSH_S = 1.0
-BATCH = 500
+BATCH = 100
 MAX_WAITING = 10_000
 CHECKPOINT_S = 60.0
 """A new entry is signed after so long at the latest, or with the next hundred."""
@@ -86,8 +86,7 @@ class AuditWriter:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        with self._lock:
-            self._waiting.extend(self._refusals.summaries(even_if_early=True))
+        self.summarise()
         try:
             self.checkpoint()
         except Exception as error:
@@ -99,6 +98,11 @@ class AuditWriter:
                 self._turn()
             except Exception as error:  # a full disk, a lost database: the events wait, and are tried again
                 log.error("audit_not_written", waiting=len(self._waiting), exc_info=error)
+
+    def summarise(self) -> None:
+        """End the window of counted refusals now."""
+        with self._lock:
+            self._waiting.extend(self._refusals.summaries(even_if_early=True))
 
     def _turn(self) -> None:
         with self._lock:

@@ -155,8 +155,11 @@ class GrpcParties:
 
         await self._ask(abandon)
 
-    async def open_prediction(self, opening: PredictionOpening, *, cell: int) -> None:
-        """Give the three parties of a cell their roles. What only some accepted ends by its deadline."""
+    async def open_prediction(self, opening: PredictionOpening, *, cell: int) -> bool:
+        """Give the three parties of a cell their roles; whether one counts it under a limit.
+
+        What only some accepted ends by its deadline.
+        """
         request = party_pb2.OpenPredictionRequest(
             computation_id=opening.computation_id,
             model_id=opening.model_id,
@@ -167,7 +170,10 @@ class GrpcParties:
             client_identity=opening.client,
             deadline_s=opening.deadline_s,
         )
-        await self._ask(lambda stub: stub.OpenPrediction(request, timeout=self._timeout_s), cell=cell)
+        answers = await self._ask(
+            lambda stub: stub.OpenPrediction(request, timeout=self._timeout_s), cell=cell
+        )
+        return any(answer.limited for answer in answers)
 
     async def _ask(
         self, call: Callable[[party_pb2_grpc.PartyServiceAsyncStub], Awaitable[T]], *, cell: int = 0

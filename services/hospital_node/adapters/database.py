@@ -11,6 +11,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from libs.core.errors import AlreadyExists, FailedPrecondition, NotFound
+from libs.runtime.audit.entry import Event
+from libs.runtime.audit.trail import AuditTrail
+from services.hospital_node import trail_events
 from services.hospital_node.adapters.tables import Base, utc
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.domain import (
@@ -55,8 +58,13 @@ class _TaskRow(Base):
 class Database:
     """Implements `ports.Store`. Each method is one transaction, in a thread, so the event loop goes on."""
 
-    def __init__(self, transactions: Transactions) -> None:
-        self._transact = transactions.run
+    def __init__(self, transactions: Transactions, trail: AuditTrail) -> None:
+        self._transact, self._trail = transactions.run, trail
+
+    def _enter(self, session: Session, event: Event) -> None:
+        """Enter what this transaction does into the audit trail, as its last step."""
+        session.flush()
+        self._trail.append(session.connection(), event)
 
     async def add_dataset(self, dataset: Dataset) -> None:
         def work(session: Session) -> None:
@@ -111,6 +119,7 @@ class Database:
                 row.state = _to_task(row).next_state(TaskEvent.START).value
             row.base_model_id, row.upload_id, row.bound_bits = order.base_model_id, "", "{}"
             row.failure_code, row.failure = "", ""
+            self._enter(session, trail_events.task_started(order))
             return _to_task(row)
 
         return await self._transact(work)
@@ -134,6 +143,7 @@ class Database:
                     "unavailable",
                     "The hospital's node was restarted during this task.",
                 )
+                self._enter(session, trail_events.task_interrupted(_to_task(row).key))
             return len(rows)
 
         return await self._transact(work)
@@ -146,6 +156,10 @@ class Database:
             row.state = _to_task(row).next_state(event).value
             for name, value in columns.items():
                 setattr(row, name, value)
+            moved = trail_events.task_moved(
+                key, event, upload_id=row.upload_id, failure_code=row.failure_code
+            )
+            self._enter(session, moved)
             return _to_task(row)
 
         return await self._transact(work)

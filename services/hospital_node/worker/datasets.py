@@ -10,8 +10,9 @@ from pathlib import Path
 
 from libs.core.errors import FailedPrecondition, InvalidInput, PermissionDenied
 from libs.data import npz
-from libs.data.dataset import SOURCES, ImageSet, load_dataset
-from libs.data.imageset import require_both_classes
+from libs.data.dataset import readable_disk, source_of
+from libs.data.imageset import ImageSet, require_both_classes
+from libs.data.schema import describe
 from services.hospital_node.ports import Inspection
 
 INSPECTION_SIZE = 64
@@ -58,6 +59,7 @@ class Datasets:
             patients=imageset.patient_count,
             images_per_class=imageset.class_counts,
             content_hash=files.content_hash(),
+            schema=describe(files.path).canonical_json().decode(),
         )
 
     def load(self, path: Path, *, data_roots: Sequence[Path], size: int, content_hash: str) -> ImageSet:
@@ -142,12 +144,10 @@ def _require_inside(real: Path, roots: Sequence[Path], *, name: str) -> None:
 
 def _read(path: Path, *, size: int) -> ImageSet:
     """What may be learnt from at `path`: the official train part, or all where there is no such split."""
-    for source in SOURCES:
-        if source.recognises(path):
-            train = source.read(path, size=size).train
-            require_both_classes(train)
-            return train
-    return load_dataset(path, size=size)  # says what it can read
+    with readable_disk():
+        train = source_of(path).read(path, size=size).train
+    require_both_classes(train)
+    return train
 
 
 def owners_text(error: InvalidInput | PermissionDenied | Exception, *, data_roots: Sequence[Path]) -> str:

@@ -43,11 +43,13 @@ class GrpcHome:
                 collector.add(part.chunk)
         return FetchedModel(spec, first.header.upload_id, collector.finish(sha256=first.header.sha256))
 
-    async def use_model(self, model_id: str, asker: Identity, *, images: int) -> None:
-        """Have images counted; 0 asks only whether it is allowed."""
+    async def use_model(self, model_id: str, asker: Identity, *, images: int) -> bool:
+        """Have images counted, and whether that is under a limit; 0 asks only whether it is allowed."""
         request = party_pb2.UseModelRequest(model_id=model_id, asker_identity=asker.uri, images=images)
         with translated():
-            await party_pb2_grpc.PeerServiceStub(self._channel).UseModel(request, timeout=USE_TIMEOUT_S)
+            stub = party_pb2_grpc.PeerServiceStub(self._channel)
+            answer: party_pb2.UseModelResponse = await stub.UseModel(request, timeout=USE_TIMEOUT_S)
+        return answer.limited
 
     async def close(self) -> None:
         """Hang up."""

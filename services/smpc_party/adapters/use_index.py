@@ -1,4 +1,4 @@
-"""Who may ask which model, by the hospitals' own word, and how often it was asked; in SQLite.
+"""Who may ask which model, by the hospitals' own word, and how often it was asked; in the index's file.
 
 Every method is one transaction that is on the disk when it returns. Methods block; call them from a thread.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
@@ -15,12 +14,13 @@ from sqlalchemy.exc import OperationalError
 
 from libs.core.errors import StorageFull
 from libs.rpc.identity import Identity
-from libs.runtime.sql import open_engine
+from libs.runtime.audit.trail import AuditTrail
+from services.smpc_party import events
 from services.smpc_party.model_use import Counter, HospitalRules, rules_from_data, rules_to_data
 
 _metadata = sa.MetaData()
 _rules = sa.Table(
-    "rules",
+    "model_rules",
     _metadata,
     sa.Column("model_id", sa.String, primary_key=True),
     sa.Column("hospital", sa.String, primary_key=True),
@@ -28,7 +28,7 @@ _rules = sa.Table(
     sa.Column("rules", sa.JSON, nullable=False),
 )
 _counts = sa.Table(
-    "counts",
+    "model_counts",
     _metadata,
     sa.Column("model_id", sa.String, primary_key=True),
     sa.Column("hospital", sa.String, primary_key=True),
@@ -41,13 +41,10 @@ _counts = sa.Table(
 class UseIndex:
     """The party's record of consent and use."""
 
-    def __init__(self, file: Path) -> None:
-        self._engine = open_engine(f"sqlite:///{file}")
-        _metadata.create_all(self._engine)
-
-    def close(self) -> None:
-        """Close the database."""
-        self._engine.dispose()
+    def __init__(self, engine: sa.Engine, trail: AuditTrail) -> None:
+        """`engine` is the index's, which has the audit trail too: a change and its entry are one commit."""
+        self._engine, self._trail = engine, trail
+        _metadata.create_all(engine)
 
     def load(self, model_id: str) -> tuple[Mapping[Identity, HospitalRules], Mapping[Counter, int]]:
         """All rules and counts of one model."""
@@ -70,6 +67,7 @@ class UseIndex:
             tx.execute(statement.on_conflict_do_update(index_elements=list(row), set_=values))
             for counter in gone:
                 tx.execute(_counts.delete().where(_is(model_id, counter)))
+            self._trail.append(tx, events.model_use_set(model_id, rules))
 
     def count(self, model_id: str, counts: Mapping[Counter, int]) -> None:
         """Add to the counts."""

@@ -45,6 +45,7 @@ def _trained(name: str, size: int, steps: int) -> nn.Module:
     ("name", "size", "steps", "rings"),
     [
         ("small_cnn", 28, 60, list(Ring)),
+        ("small_cnn_private", 28, 60, list(Ring)),
         ("medium_cnn", 64, 20, [Ring.RING_32]),
         pytest.param("resnet18", 64, 8, [Ring.RING_32], marks=pytest.mark.slow),
     ],

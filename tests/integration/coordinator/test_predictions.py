@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from typing import Any
@@ -100,6 +101,21 @@ async def test_models_are_listed_in_pages(start: Start) -> None:
         names += [model.name for model in page.models]
         token = page.next_page_token
     assert names == [f"Model {number}" for number in range(5)]
+
+
+async def test_of_a_hundred_that_want_the_last_prediction_one_gets_it_at_all_three_parties(
+    start: Start,
+) -> None:
+    """Each party counts for itself, and hears of them as the network pleases."""
+    federation = await start()
+    model = await imported(federation)
+    for party in federation.parties:
+        party.limit = 1
+    answers = await asyncio.gather(
+        *(ask(federation, model.model_id) for _ in range(100)), return_exceptions=True
+    )
+    assert sum(isinstance(answer, pb.OpenPredictionResponse) for answer in answers) == 1
+    assert len({party.predictions[0].computation_id for party in federation.parties}) == 1
 
 
 @pytest.mark.parametrize("batch", [0, 65])

@@ -9,7 +9,8 @@ import pytest
 
 from libs.fl.metrics import METRICS_LENGTH
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
-from tests.fakes.federation import PARAMETERS, SCIENTIST, Federation, eventually, training_plan
+from libs.rpc._generated.trefoil.types.v1 import types_pb2
+from tests.fakes.federation import CLINIC, PARAMETERS, SCIENTIST, Federation, eventually, training_plan
 from tests.fakes.hospital import BOUNDS
 from tests.fakes.rpc_rig import code_of
 
@@ -57,6 +58,29 @@ async def test_the_parties_learn_who_may_deal_and_read_each_version(federation: 
     assert release.plan
     assert not release.reader_identities
     assert not release.metrics_reader_identities
+    assert set(train.reader_identities) == set(train.metrics_reader_identities) == {SCIENTIST.uri, *HOSPITALS}
+
+
+async def test_the_parties_learn_who_may_ask_and_that_nobody_may_download(federation: Federation) -> None:
+    access = {"ask": [CLINIC.uri], "max_predictions": 100, "download": "nobody"}
+    study_id = await federation.launch(training_plan(rounds=1, model_access=access))
+    await federation.ended(study_id)
+    party = federation.parties[0]
+    train, release = party.rounds[study_id, 1, 0], party.rounds[study_id, 2, 0]
+    assert set(party.models[f"{study_id}/round-0"].reader_identities) == set(HOSPITALS)
+    assert set(train.reader_identities) == set(HOSPITALS)
+    assert set(train.metrics_reader_identities) == {SCIENTIST.uri, *HOSPITALS}
+    allowed = types_pb2.ModelUse(asker_identities=[CLINIC.uri, SCIENTIST.uri], max_predictions=100)
+    assert release.use == allowed
+    assert train.use == types_pb2.ModelUse()
+    listed = await (await federation.stub()).ListModels(pb.ListModelsRequest())
+    assert [model.use for model in listed.models] == [allowed]
+
+
+async def test_a_plan_that_lets_anyone_ask_names_nobody(federation: Federation) -> None:
+    study_id = await federation.launch(training_plan(rounds=1, model_access={"ask_anyone": True}))
+    await federation.ended(study_id)
+    assert federation.parties[0].rounds[study_id, 2, 0].use == types_pb2.ModelUse(anyone=True)
 
 
 async def test_the_release_is_compiled_from_the_largest_bounds(federation: Federation) -> None:

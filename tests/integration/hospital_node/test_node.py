@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import sys
@@ -23,6 +24,8 @@ from libs.fl.training_plan import TrainingPlan
 from libs.fl.update_encoding import encode_weights
 from libs.fl.vectorise import state_vector
 from libs.models.registry import build_model
+from libs.rpc._generated.trefoil.audit.v1 import audit_pb2
+from libs.rpc._generated.trefoil.audit.v1.audit_pb2_grpc import AuditServiceStub
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
 from libs.rpc._generated.trefoil.hospital.v1 import access_pb2, hospital_pb2
 from libs.rpc._generated.trefoil.hospital.v1.access_pb2_grpc import AccessServiceStub
@@ -30,14 +33,17 @@ from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalSe
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.channel import open_channel, translated
 from libs.rpc.identity import Identity, Kind
+from libs.rpc.signing import checkpoint_check, read_authorities
 from libs.rpc.statements import sign_statement
 from libs.rpc.tokens import Role
+from libs.runtime.audit.verify import verify_trail
 from tests.fakes.hospital_federation import FakeFederation, eventually, in_minutes, write_token
 from tests.fakes.keys import tls_files
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 ALPHA = Identity(Kind.HOSPITAL, "alpha")
 STUDY = "study-1"
+SCIENTIST = "spiffe://trefoil.local/client/owner"
 HOSPITALS = ["spiffe://trefoil.local/hospital/alpha", "spiffe://trefoil.local/hospital/beta"]
 SHORT = TrainingPlan(
     model="small_cnn", image_size=28, rounds=3, learning_rate=0.05, batch_size=8, validation_fraction=0.25
@@ -51,7 +57,7 @@ class Node:
     def __init__(self, process: asyncio.subprocess.Process, channel: Any, federation: FakeFederation):
         self.process, self.federation = process, federation
         self.stub, self.access = HospitalServiceStub(channel), AccessServiceStub(channel)
-        self.health = health_pb2_grpc.HealthStub(channel)
+        self.health, self.audit = health_pb2_grpc.HealthStub(channel), AuditServiceStub(channel)
 
     async def publish(self, path: Path) -> hospital_pb2.Dataset:
         request = hospital_pb2.PublishDatasetRequest(name="chest", tags=["chest"], path=str(path))
@@ -74,7 +80,7 @@ class Node:
             plan_hash=plan.hash,
             dataset_name="chest",
             hospital_identities=hospitals or HOSPITALS,
-            reader_identities=HOSPITALS,
+            reader_identities=[SCIENTIST, *HOSPITALS],
             statement=sign_statement("study", said, tls=dana),
         )
         self.federation.coordinator.say(pb.CoordinatorOrder(proposal=message))
@@ -122,6 +128,16 @@ class Node:
         train.deadline.FromDatetime(in_minutes(5))
         self.federation.coordinator.say(pb.CoordinatorOrder(train=train))
         return reference
+
+    async def trail(self, *, ca: Path) -> list[dict[str, Any]]:
+        """The entries of the node's audit trail as its owner exports it, verified."""
+        with translated():
+            answers = self.audit.ExportTrail(audit_pb2.ExportTrailRequest())
+            lines = [answer.line.decode() async for answer in answers]
+        check = checkpoint_check(read_authorities(await asyncio.to_thread(ca.read_bytes)))
+        report = verify_trail(lines, check_signature=check, trail=ALPHA.uri)
+        assert (report.finding, report.not_yet_signed) == (None, 0)
+        return [line for line in map(json.loads, lines) if line["kind"] == "entry"]
 
     def worker(self) -> psutil.Process:
         [child] = [
@@ -173,7 +189,7 @@ audience = "hospital-alpha"
 
 
 async def test_a_hospital_publishes_approves_trains_and_deals_its_contribution(
-    node: Node, data_root: Path, tmp_path: Path
+    node: Node, data_root: Path, tmp_path: Path, keys: Path
 ) -> None:
     published = await node.publish(data_root / "chest")
     assert (tmp_path / "hospital.db").stat().st_mode & 0o077 == 0
@@ -191,10 +207,20 @@ async def test_a_hospital_publishes_approves_trains_and_deals_its_contribution(
     assert len({tuple(party.upload_ids) for party in node.federation.parties}) == 1
     for party in node.federation.parties:
         [terms] = party.terms
-        owner = "spiffe://trefoil.local/client/owner"
         assert (terms.quorum, terms.hospital_identities) == (2, HOSPITALS)
-        assert list(terms.reader_identities) == [owner, *HOSPITALS]
+        assert terms.reader_identities == terms.metrics_reader_identities == [SCIENTIST, *HOSPITALS]
+        assert terms.use == types_pb2.ModelUse()
         assert (terms.weight.numerator, terms.weight.denominator) == (1, 3)
+    trail = await node.trail(ca=keys / "ca" / "ca.crt")
+    told = [entry for entry in trail if entry["object"] == f"train in round 1 of study {STUDY}"]
+    assert [entry["action"] for entry in told] == [
+        "task.started",
+        "contribution.prepared",
+        "contribution.sent",
+    ]
+    assert told[0]["details"]["plan_hash"] == SHORT.hash
+    assert {entry["details"]["upload_id"] for entry in told[1:]} == set(node.federation.parties[0].upload_ids)
+    assert {"node.attached", "trail.exported"} <= {entry["action"] for entry in trail}
 
 
 async def test_an_order_with_another_hash_is_refused_whatever_the_coordinator_says(

@@ -15,12 +15,16 @@ import numpy as np
 import pytest
 
 from libs.core.errors import FailedPrecondition, InvalidInput, Unavailable
+from libs.data.phantom import make_phantoms
+from libs.data.transforms import to_model_input
+from libs.fl.calibration import calibration_images
 from libs.fl.metrics import METRICS_LENGTH, decode_metrics
-from libs.fl.training_plan import TrainingPlan
+from libs.fl.training_plan import PrivacyParameters, TrainingPlan
 from libs.fl.update_encoding import decode_vector, encode_weights, weigh_encoded
 from libs.fl.vectorise import load_state_vector, parameter_count, state_vector
 from libs.models.registry import build_model
 from libs.mpc.ring import RingArray
+from libs.secure_nn.calibrate import calibrate
 from libs.secure_nn.compile import compile_module
 from libs.secure_nn.encode import encode_parameters
 from services.hospital_node.adapters.worker_process import WorkerProcess
@@ -143,6 +147,22 @@ async def test_a_diverging_training_is_an_error_in_words_and_not_a_contribution(
     plan = PLAN.model_copy(update={"update_bound": 1e-4})
     with pytest.raises(InvalidInput, match="update_bound"):
         await worker.train(train_job(await study_job(worker, data_root, plan)), base, ignore)
+
+
+async def test_with_privacy_noise_goes_out_and_nothing_else_that_depends_on_images(
+    worker: WorkerProcess, data_root: Path
+) -> None:
+    privacy = PrivacyParameters(target_epsilon=8.0, delta=1e-4)
+    plan = PLAN.model_copy(update={"model": "small_cnn_private", "privacy": privacy})
+    private = build_model(plan.model, channels=1, classes=2, size=plan.image_size, seed=plan.seed)
+    base = encode_weights(state_vector(private), scale_bits=plan.scale_bits)
+    study = await study_job(worker, data_root, plan)
+    first, again = [await worker.train(train_job(study), base, ignore) for _ in range(2)]
+    assert not first[-METRICS_LENGTH:].any()
+    assert not np.array_equal(first, again)
+    bounds = await worker.calibrate(study, base, ignore)
+    made_up = calibration_images(make_phantoms(8, size=plan.image_size, seed=3), plan)
+    assert bounds == calibrate(private.eval(), to_model_input(made_up.images))
 
 
 async def test_weights_of_another_model_are_refused(

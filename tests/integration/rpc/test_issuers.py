@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from libs.core.errors import PermissionDenied, TrefoilError, Unauthenticated, Unavailable
 from libs.rpc._generated.trefoil.party.v1 import party_pb2 as pb
 from libs.rpc.channel import translated
+from libs.rpc.revoke import revoke_token
 from libs.rpc.settings import RpcSettings
 from libs.runtime.settings import load_settings
 from tests.fakes.rpc_rig import HOSPITAL, Rig
@@ -32,9 +34,9 @@ def said(**changed: Any) -> dict[str, Any]:
     return claims(now=datetime.now(UTC), role="worker", **changed)
 
 
-def settings(folder: Path, entries: str) -> RpcSettings:
+def settings(folder: Path, entries: str, *, top: str = "") -> RpcSettings:
     file = folder / "settings.toml"
-    file.write_text(COMMON + entries)
+    file.write_text(top + COMMON + entries)
     return load_settings(RpcSettings, file)
 
 
@@ -69,6 +71,27 @@ async def test_an_rs256_token_of_a_listed_issuer_may_call_and_no_other(
             with pytest.raises(error):
                 await put(rig, bad)
         assert len(rig.party.callers) == 1
+
+
+async def test_a_settings_file_says_which_keys_which_uses_and_what_was_taken_back(
+    rig: Rig, tmp_path: Path
+) -> None:
+    new = rsa_key("new")
+    for name, key in (("now.pem", KEY), ("new.pem", new)):
+        (tmp_path / name).write_bytes(key.as_pem(private=False))
+    revoke_token(tmp_path / "revoked.toml", issuer=ISSUER, token_id="taken-back")
+    entry = (
+        f'[[token_keys]]\nissuer = "{ISSUER}"\naudience = "{AUDIENCE}"\none_time = true\n'
+        'keys = { "now" = "now.pem", "new" = "new.pem" }\n'
+    )
+    top = 'token_revocations = "revoked.toml"\ntoken_uses = "token_uses.db"\n'
+    await rig.serve(tokens=settings(tmp_path, entry, top=top).token_gate())
+    await put(rig, signed(new, "RS256", said(jti="first"), kid="new"))
+    for bad, text in (("first", "used before"), ("taken-back", "taken back")):
+        with pytest.raises(Unauthenticated, match=text):
+            await put(rig, signed(KEY, "RS256", said(jti=bad), kid="now"))
+    assert len(rig.party.callers) == 1
+    assert await asyncio.to_thread((tmp_path / "token_uses.db").exists)
 
 
 async def test_an_opaque_token_may_call_if_its_issuer_says_so(rig: Rig, tmp_path: Path) -> None:

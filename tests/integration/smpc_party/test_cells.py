@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from libs.core.errors import NotFound, PermissionDenied, TrefoilError
+from libs.core.errors import FailedPrecondition, NotFound, PermissionDenied, TrefoilError, Unavailable
 from libs.core.ids import PARTIES, PartyId
 from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
 from libs.rpc.channel import translated
 from libs.rpc.identity import party_identity
 from services.smpc_party.settings import PartySettings
-from tests.fakes.party_rig import PartyRig, SmallModel
+from tests.fakes.party_rig import CLINIC, HOSPITALS, PartyRig, SmallModel
 
 MODEL = "study-1/released"
 P0, P1, P2 = PARTIES
@@ -73,6 +73,54 @@ async def test_a_share_is_handed_to_its_own_party_alone(rig: PartyRig, small_mod
     for other in (P1, P2):
         with pytest.raises(PermissionDenied, match="another party"):
             await fetch(other)
+
+
+async def test_a_limit_is_one_for_all_cells_and_the_hospitals_word_holds_in_all_of_them(
+    rig: PartyRig, cell: SecondCell, small_model: SmallModel
+) -> None:
+    await rig.release(small_model)
+    allowed = party_pb2.ModelUseRule(asker_identity=CLINIC.uri, allowed=True, max_predictions=2)
+    await rig.set_use(HOSPITALS[0], allowed)
+    await ask(cell, small_model)
+    await ask(rig, small_model)
+    for replicas in (rig, cell):
+        with pytest.raises(PermissionDenied, match="used up"):
+            await replicas.open_prediction(MODEL)
+    await rig.set_use(HOSPITALS[0], party_pb2.ModelUseRule(asker_identity="*", allowed=False), revision=2)
+    with pytest.raises(PermissionDenied, match="alpha did not"):
+        await cell.open_prediction(MODEL)
+
+
+async def test_a_revocation_holds_for_what_waits_in_another_cell(
+    rig: PartyRig, cell: SecondCell, small_model: SmallModel
+) -> None:
+    await rig.release(small_model)
+    assignment = await cell.open_prediction(MODEL)
+    await rig.set_use(HOSPITALS[1], party_pb2.ModelUseRule(asker_identity="*", allowed=False))
+    with pytest.raises(PermissionDenied, match="beta did not"):
+        await (await cell.client()).predict(assignment, small_model.plan, small_model.pixels(1))
+
+
+async def test_a_replica_takes_no_rules_and_asks_home_or_nobody(
+    rig: PartyRig, cell: SecondCell, small_model: SmallModel
+) -> None:
+    await rig.release(small_model)
+    await ask(cell, small_model)
+    with pytest.raises(FailedPrecondition, match="cell 0"):
+        await cell.set_use(HOSPITALS[0], party_pb2.ModelUseRule(asker_identity="*", allowed=True))
+    for party in PARTIES:
+        await rig.stop(party)
+    with pytest.raises(Unavailable):
+        await cell.open_prediction(MODEL)
+
+
+async def test_another_party_cannot_have_predictions_counted(rig: PartyRig, small_model: SmallModel) -> None:
+    await rig.release(small_model)
+    request = party_pb2.UseModelRequest(model_id=MODEL, asker_identity=CLINIC.uri, images=1)
+    for caller in (P1, P2):
+        stub: Any = party_pb2_grpc.PeerServiceStub(await rig.channel(P0, party_identity(caller)))
+        with pytest.raises(PermissionDenied, match="another party"), translated():
+            await stub.UseModel(request)
 
 
 async def test_replicas_of_different_cells_do_not_talk(

@@ -74,7 +74,7 @@ async def opened(rig: PartyRig, party: Any = P0, *, batch: int = 1, client: Any 
 
 def counted(rig: PartyRig, counter: Counter, party: Any = P0) -> int:
     """What is on the disk."""
-    _, counts = rig.parties[party]._use_index.load(RELEASED)
+    _, counts = rig.parties[party]._model_uses._store.load(RELEASED)
     return counts.get(counter, 0)
 
 

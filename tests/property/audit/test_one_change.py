@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from libs.rpc.dev_ca import DevelopmentCa
 from libs.rpc.identity import party_identity
-from libs.rpc.signing import checkpoint_check
+from libs.rpc.signing import TlsSigner, checkpoint_check
 from libs.runtime.audit.checkpoint import Checkpoint
 from libs.runtime.audit.entry import entry_hash
 from libs.runtime.audit.findings import Problem, Report
@@ -27,9 +29,11 @@ class Trail:
     """Exported lines, and a verification of changed ones."""
 
     def __init__(self, folder: Path) -> None:
-        files = issue(DevelopmentCa(), party_identity(0), folder / "keys")
-        with open_trail(f"sqlite:///{folder / 'audit.db'}", files) as rig:
-            rig.log.record(numbered(ENTRIES))
+        self.ca = DevelopmentCa()
+        self.files = issue(self.ca, party_identity(0), folder / "keys")
+        with open_trail(f"sqlite:///{folder / 'audit.db'}", self.files) as rig:
+            for event in numbered(ENTRIES):
+                rig.log.record([event])
             self.lines = rig.exported()
             self._check = checkpoint_check(rig.authorities)
         self.at = {}
@@ -177,6 +181,79 @@ def test_a_cut_tail_is_found_by_a_known_hash(trail: Trail, kept: int) -> None:
     entries = sum(number in trail.at for number in range(1, kept + 1))
     problem, _line, sequence = trail.problem(trail.lines[:kept], known_head=trail.last.head_hash)
     assert (problem, sequence) == (Problem.CUT_OFF, entries + 1)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@many
+@given(any_line, st.data())
+def test_whatever_a_field_holds_is_found_and_breaks_nothing(
+    trail: Trail, number: int, data: st.DataObject
+) -> None:
+    value = json.loads(trail.lines[number - 1])
+    field = data.draw(st.sampled_from([*sorted(value), "one more"]))
+    new = data.draw(json_values.filter(lambda new: new != value.get(field) or type(new) is bool))
+    changed = _with(trail.lines, number, json.dumps(value | {field: new}))
+    assert trail.problem(changed)[1] == number
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nonsense",
+        "[]",
+        "1e999",
+        '{"kind": "checkpoint"}',
+        '{"kind": "entry"}',
+        "[" * 100_000,
+        '{"a": ' * 100_000,
+        "9" * 10_000,
+        "\x00",
+        '{"kind": "entry", "kind": "entry"}',
+    ],
+)
+def test_what_is_no_line_of_a_trail_is_found_and_breaks_nothing(trail: Trail, line: str) -> None:
+    assert trail.problem(_with(trail.lines, 7, line))[:2] == (Problem.ALTERED, 7)
+
+
+def test_a_field_that_stands_twice_is_found(trail: Trail) -> None:
+    """Other readers may believe the other one."""
+    doubled = trail.lines[6].replace('"actor":', '"actor": "somebody else", "actor":')
+    assert trail.problem(_with(trail.lines, 7, doubled))[:2] == (Problem.ALTERED, 7)
+    huge = trail.lines[6].replace('"images": 6', '"images": 1e999')
+    assert huge != trail.lines[6]
+    assert trail.problem(_with(trail.lines, 7, huge))[:2] == (Problem.ALTERED, 7)
+
+
+def test_a_checkpoint_of_another_service_is_not_believed(trail: Trail, tmp_path: Path) -> None:
+    """Signed under the same CA, by a party that wants the others' past to be another one."""
+    forged = Checkpoint.sign(
+        trail=party_identity(0).uri,
+        number=3,
+        sequence=trail.last.sequence,
+        head_hash=trail.last.head_hash,
+        at=datetime.now(UTC),
+        signer=TlsSigner(issue(trail.ca, party_identity(1), tmp_path / "party-1")),
+    )
+    changed = [*trail.lines[:-1], json.dumps(forged.to_json())]
+    assert trail.problem(changed)[:2] == (Problem.BAD_SIGNATURE, LINES)
+    assert trail.problem(trail.lines, known_checkpoint=forged)[0] is Problem.BAD_SIGNATURE
+    named = replace(trail.last, trail=party_identity(1).uri)
+    assert trail.problem(trail.lines, known_checkpoint=named)[0] is Problem.OTHER_TRAIL
+
+
+def test_a_trail_that_went_another_way_contradicts_a_known_checkpoint(trail: Trail, tmp_path: Path) -> None:
+    """The service itself began anew: whole and signed, and not what it signed before."""
+    with open_trail(f"sqlite:///{tmp_path / 'anew.db'}", trail.files) as rig:
+        rig.log.record(numbered(ENTRIES + 1))
+        anew = rig.exported()
+    assert trail.verify(anew).finding is None
+    assert trail.problem(anew, known_checkpoint=trail.last)[::2] == (Problem.ALTERED, ENTRIES)
 
 
 def _with(lines: list[str], number: int, line: str) -> list[str]:

@@ -3,11 +3,14 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from libs.core.errors import InvalidInput
 from libs.data.imageset import ImageSet
-from libs.data.partition import partition_patients, split_by_patient
+from libs.data.partition import partition_patients, split_by_patient, split_each_patient
+from libs.data.phantom import make_phantoms
 
 
 @st.composite
@@ -40,6 +43,31 @@ def test_hospitals_share_no_patient_lose_no_image_and_have_both_classes(
     owners = [patient for part in parts for patient in set(part.patients)]
     assert len(owners) == len(set(owners))
     assert all(count for part in parts for count in part.class_counts.values())
+
+
+@settings(max_examples=60, deadline=None)
+@given(image_sets(), st.floats(0.01, 0.99), st.integers(0, 2**32), st.data())
+def test_in_a_stable_split_every_patient_has_a_side_of_its_own(
+    images: ImageSet, fraction: float, seed: int, data: st.DataObject
+) -> None:
+    rest, held = split_each_patient(images, fraction=fraction, seed=seed)
+    assert Counter(rest.names) + Counter(held.names) == Counter(images.names)
+    assert not set(rest.patients) & set(held.patients)
+    gone = data.draw(st.sampled_from(sorted(set(images.patients))))
+    fewer = images.select([i for i, patient in enumerate(images.patients) if patient != gone])
+    sides = split_each_patient(fewer, fraction=fraction, seed=seed)
+    assert [set(side.patients) for side in sides] == [
+        set(rest.patients) - {gone},
+        set(held.patients) - {gone},
+    ]
+
+
+def test_a_stable_split_holds_out_about_its_fraction() -> None:
+    images = make_phantoms(2000, size=8, seed=0)
+    _, held = split_each_patient(images, fraction=0.2, seed=1)
+    assert 0.15 < held.patient_count / images.patient_count < 0.25
+    with pytest.raises(InvalidInput, match="between 0 and 1"):
+        split_each_patient(images, fraction=1.0, seed=1)
 
 
 @settings(max_examples=60, deadline=None)

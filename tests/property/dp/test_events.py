@@ -87,6 +87,7 @@ GAUSSIAN = '"kind":"sampled_gaussian","noise_multiplier":1.0,"sample_rate":0.5'
         '{"kind":"sampled_gaussian","noise_multiplier":NaN,"sample_rate":0.5,"steps":1}',
         '{"kind":"sampled_gaussian","noise_multiplier":1e999,"sample_rate":0.5,"steps":1}',
         '{"kind":"sampled_gaussian","noise_multiplier":0.0,"sample_rate":0.5,"steps":1}',
+        '{"kind":"sampled_gaussian","noise_multiplier":0.0099,"sample_rate":0.5,"steps":1}',
         '{"kind":"sampled_gaussian","noise_multiplier":1.0,"sample_rate":1.5,"steps":1}',
         '{"kind":"sampled_gaussian","noise_multiplier":1.0,"sample_rate":0.0,"steps":1}',
         '{"kind":"discrete_laplace","epsilon":0.1}',

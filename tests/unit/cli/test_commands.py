@@ -16,7 +16,19 @@ from typer.testing import CliRunner
 from libs.cli.main import app, main
 from libs.rpc._generated.trefoil.hospital.v1 import access_pb2, hospital_pb2
 
-NOUNS = ("keys", "coordinator", "hospital", "party", "dataset", "study", "model", "predict", "demo", "bench")
+NOUNS = (
+    "audit",
+    "keys",
+    "coordinator",
+    "hospital",
+    "party",
+    "dataset",
+    "study",
+    "model",
+    "predict",
+    "demo",
+    "bench",
+)
 HEAVY = ("torch", "grpc", "numpy", "matplotlib", "sklearn", "pydantic", "cryptography", "sqlalchemy")
 
 

@@ -24,7 +24,7 @@ from libs.cli.demo.material import Material
 from libs.cli.demo.options import DemoOptions
 from libs.cli.demo.page import build_page, choose_samples
 from libs.cli.demo.results_folder import federation_folder, new_run_folder, point_latest_at, write_results
-from libs.cli.demo.run import run_demo
+from libs.cli.demo.run import make_plan, run_demo
 from libs.cli.demo.summary import VOLATILE, build_summary, without_volatile
 from libs.core.errors import InvalidInput
 from libs.data.partition import partition_patients
@@ -303,3 +303,10 @@ def test_latest_is_a_relative_link_to_the_last_run(tmp_path: Path) -> None:
     point_latest_at(tmp_path / "first")
     assert link.resolve() == (tmp_path / "first").resolve()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "latest", "second"]
+
+
+def test_the_demo_lets_its_clinic_ask_and_nobody_else() -> None:
+    run = _Run()
+    access = make_plan(run.options, run.material).model_access
+    assert access.ask == ("spiffe://trefoil.local/client/clinic",)
+    assert not access.ask_anyone

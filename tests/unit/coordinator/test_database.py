@@ -134,9 +134,8 @@ def test_nodes_and_models_come_back_equal(database: Database) -> None:
     database.save_node(Node(A, "Old name", NOW))
     database.save_node(node)
     assert database.nodes() == [node]
-    model = Model(
-        "model-1", "Detector", b"{}", "d" * 64, "dana", NOW, ready=False, use=ModelUse(askers=("a", "b"))
-    )
+    use = ModelUse(askers=("a", "b"), max_predictions=3)
+    model = Model("model-1", "Detector", b"{}", "d" * 64, "dana", NOW, ready=False, use=use)
     assert database.add_model(model) == model
     database.mark_model_ready("model-1")
     assert database.add_model(model).ready

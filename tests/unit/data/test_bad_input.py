@@ -10,7 +10,7 @@ import pytest
 
 from libs.core.errors import CallerError, InvalidInput, TooLarge
 from libs.data import dataset, npz
-from libs.data.dataset import Source, load_dataset
+from libs.data.dataset import Source, SourceKind, load_dataset
 
 from .conftest import npz_arrays, write_image
 
@@ -249,7 +249,8 @@ def test_a_disk_that_refuses_is_told_in_words(tmp_path: Path, monkeypatch: pytes
     def read(path: Path, *, size: int) -> object:
         raise PermissionError(13, "Permission denied", str(path / SECRET_NAME))
 
-    monkeypatch.setattr(dataset, "SOURCES", (Source("anything", lambda _: True, read),))
+    fake = Source(SourceKind.FOLDER, "anything", lambda _: True, read, lambda _: set())
+    monkeypatch.setattr(dataset, "SOURCES", (fake,))
     with pytest.raises(InvalidInput, match="may read all of it") as caught:
         load_dataset(tmp_path, size=28)
     assert SECRET_NAME not in str(caught.value)

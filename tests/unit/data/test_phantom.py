@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from libs.core.errors import InvalidInput
-from libs.data.phantom import make_phantoms
+from libs.data.phantom import make_phantoms, make_phantoms_per_class
 
 
 def test_the_same_seed_gives_the_same_pixels_and_another_gives_others() -> None:
@@ -46,3 +46,16 @@ def test_what_cannot_be_made_is_refused(wrong: dict[str, float]) -> None:
     arguments = {"count": 20, "size": 28, "seed": 0} | wrong
     with pytest.raises(InvalidInput):
         make_phantoms(arguments.pop("count"), **arguments)  # type: ignore[arg-type]
+
+
+def test_classes_have_exactly_the_wanted_numbers_of_images() -> None:
+    images = make_phantoms_per_class([5, 9], size=16, seed=0)
+    assert images.class_counts == {"NORMAL": 5, "PNEUMONIA": 9}
+    assert len(set(zip(images.patients, images.labels.tolist(), strict=True))) == images.patient_count
+    assert images.content_hash == make_phantoms_per_class([5, 9], size=16, seed=0).content_hash
+
+
+@pytest.mark.parametrize("counts", [[0, 5], [5, 0], [5], [5, 5, 5], [10**9, 5]])
+def test_classes_without_images_and_too_many_images_are_refused(counts: list[int]) -> None:
+    with pytest.raises(InvalidInput):
+        make_phantoms_per_class(counts, size=16, seed=0)

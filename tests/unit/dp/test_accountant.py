@@ -16,7 +16,15 @@ from opacus.accountants.utils import get_noise_multiplier
 from libs.core.errors import InvalidInput
 from libs.dp import renyi
 from libs.dp.accountant import epsilon_of, noise_multiplier_for
-from libs.dp.events import Composed, DiscreteLaplace, Event, NoPrivacy, PostProcessing, SampledGaussian
+from libs.dp.events import (
+    LEAST_NOISE,
+    Composed,
+    DiscreteLaplace,
+    Event,
+    NoPrivacy,
+    PostProcessing,
+    SampledGaussian,
+)
 
 DELTA = 1e-5
 GRID = list(itertools.product((0.5, 0.8, 1.0, 2.0, 6.0), (0.001, 0.01, 0.1, 0.5, 1.0), (1, 100, 3000)))
@@ -161,6 +169,16 @@ def test_a_target_that_cannot_be_is_refused(target: float) -> None:
         noise_multiplier_for(target_epsilon=target, delta=1e-5, sample_rate=0.01, steps=10)
 
 
+@pytest.mark.filterwarnings("ignore:Optimal order")
+@pytest.mark.parametrize("noise_multiplier", [0.01, 0.099, 0.1, 0.11])
+def test_nearly_no_noise_is_counted_in_no_time_and_never_too_low(noise_multiplier: float) -> None:
+    assert _epsilon(SampledGaussian(noise_multiplier, 0.01, 10)) >= _opacus(noise_multiplier, 0.01, 10)
+
+
+def test_a_target_that_hardly_any_noise_reaches_gets_the_least() -> None:
+    assert noise_multiplier_for(target_epsilon=1e6, delta=1e-5, sample_rate=0.01, steps=1) == LEAST_NOISE
+
+
 def test_a_target_beyond_all_noise_is_refused() -> None:
     with pytest.raises(InvalidInput, match="fewer rounds"):
-        noise_multiplier_for(target_epsilon=1e-5, delta=1e-9, sample_rate=1.0, steps=10**8)
+        noise_multiplier_for(target_epsilon=1e-9, delta=1e-9, sample_rate=1.0, steps=10**9)

@@ -7,14 +7,29 @@ from pydantic import ValidationError
 
 from libs.core.errors import InvalidInput
 from libs.fl.presets import default_plan
-from libs.fl.training_plan import Augmentation, LearningRateSchedule, TrainingPlan
+from libs.fl.training_plan import (
+    Augmentation,
+    Download,
+    LearningRateSchedule,
+    ModelAccess,
+    PrivacyParameters,
+    TrainingPlan,
+)
 from libs.models.registry import ARCHITECTURES
+
+CLINIC = "spiffe://trefoil.local/client/clinic"
 
 
 def _plan(**changes: object) -> TrainingPlan:
     return TrainingPlan(
         **{"model": "small_cnn", "image_size": 28, "rounds": 4, "learning_rate": 0.1} | changes
     )  # type: ignore[arg-type]
+
+
+PRIVATE: dict[str, object] = {
+    "model": "small_cnn_private",
+    "privacy": {"target_epsilon": 8.0, "delta": 1e-5},
+}
 
 
 def test_a_plan_survives_its_json_with_the_same_hash() -> None:
@@ -42,7 +57,13 @@ def test_every_field_is_part_of_the_hash(field: str) -> None:
         "classes": 3,
         "channels": 3,
         "validation_fraction": 0.3,
+        "model_access": {"ask_anyone": True},
     }
+    if field == "privacy":
+        private = _plan(**PRIVATE)
+        assert private.hash != _plan(**PRIVATE | {"privacy": None}).hash
+        assert private.hash != _plan(**PRIVATE | {"privacy": {"target_epsilon": 4.0, "delta": 1e-5}}).hash
+        return
     old = getattr(_plan(), field)
     new = changed.get(field, old / 2 if isinstance(old, float) and old else 0.25)
     if isinstance(old, int) and field not in changed:
@@ -70,6 +91,50 @@ def test_every_field_is_part_of_the_hash(field: str) -> None:
 def test_a_wrong_plan_is_refused_and_its_fault_named(text: bytes, named: str) -> None:
     with pytest.raises(InvalidInput, match=named):
         TrainingPlan.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (PRIVATE | {"model": "small_cnn"}, "small_cnn_private"),
+        (PRIVATE | {"model": "resnet18"}, "without BatchNorm"),
+        (PRIVATE | {"balance_classes": True}, "balance_classes"),
+        (PRIVATE | {"privacy": {"target_epsilon": 8.0}}, "privacy.delta"),
+        (PRIVATE | {"privacy": {"target_epsilon": 0, "delta": 1e-5}}, "target_epsilon"),
+        (PRIVATE | {"privacy": {"target_epsilon": 1, "delta": 0}}, "delta"),
+        (PRIVATE | {"privacy": {"target_epsilon": 1, "delta": 0.5}}, "delta"),
+        (PRIVATE | {"privacy": {"target_epsilon": 1, "delta": 1e-5, "unit": "pixel"}}, "unit"),
+        (
+            PRIVATE | {"privacy": {"target_epsilon": 1, "delta": 1e-5, "noise_multiplier": 0}},
+            "noise_multiplier",
+        ),
+        (PRIVATE | {"privacy": {"target_epsilon": 1, "delta": 1e-5, "max_grad_norm": -1}}, "max_grad_norm"),
+        ({"model_access": {"ask": ["clinic"]}}, "model_access.ask"),
+        ({"model_access": {"ask": ["spiffe://trefoil.local/hospital/north"]}}, "model_access.ask"),
+        ({"model_access": {"ask": [CLINIC + "/../x"]}}, "model_access.ask"),
+        ({"model_access": {"ask": [CLINIC + chr(10)]}}, "model_access.ask"),
+        ({"model_access": {"ask": [CLINIC, CLINIC]}}, "name each once"),
+        ({"model_access": {"ask": [CLINIC], "ask_anyone": True}}, "leave ask empty"),
+        ({"model_access": {"download": "everybody"}}, "download"),
+        ({"model_access": {"max_predictions": 0}}, "max_predictions"),
+        ({"model_access": {"owner": "me"}}, "owner"),
+    ],
+)
+def test_privacy_and_access_that_cannot_be_are_refused(changes: dict[str, object], named: str) -> None:
+    values = {"model": "small_cnn", "image_size": 28, "rounds": 4, "learning_rate": 0.1} | changes
+    with pytest.raises(InvalidInput, match=named):
+        TrainingPlan.checked(values)
+
+
+def test_by_itself_a_model_is_asked_by_nobody_named_and_read_by_the_readers() -> None:
+    access = _plan().model_access
+    assert (access.ask, access.ask_anyone, access.max_predictions) == ((), False, None)
+    assert access.download is Download.READERS
+
+
+def test_privacy_and_access_survive_the_json() -> None:
+    plan = _plan(**PRIVATE, model_access={"ask": [CLINIC], "download": "nobody", "max_predictions": 1000})
+    assert TrainingPlan.from_json(plan.canonical_json()) == plan
 
 
 def test_a_plan_cannot_be_changed_after_it_was_made() -> None:
@@ -102,6 +167,17 @@ def test_there_is_a_preset_for_every_model(model: str) -> None:
     assert plan.model == model
     assert plan.balance_classes
     assert default_plan(model=model, image_size=64, images=1000, rounds=3).rounds == 3
+
+
+def test_a_private_preset_has_noise_and_access_as_asked() -> None:
+    privacy = PrivacyParameters(target_epsilon=4.0, delta=1e-5)
+    access = ModelAccess(ask=(CLINIC,))
+    plan = default_plan(
+        model="small_cnn_private", image_size=28, images=1000, privacy=privacy, model_access=access
+    )
+    assert (plan.privacy, plan.model_access) == (privacy, access)
+    assert not plan.balance_classes
+    assert default_plan(model="small_cnn", image_size=28, images=1000).privacy is None
 
 
 def test_small_data_sets_get_more_rounds() -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from services.hospital_node.adapters.database import Database
+from services.hospital_node.adapters.tables import AUDIT
 from services.hospital_node.adapters.transactions import Transactions
 from tests.fakes.access import AccessRig, People
+from tests.fakes.audit import unsigned_trail
 
 
 @pytest.fixture
@@ -19,7 +21,7 @@ def transactions(database_url: str) -> Iterator[Transactions]:
 
 @pytest.fixture
 def store(transactions: Transactions) -> Database:
-    return Database(transactions)
+    return Database(transactions, unsigned_trail(AUDIT))
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ PRIVATE_LAYERS = (
     nn.AdaptiveAvgPool2d,
     nn.Linear,
 )
-SIZES = {"small_cnn": 28, "medium_cnn": 64}
+SIZES = {"small_cnn": 28, "small_cnn_private": 28, "medium_cnn": 64}
 FUNCTIONS = {"flatten", "add", "cat", "relu", "dropout", "adaptive_avg_pool2d"}
 HEAVY = pytest.mark.slow
 """Half a gigabyte of weights."""
@@ -69,9 +69,10 @@ def test_only_layers_that_run_under_shares_are_used(name: str) -> None:
             assert getattr(node.target, "__name__", node.target) in FUNCTIONS, node.target
 
 
-def test_the_small_network_stays_small() -> None:
+@pytest.mark.parametrize("name", ["small_cnn", "small_cnn_private"])
+def test_the_small_network_stays_small(name: str) -> None:
     """Encrypted latency is promised for about this many products and signs an image."""
-    model = build_model("small_cnn", channels=1, classes=2, size=28, seed=0)
+    model = build_model(name, channels=1, classes=2, size=28, seed=0)
     products, signs = 0, 0
 
     def count(layer: nn.Module, _: object, output: torch.Tensor) -> None:

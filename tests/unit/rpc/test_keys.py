@@ -18,6 +18,7 @@ from libs.core.errors import AlreadyExists, InvalidInput
 from libs.rpc import dev_ca
 from libs.rpc.dev_ca import create_keys, folder_name, issuing_secret
 from libs.rpc.identity import COORDINATOR, Identity, Kind, party_identity
+from libs.rpc.token_checks.binding import thumbprint
 from libs.rpc.tokens import Role, TokenVerifier
 
 EVERYBODY = [
@@ -154,6 +155,18 @@ def test_a_token_of_the_command_line_is_accepted_by_its_audience_alone(keys: Pat
     for verifier, wrong in ((federation, owner), (hospital, worker)):
         with pytest.raises(Exception, match="issuer is not known"):
             verifier.verify(wrong)
+
+
+def test_a_token_of_the_command_line_can_be_bound_to_a_certificate(keys: Path) -> None:
+    certificate = keys / "hospital-alpha" / "tls.crt"
+    made = ["--issuer", "federation", "--subject", "alpha", "--role", "worker"]
+    said = TokenVerifier([issuing_secret(keys, "federation")]).verify(
+        token(keys, *made, "--bind", str(certificate))
+    )
+    assert said.certificate == thumbprint(certificate.read_bytes())
+    for wrong, text in (("tls.key", "not a certificate"), ("absent.crt", "cannot be read")):
+        with pytest.raises(InvalidInput, match=text):
+            token(keys, *made, "--bind", str(certificate.with_name(wrong)))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -15,8 +16,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from libs.core.errors import InvalidInput, Unauthenticated, Unavailable
-from libs.rpc.token_checks.breaker import CircuitBreaker
-from libs.rpc.token_checks.cache import VerdictCache
 from libs.rpc.token_checks.gate import TokenGate
 from libs.rpc.token_settings import (
     TokenIntrospectionSettings,
@@ -59,7 +58,7 @@ class Rig:
         said = {"issuer": ISSUER, "audience": AUDIENCE, "jwks_url": self.service.url, "ca": self.service.ca}
         return self.gate(keys=[TokenKeySettings(**{**said, **changed})], asked=[])
 
-    def asking(self, *, local: bool = False, **changed: Any) -> TokenGate:
+    def entry(self, **changed: Any) -> TokenIntrospectionSettings:
         said = {
             "issuer": ISSUER,
             "audience": AUDIENCE,
@@ -69,8 +68,10 @@ class Rig:
             "client_secret": self.folder / "client.secret",
             "failures": 2,
         }
-        entry = TokenIntrospectionSettings(**{**said, **changed})
-        return self.gate(keys=[self.local] if local else [], asked=[entry])
+        return TokenIntrospectionSettings(**{**said, **changed})
+
+    def asking(self, *, local: bool = False, **changed: Any) -> TokenGate:
+        return self.gate(keys=[self.local] if local else [], asked=[self.entry(**changed)])
 
     def says(self, body: Any, *, status: int = 200) -> None:
         self.service.answer = lambda _asked: (status, json.dumps(body).encode())
@@ -231,6 +232,18 @@ async def test_what_is_no_answer_is_unavailable(rig: Rig, status: int, body: byt
     assert OPAQUE not in f"{failure.value!r} {failure.value.__cause__!r} {failure.value.__context__!r} {logs}"
 
 
+async def test_an_answer_that_could_unpack_to_any_size_is_unavailable(rig: Rig) -> None:
+    rig.service.answer = lambda _asked: (
+        200,
+        gzip.compress(json.dumps({"active": True, **claims()}).encode()),
+    )
+    rig.service.headers = b"content-encoding: gzip\r\n"
+    with capture_logs() as logs, pytest.raises(Unavailable):
+        await rig.asking().check(OPAQUE)
+    assert [entry["failure"] for entry in logs] == ["answer_compressed"]
+    assert rig.service.asked[0].headers["accept-encoding"] == "identity"
+
+
 async def test_a_slow_service_or_one_with_another_ca_is_unavailable(rig: Rig) -> None:
     rig.says({"active": True, **claims()})
     with pytest.raises(Unavailable):
@@ -241,6 +254,72 @@ async def test_a_slow_service_or_one_with_another_ca_is_unavailable(rig: Rig) ->
         await rig.asking(timeout_s=0.2).check(OPAQUE)
 
 
+@pytest.mark.parametrize("style", ["rfc7662", "pygrid"])
+async def test_a_burst_with_one_token_asks_once_and_one_that_leaves_does_not_end_it(
+    rig: Rig, style: str
+) -> None:
+    rig.says({"active": True, **claims()})
+    rig.service.delay_s = 0.2
+    gate = rig.asking(local=style == "pygrid", style=style, additional=style == "pygrid", accepted_for_s=0)
+    token = signed(OLD, "ES256")
+    first = asyncio.create_task(gate.check(token))
+    others = [asyncio.create_task(gate.check(token)) for _ in range(20)]
+    another = asyncio.create_task(gate.check(signed(OLD, "ES256")))
+    await asyncio.sleep(0.05)
+    first.cancel()
+    said = await asyncio.gather(*others, another)
+    assert {claimed.subject for claimed in said} == {"dana"}
+    assert len(rig.service.asked) == 2
+    rig.says({"active": False}, status=200 if style == "rfc7662" else 403)
+    refused = await asyncio.gather(*(gate.check(token) for _ in range(20)), return_exceptions=True)
+    assert {type(error) for error in refused} == {Unauthenticated}
+    assert len(rig.service.asked) == 3
+
+
+async def test_the_beginning_of_an_opaque_token_says_whom_to_ask_and_nobody_else_sees_it(
+    rig: Rig, tmp_path: Path
+) -> None:
+    async with https_service(tmp_path / "second", lambda _: (200, b'{"active": false}')) as second:
+        entries = [
+            rig.entry(token_prefix="alpha-"),
+            rig.entry(issuer="https://second.example", url=second.url, ca=second.ca, token_prefix="beta_"),
+        ]
+        gate = rig.gate(keys=[], asked=entries)
+        rig.says({"active": True, **claims()})
+        assert (await gate.check("alpha-1")).issuer == ISSUER
+        with pytest.raises(Unauthenticated, match="not valid"):
+            await gate.check("beta_1")
+        with pytest.raises(Unauthenticated, match="begins like those of no issuer"):
+            await gate.check("gamma-1")
+        assert [len(service.asked) for service in (rig.service, second)] == [1, 1]
+        gate = rig.gate(keys=[], asked=[entries[0], entries[1].model_copy(update={"token_prefix": ""})])
+        with pytest.raises(Unauthenticated, match="not valid"):
+            await gate.check("gamma-1")
+        await gate.check("alpha-1")
+        assert [len(service.asked) for service in (rig.service, second)] == [2, 2]
+        for first, other in (("", ""), ("a", "a"), ("a", "ab")):
+            clashing = [
+                entries[0].model_copy(update={"token_prefix": first}),
+                entries[1].model_copy(update={"token_prefix": other}),
+            ]
+            with pytest.raises(InvalidInput, match="token_prefix"):
+                rig.gate(keys=[], asked=clashing)
+
+
+async def test_an_answer_may_leave_out_the_issuer_or_say_the_subject_elsewhere_where_the_settings_say_so(
+    rig: Rig,
+) -> None:
+    rig.says({"active": True, **claims(iss=None, sub=None), "client_id": "batch"})
+    said = await rig.asking(assume_issuer=True, subject_claim="client_id").check(OPAQUE)
+    assert (said.issuer, said.subject) == (ISSUER, "batch")
+    for partly in ({"assume_issuer": True}, {"subject_claim": "client_id"}):
+        with pytest.raises(Unauthenticated, match="lacks the claim"):
+            await rig.asking(**partly).check(OPAQUE)
+    rig.says({"active": True, **claims(iss="https://elsewhere.example")})
+    with pytest.raises(Unauthenticated, match="another issuer"):
+        await rig.asking(assume_issuer=True).check(OPAQUE)
+
+
 # ---------------------------------------------------------------- in addition to a local check
 
 
@@ -249,10 +328,33 @@ async def test_an_additional_introspection_must_say_the_same_as_the_token(rig: R
     token = signed(OLD, "ES256")
     rig.says({"active": True, **claims()})
     assert (await gate.check(token)).subject == "dana"
-    for changed in ({"active": False}, {"sub": "erin"}, {"role": "owner"}):
+    for changed in (
+        {"active": False},
+        {"sub": "erin"},
+        {"role": "owner"},
+        {"iss": "https://elsewhere.example"},
+        {"aud": [AUDIENCE, "elsewhere"]},
+        {"jti": "token-2"},
+        {"exp": claims()["exp"] + 1},
+        {"iat": claims()["iat"] + 1},
+        {"cnf": {"x5t#S256": "A" * 43}},
+    ):
         rig.says({"active": True, **claims(), **changed})
         with pytest.raises(Unauthenticated):
             await gate.check(token)
+
+
+async def test_an_additional_introspection_may_leave_out_all_but_whether_the_token_is_active(
+    rig: Rig,
+) -> None:
+    gate = rig.asking(local=True, additional=True, accepted_for_s=0, refused_for_s=0)
+    for said in ({"active": True}, {"active": True, "aud": [AUDIENCE], "sub": "dana"}):
+        rig.says(said)
+        assert (await gate.check(signed(OLD, "ES256"))).role.value == "scientist"
+    for said in ({"active": False}, {"sub": "dana"}, {}):
+        rig.says(said)
+        with pytest.raises(Unauthenticated, match="not valid"):
+            await gate.check(signed(OLD, "ES256"))
 
 
 async def test_pygrids_check_must_agree_and_is_not_asked_about_made_up_tokens(rig: Rig) -> None:
@@ -307,6 +409,16 @@ async def test_a_very_long_token_is_refused_before_anybody_is_asked(rig: Rig) ->
         ({"additional": True}, "no other check reads"),
         ({"client_id": None}, "needs client_id and client_secret"),
         ({"ca": Path("missing.crt")}, "CA certificate"),
+        *(
+            ({"additional": True, **alone}, "cannot set")
+            for alone in (
+                {"bound": True},
+                {"one_time": True},
+                {"token_prefix": "a"},
+                {"assume_issuer": True},
+                {"subject_claim": "client_id"},
+            )
+        ),
     ],
 )
 async def test_settings_that_do_not_fit_are_refused(rig: Rig, changed: dict[str, Any], problem: str) -> None:
@@ -334,51 +446,3 @@ async def test_an_issuer_has_one_check_that_decides(rig: Rig) -> None:
         token_gate([shared], [rig.local], [])
     with pytest.raises(InvalidInput, match="either key"):
         token_gate([], [TokenKeySettings(issuer=ISSUER, audience=AUDIENCE)], [])
-
-
-# ---------------------------------------------------------------- cache and breaker alone
-
-
-def test_the_cache_is_bounded_holds_no_token_and_a_flood_of_refusals_forgets_no_acceptance() -> None:
-    clock = TurnedClock()
-    cache: VerdictCache[str] = VerdictCache(entries=3, accepted_s=60, refused_s=60, clock=clock)
-    cache.accept(OPAQUE, "dana", expires_at=clock.now().replace(hour=13))
-    for number in range(100):
-        cache.refuse(f"made-up-{number}", "no")
-    assert cache.get(OPAQUE) == "dana"
-    assert len(cache) == 4
-    assert OPAQUE not in repr(vars(cache))
-    for number in range(3):
-        cache.accept(f"good-{number}", "erin", expires_at=clock.now().replace(hour=13))
-    assert cache.get(OPAQUE) is None
-
-
-async def test_the_open_circuit_lets_one_probe_through_and_a_cancelled_one_decides_nothing() -> None:
-    clock = TurnedClock()
-    breaker = CircuitBreaker(failures=1, open_s=10, clock=clock)
-    attempts = 0
-
-    async def failing() -> None:
-        raise Unavailable("down")
-
-    async def hanging() -> None:
-        nonlocal attempts
-        attempts += 1
-        await asyncio.Event().wait()
-
-    async def working() -> str:
-        return "up"
-
-    with pytest.raises(Unavailable, match="down"):
-        await breaker.call(failing)
-    with pytest.raises(Unavailable, match="asked again"):
-        await breaker.call(working)
-    clock.seconds = 10
-    probe = asyncio.create_task(breaker.call(hanging))
-    await asyncio.sleep(0)
-    with pytest.raises(Unavailable, match="asked again"):
-        await breaker.call(working)
-    probe.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await probe
-    assert (attempts, await breaker.call(working), await breaker.call(working)) == (1, "up", "up")

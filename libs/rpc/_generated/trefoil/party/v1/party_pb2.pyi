@@ -486,12 +486,19 @@ Global___OpenPredictionRequest: _TypeAlias = OpenPredictionRequest  # noqa: Y015
 class OpenPredictionResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    LIMITED_FIELD_NUMBER: _builtins.int
+    limited: _builtins.bool
+    """Whether it was counted under somebody's limit. Then the parties must be asked in one order, or of two predictions
+    that want the last one each gets it somewhere and neither everywhere.
+    """
     def __init__(
         self,
+        *,
+        limited: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limited", b"limited"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1203,12 +1210,17 @@ Global___UseModelRequest: _TypeAlias = UseModelRequest  # noqa: Y015
 class UseModelResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    LIMITED_FIELD_NUMBER: _builtins.int
+    limited: _builtins.bool
+    """As in OpenPredictionResponse."""
     def __init__(
         self,
+        *,
+        limited: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limited", b"limited"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
