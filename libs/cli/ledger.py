@@ -45,7 +45,7 @@ def show(
         if_empty="No data set has a budget. Set one: trefoil dataset budget NAME --epsilon 8 --delta 1e-4",
     )
     print_table(
-        [">#", "when", "what", "data set", "consumer", "cost", "study", ">round", "approval"],
+        [">#", "when", "what", "data set", "consumer", "cost", "study", ">round", ">predictions", "approval"],
         [
             [
                 entry.sequence,
@@ -56,6 +56,7 @@ def show(
                 in_words(entry.cost),
                 entry.study_id,
                 entry.round or "",
+                entry.count or "",
                 entry.approval_id,
             ]
             for entry in entries

@@ -136,6 +136,7 @@ def entry_view(entry: pb.LedgerEntry) -> dict[str, Any]:
         "approval_id": entry.approval_id,
         "study_id": entry.study_id,
         "round": entry.round,
+        "count": entry.count,
     }
 
 

@@ -22,6 +22,7 @@ from libs.rpc.identity import COORDINATOR, Identity, Kind
 from libs.runtime.logging import configure_logging
 from libs.runtime.private_files import PRIVATE_UMASK
 from libs.runtime.settings import load_settings
+from services.hospital_node.access.model_counts import PredictionReader
 from services.hospital_node.access.model_use import ModelUseTeller
 from services.hospital_node.access.rpc import AccessService
 from services.hospital_node.access.service import Access
@@ -132,7 +133,8 @@ async def run(settings: HospitalSettings) -> None:
         audit.start()
         await server.start()
         async with asyncio.TaskGroup() as group:
-            own = [group.create_task(link.run()), group.create_task(model_use.run())]
+            counts = PredictionReader(store=access_store, parties=parties)
+            own = [group.create_task(work) for work in (link.run(), model_use.run(), counts.run())]
             await server.serve_until_stopped()
             for task in own:
                 task.cancel()

@@ -340,7 +340,7 @@ class LedgerKind(enum.Enum):
 class NewEntry:
     """A line for the ledger. `cost` is what it takes; of a `BUDGET_SET` what may be taken from now on.
 
-    `event` is the JSON of `libs/dp/events.py`, b"" for a budget.
+    `event` is the JSON of `libs/dp/events.py`, b"" for a budget; `count` how many predictions it tells of.
     """
 
     kind: LedgerKind
@@ -352,6 +352,7 @@ class NewEntry:
     study_id: str = ""
     round: int = 0
     attempt: int = 0
+    count: int = 0
 
 
 @dataclass(frozen=True)

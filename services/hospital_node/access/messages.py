@@ -164,6 +164,7 @@ def entry_message(entry: LedgerEntry) -> pb.LedgerEntry:
         study_id=line.study_id,
         round=line.round,
         kind=line.kind.value,
+        count=line.count,
     )
 
 

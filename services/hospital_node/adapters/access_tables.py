@@ -135,6 +135,7 @@ class LedgerRow(Base):
     study_id: Mapped[str] = mapped_column(String(200))
     round: Mapped[int]
     attempt: Mapped[int]
+    count: Mapped[int] = mapped_column(BigInteger)
 
 
 append_only(Base.metadata.tables["privacy_ledger"])
@@ -247,6 +248,7 @@ def entry_row(sequence: int, at: datetime, line: NewEntry) -> LedgerRow:
         study_id=line.study_id,
         round=line.round,
         attempt=line.attempt,
+        count=line.count,
     )
 
 
@@ -262,5 +264,6 @@ def to_entry(row: LedgerRow) -> LedgerEntry:
         study_id=row.study_id,
         round=row.round,
         attempt=row.attempt,
+        count=row.count,
     )
     return LedgerEntry(row.sequence, utc(row.at), line)

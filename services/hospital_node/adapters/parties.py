@@ -95,6 +95,14 @@ class ShareParties:
             answer = await stub.SetModelUse(request, timeout=CALL_TIMEOUT_S)
         return int(answer.revision)
 
+    async def model_use(self, party: PartyId, model_id: str) -> Mapping[str, int]:
+        """Implements `model_counts.Parties`."""
+        request = party_pb2.DescribeModelUseRequest(model_id=model_id)
+        with translated():
+            stub = PartyServiceStub(self._named()[party])
+            answer = await stub.DescribeModelUse(request, timeout=CALL_TIMEOUT_S)
+        return {count.asker_identity: count.predictions for count in answer.counts}
+
     async def close(self) -> None:
         """Close all channels."""
         for channel in (*self._replaced, *self._channels.values()):

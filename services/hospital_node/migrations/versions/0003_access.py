@@ -152,6 +152,7 @@ def _ledger() -> None:
         sa.Column("study_id", sa.String(200), nullable=False),
         sa.Column("round", sa.Integer, nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("count", sa.BigInteger, nullable=False),
     )
     for statement in append_only_ddl(_LEDGER, op.get_bind().dialect.name):
         op.execute(statement)

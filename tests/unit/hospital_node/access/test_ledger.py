@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
@@ -15,6 +17,7 @@ from services.hospital_node.access import ledger
 from services.hospital_node.access.domain import LedgerKind
 from services.hospital_node.access.planning import attempt_cost
 from services.hospital_node.access.requests import Decision
+from services.hospital_node.adapters.tables import Base
 from services.hospital_node.domain import TaskState
 from tests.fakes.access import DANA, FREELY, PRIVATE_PLAN, AccessRig, cost
 from tests.fakes.hospital_ports import PLAN, STUDY, dataset, train_order
@@ -55,6 +58,18 @@ async def test_the_database_itself_refuses_to_change_or_delete_an_entry(
     with pytest.raises(DatabaseError, match="append-only"), rig.transactions.engine.begin() as connection:
         connection.execute(text(statement))
     assert await rig.store.run(lambda unit: unit.budget("chest")) == FREELY
+
+
+async def test_what_migrations_make_is_what_the_code_reads(rig: AccessRig) -> None:
+    tables = {"access_requests", "approvals", "studies", "access_rules", "privacy_ledger", "model_uses"}
+    assert tables <= set(Base.metadata.tables)
+
+    def ours(_item: object, name: str | None, kind: str, _reflected: bool, _other: object) -> bool:
+        return kind != "table" or name in tables
+
+    with rig.transactions.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"include_object": ours})
+        assert compare_metadata(context, Base.metadata) == []
 
 
 async def test_entries_count_without_gaps_and_name_event_consumer_approval_and_study(

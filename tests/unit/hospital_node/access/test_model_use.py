@@ -11,7 +11,9 @@ import pytest
 from libs.core.errors import NotFound, PermissionDenied, Unavailable
 from libs.core.ids import PartyId
 from libs.rpc.identity import Identity, Kind
-from services.hospital_node.access.domain import Standing
+from services.hospital_node.access.costs import NOTHING
+from services.hospital_node.access.domain import LedgerKind, Standing
+from services.hospital_node.access.model_counts import PredictionReader
 from services.hospital_node.access.model_use import ModelUseTeller, UseRules
 from services.hospital_node.access.requests import Decision
 from tests.fakes.access import DANA, AccessRig
@@ -198,3 +200,36 @@ async def test_a_running_teller_hears_of_changes_and_tries_again_by_itself(
 async def test_a_hospital_speaks_only_for_models_that_its_data_is_in(rig: AccessRig) -> None:
     await ask(rig)  # no study was admitted here
     assert rig.listener.told[-1].standing is Standing.DENIED
+
+
+@dataclass
+class CountingParties:
+    """Each says how often the model was asked; those that are not there do not answer."""
+
+    counts: dict[int, dict[str, int]]
+
+    async def model_use(self, party: PartyId, model_id: str) -> dict[str, int]:
+        if party not in self.counts or model_id != MODEL:
+            raise Unavailable("The party is down.")
+        return self.counts[party]
+
+
+async def predictions(rig: AccessRig) -> list[tuple[str, int]]:
+    entries = [entry.line for entry in await rig.entries() if entry.line.kind is LedgerKind.PREDICTION]
+    assert all(line.cost == NOTHING and line.study_id == STUDY for line in entries)
+    return [(line.consumer, line.count) for line in entries]
+
+
+async def test_predictions_are_entries_that_cost_nothing_and_count_what_is_new(
+    rig: AccessRig, parties: RememberingParties
+) -> None:
+    there = CountingParties({0: {"ada": 3}, 2: {"ada": 2, "ben": 1}})
+    reader = PredictionReader(store=rig.store, parties=there)
+    await reader.read()
+    await reader.read()
+    assert await predictions(rig) == [("ada", 3), ("ben", 1)]
+    there.counts[1] = {"ada": 10}
+    await reader.read()
+    there.counts = {}
+    await reader.read()
+    assert await predictions(rig) == [("ada", 3), ("ben", 1), ("ada", 7)]

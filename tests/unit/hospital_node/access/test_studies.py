@@ -12,6 +12,7 @@ import pytest
 from libs.core.errors import FailedPrecondition, InvalidInput, NotFound
 from libs.rpc._generated.trefoil.types.v1.types_pb2 import SignedStatement
 from libs.rpc.identity import Identity, Kind, party_identity
+from services.hospital_node.access.admission import admit
 from services.hospital_node.access.domain import LedgerKind, RequestState, StudyState
 from services.hospital_node.access.requests import Decision
 from services.hospital_node.access.statements import Proposal
@@ -292,6 +293,24 @@ async def test_an_approval_is_for_one_plan_of_one_scientist_on_one_data_set(
     assert (await rig.approval_of("request-1")).used == 0
 
 
+@pytest.mark.parametrize("changed", [{"plan_hash": CHANGED.hash}, {"requester": MALLORY.uri}], ids=str)
+async def test_admission_itself_holds_the_study_against_the_approval(
+    rig: AccessRig, changed: dict[str, str]
+) -> None:
+    """Whoever calls it, with whichever approval."""
+    await approved_request(rig)
+    approval = await rig.approval_of("request-1")
+    await rig.access.plan_proposed(rig.people.proposal(CHANGED))
+    waiting = await rig.study()
+    assert waiting is not None
+    study = replace(waiting, plan_hash=PLAN.hash)
+    await rig.store.run(lambda unit: admit(unit, study, approval, actor="system"))
+    with pytest.raises(FailedPrecondition, match="not approved"):
+        await rig.store.run(
+            lambda unit: admit(unit, replace(study, **changed), approval, actor="system")  # type: ignore[arg-type]
+        )
+
+
 async def test_revoking_ends_the_study_and_tells_of_both(rig: AccessRig) -> None:
     await approved_request(rig)
     await rig.access.plan_proposed(rig.people.proposal())
@@ -314,6 +333,13 @@ async def test_the_end_of_a_study_ends_consent_and_the_question_to_the_owner(rig
     assert request.state is RequestState.DENIED
     with pytest.raises(FailedPrecondition):
         await rig.decide(STUDY)
+
+
+async def test_nothing_is_obeyed_for_an_admitted_study_that_ended(rig: AccessRig) -> None:
+    await rig.access.plan_proposed(rig.people.proposal())
+    await rig.decide(STUDY)
+    await rig.access.study_ended(STUDY)
+    assert not await consented(rig)
 
 
 async def test_the_cost_of_all_rounds_is_taken_before_the_first_one(
