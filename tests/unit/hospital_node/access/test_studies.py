@@ -311,6 +311,23 @@ async def test_admission_itself_holds_the_study_against_the_approval(
         )
 
 
+@pytest.mark.parametrize(
+    "over", [{"used": 2}, {"expires_at": NOW}, {"revoked_at": NOW}], ids=["used up", "expired", "revoked"]
+)
+async def test_admission_itself_refuses_an_approval_that_is_over(
+    rig: AccessRig, over: dict[str, Any]
+) -> None:
+    await approved_request(rig)
+    approval = await rig.approval_of("request-1")
+    await rig.access.plan_proposed(rig.people.proposal(CHANGED))
+    waiting = await rig.study()
+    assert waiting is not None
+    study = replace(waiting, plan_hash=PLAN.hash)
+    with pytest.raises(FailedPrecondition, match=approval.approval_id):
+        await rig.store.run(lambda unit: admit(unit, study, replace(approval, **over), actor="system"))
+    assert await rig.entries() == []
+
+
 async def test_revoking_ends_the_study_and_tells_of_both(rig: AccessRig) -> None:
     await approved_request(rig)
     await rig.access.plan_proposed(rig.people.proposal())
