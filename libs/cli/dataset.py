@@ -6,21 +6,26 @@ Images stay where they are.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from libs.cli.options import JsonOption, ProfileOption
-from libs.cli.privacy_options import DeltaOption, EpsilonOption, WithoutPrivacyOption
+from libs.cli import dataset_budget, dataset_catalogue
+from libs.cli.options import JsonOption, ProfileOption, TagsOption
+from libs.data.disclosure import CountDisclosure
 
 if TYPE_CHECKING:
-    from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
     from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
 
-app = typer.Typer(help="Publish, list, withdraw and search data sets.", no_args_is_help=True)
+app = typer.Typer(
+    help="Publish, list, withdraw and search data sets; make their mocks.", no_args_is_help=True
+)
 
-TagsOption = Annotated[
-    list[str] | None, typer.Option("--tag", "-t", help="A tag; repeat for more.", show_default=False)
+RequestOption = Annotated[
+    str,
+    typer.Option(
+        "--request-id", help="Chosen by you, so that a repetition changes nothing.", show_default="new"
+    ),
 ]
 
 
@@ -36,32 +41,72 @@ def publish(
     profile: ProfileOption,
     tag: TagsOption = None,
     description: Annotated[str, typer.Option(help="One sentence for scientists.")] = "",
+    licence: Annotated[str, typer.Option(help="SPDX identifier or a sentence.")] = "",
+    counts: Annotated[
+        CountDisclosure,
+        typer.Option(
+            help="How much is told of the numbers of images. Withheld: your weight in training is the "
+            "average of the other hospitals'."
+        ),
+    ] = CountDisclosure.ROUNDED,
+    mock_images: Annotated[
+        int, typer.Option(min=0, help="Made-up images to offer in its place.", show_default="200")
+    ] = 0,
+    request_id: RequestOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Let the node check a data set and put its description into the catalogue (staff)."""
+    """Let the node check a data set and put its description into the catalogue (staff).
+
+    The same name again, with other files or words, is its next version. Approvals hold for the files that
+    were approved.
+    """
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
-    from libs.cli.output import plain, print_json, results
+    from libs.cli.dataset_views import staff_view
+    from libs.cli.output import print_json
+    from libs.core.ids import new_id
     from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
 
     async def ask() -> hospital_pb2.Dataset:
         request = hospital_pb2.PublishDatasetRequest(
-            name=name, description=description, tags=tag or [], path=str(path.absolute())
+            name=name,
+            description=description,
+            tags=tag or [],
+            path=str(path.absolute()),
+            request_id=request_id or new_id("request"),
+            licence=licence,
+            disclosure=hospital_pb2.CountDisclosure.Value(f"COUNT_DISCLOSURE_{counts.name}"),
+            mock_images=mock_images,
         )
         async with open_session(profile) as session:
             return (await session.hospital.PublishDataset(request, timeout=10 * CALL_TIMEOUT_S)).dataset
 
     published = run(ask())
     if as_json:
-        print_json(_staff_view(published))
+        print_json(staff_view(published))
         return
+    _tell(published)
+
+
+def _tell(published: hospital_pb2.Dataset) -> None:
+    """What was found, and what others see of it now."""
+    from libs.cli.dataset_views import counts_in_words, images_in_words, schema_in_words
+    from libs.cli.output import plain, results
+
     classes = ", ".join(
         f"{count} {plain(name)}" for name, count in sorted(published.images_per_class.items())
     )
+    told = images_in_words(published.disclosed_images, published.disclosure)
+    by_class = counts_in_words(published.disclosure, published.disclosed_counts)
     results().print(
-        f"Published [bold]{plain(published.name)}[/]: {published.images} images of {published.patients} "
-        f"patients ({classes}).\n"
-        "Name, description, tags and the number of images are now in the catalogue; the images stay here."
+        f"Published [bold]{plain(published.name)}[/], version {published.version}: {published.images} images "
+        f"of {published.patients} patients ({classes}).\n"
+        "In the catalogue now: name, description, tags, licence, the hash of the files, a mock, and\n"
+        f"  images: {told}; by class: {plain(by_class)}\n"
+        f"  {plain(schema_in_words(published.schema))}\n"
+        "The images stay here."
     )
+    if published.disclosed_images == 0:
+        results().print("As the number is withheld, your weight in training is the average of the others'.")
 
 
 @app.command("list")
@@ -69,6 +114,7 @@ def list_datasets(profile: ProfileOption, as_json: JsonOption = False) -> None:
     """What this hospital has published (staff)."""
     from libs.cli.client.pages import PAGE_SIZE, all_pages
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
+    from libs.cli.dataset_views import disclosure_word, staff_view
     from libs.cli.output import print_json, print_table
     from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
 
@@ -83,124 +129,93 @@ def list_datasets(profile: ProfileOption, as_json: JsonOption = False) -> None:
 
     datasets = run(ask())
     if as_json:
-        print_json([_staff_view(dataset) for dataset in datasets])
+        print_json([staff_view(dataset) for dataset in datasets])
         return
     print_table(
-        ["name", ">images", ">patients", "tags", "path"],
-        [[d.name, d.images, d.patients, ", ".join(d.tags), d.path] for d in datasets],
+        ["name", ">version", ">images", ">patients", "told", "tags", "path"],
+        [
+            [
+                d.name,
+                d.version,
+                d.images,
+                d.patients,
+                disclosure_word(d.disclosure),
+                ", ".join(d.tags),
+                d.path,
+            ]
+            for d in datasets
+        ],
         if_empty="Nothing is published. Publish something: trefoil dataset publish NAME PATH --tag x-ray",
     )
 
 
 @app.command()
-def withdraw(
-    name: Annotated[str, typer.Argument(help="Name of the data set.")], profile: ProfileOption
+def versions(
+    name: Annotated[str, typer.Argument(help="Name of the data set.")],
+    profile: ProfileOption,
+    as_json: JsonOption = False,
 ) -> None:
-    """Take a data set out of the catalogue (staff). Its images are not touched."""
+    """All that was ever published under a name, the newest first (staff)."""
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
-    from libs.cli.output import plain, results
+    from libs.cli.dataset_views import disclosure_word, staff_view
+    from libs.cli.output import print_json, print_table
+    from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
+
+    async def ask() -> list[hospital_pb2.Dataset]:
+        request = hospital_pb2.ListDatasetVersionsRequest(name=name)
+        async with open_session(profile) as session:
+            answer = await session.hospital.ListDatasetVersions(request, timeout=CALL_TIMEOUT_S)
+            return list(answer.versions)
+
+    found = run(ask())
+    if as_json:
+        print_json([staff_view(version) for version in found])
+        return
+    print_table(
+        [">version", ">images", "told", "content hash", "published", "until"],
+        [
+            [
+                version.version,
+                version.images,
+                disclosure_word(version.disclosure),
+                f"{version.content_hash[:12]}…",
+                version.published_at.ToJsonString(),
+                version.withdrawn_at.ToJsonString() if version.HasField("withdrawn_at") else "now",
+            ]
+            for version in found
+        ],
+        if_empty="",
+    )
+
+
+@app.command()
+def withdraw(
+    name: Annotated[str, typer.Argument(help="Name of the data set.")],
+    profile: ProfileOption,
+    request_id: RequestOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Take a data set out of the catalogue and out of every study (staff). Its images are not touched."""
+    from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
+    from libs.cli.output import plain, print_json, results
+    from libs.core.ids import new_id
     from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
 
     async def ask() -> None:
-        request = hospital_pb2.WithdrawDatasetRequest(name=name)
+        request = hospital_pb2.WithdrawDatasetRequest(name=name, request_id=request_id or new_id("request"))
         async with open_session(profile) as session:
             await session.hospital.WithdrawDataset(request, timeout=CALL_TIMEOUT_S)
 
     run(ask())
-    results().print(f"Withdrew [bold]{plain(name)}[/].")
-
-
-@app.command()
-def budget(
-    name: Annotated[str, typer.Argument(help="Name of the data set.")],
-    profile: ProfileOption,
-    epsilon: EpsilonOption = "",
-    delta: DeltaOption = "",
-    without_privacy: WithoutPrivacyOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Set what may be taken of a data set's privacy altogether, counting what was taken already (staff)."""
-    from libs.cli.client import consent
-    from libs.cli.output import plain, print_json, results
-    from libs.cli.privacy_options import in_words, privacy_cost
-    from libs.cli.request_views import balance_view
-    from libs.core.errors import InvalidInput
-
-    allowed = privacy_cost(epsilon=epsilon, delta=delta, without_privacy=without_privacy)
-    if allowed is None:
-        raise InvalidInput("Give a budget: --epsilon 8 --delta 1e-4, or --without-privacy.")
-    balance = consent.set_budget(profile, name, allowed)
     if as_json:
-        print_json(balance_view(balance))
+        print_json({"name": name, "withdrawn": True})
         return
     results().print(
-        f"Of [bold]{plain(name)}[/] may be taken: {in_words(balance.budget)}. Spent so far: "
-        f"{in_words(balance.spent)}; left: {in_words(balance.left)}."
+        f"Withdrew [bold]{plain(name)}[/]. Its versions stay listed: trefoil dataset versions {plain(name)}"
     )
 
 
-@app.command()
-def search(
-    profile: ProfileOption,
-    tag: TagsOption = None,
-    name_contains: Annotated[str, typer.Option(help="Part of the name.")] = "",
-    min_images: Annotated[int, typer.Option(min=0, help="Smallest number of images.")] = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Find data sets of all hospitals in the catalogue (scientists)."""
-    from libs.cli.client.catalogue import search_datasets
-    from libs.cli.client.session import open_session, run
-    from libs.cli.output import print_json, print_table
-
-    async def ask() -> list[coordinator_pb2.Dataset]:
-        async with open_session(profile) as session:
-            return await search_datasets(
-                session, tags=tag or [], name_contains=name_contains, min_images=min_images
-            )
-
-    datasets = run(ask())
-    if as_json:
-        print_json([_catalogue_view(dataset) for dataset in datasets])
-        return
-    wanted = f" with all of the tags {', '.join(tag)}" if tag else ""
-    print_table(
-        ["data set", "hospital", ">images", "tags", "online", "description"],
-        [
-            [
-                d.dataset_id,
-                d.hospital_name,
-                d.images,
-                ", ".join(d.tags),
-                "yes" if d.online else "no",
-                d.description,
-            ]
-            for d in datasets
-        ],
-        if_empty=f"No data set{wanted} was found. Try fewer tags, or none.",
-    )
-
-
-def _staff_view(dataset: hospital_pb2.Dataset) -> dict[str, Any]:
-    return {
-        "name": dataset.name,
-        "description": dataset.description,
-        "tags": list(dataset.tags),
-        "path": dataset.path,
-        "images": dataset.images,
-        "patients": dataset.patients,
-        "images_per_class": dict(dataset.images_per_class),
-        "content_hash": dataset.content_hash,
-        "published_at": dataset.published_at.ToJsonString(),
-    }
-
-
-def _catalogue_view(dataset: coordinator_pb2.Dataset) -> dict[str, Any]:
-    return {
-        "dataset_id": dataset.dataset_id,
-        "name": dataset.name,
-        "description": dataset.description,
-        "tags": list(dataset.tags),
-        "images": dataset.images,
-        "hospital": dataset.hospital_name,
-        "online": dataset.online,
-    }
+app.command()(dataset_budget.budget)
+app.command()(dataset_catalogue.search)
+app.command()(dataset_catalogue.show)
+app.command()(dataset_catalogue.mock)

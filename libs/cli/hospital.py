@@ -18,6 +18,12 @@ def serve(config: ConfigOption) -> None:
     become("services.hospital_node", config)
 
 
+@app.command("owner-code")
+def owner_code(config: ConfigOption) -> None:
+    """Write a new one-time code for the node's owner to its disk (on the node's own machine)."""
+    become("services.hospital_node.owner_code", config)
+
+
 @app.command()
 def config(
     name: Annotated[str, typer.Option(help="The hospital's name, as in its certificate.")],

@@ -16,16 +16,21 @@ from libs.cli import (
     coordinator,
     dataset,
     demo_command,
+    group,
     hospital,
     keys,
     ledger,
+    login,
     model,
     party,
     predict,
     request,
+    role,
     rule,
+    staff_session,
     statistics,
     study,
+    user,
 )
 from libs.cli.bench import command as bench
 from libs.cli.failures import run_and_exit
@@ -57,6 +62,12 @@ app.add_typer(request.app, name="request", rich_help_panel=_OWN)
 app.add_typer(rule.app, name="rule", rich_help_panel=_OWN)
 app.add_typer(ledger.app, name="ledger", rich_help_panel=_OWN)
 app.add_typer(statistics.app, name="statistics", rich_help_panel=_OWN)
+app.command("login", rich_help_panel=_OWN)(login.login)
+app.command("logout", rich_help_panel=_OWN)(login.logout)
+app.add_typer(staff_session.app, name="session", rich_help_panel=_OWN)
+app.add_typer(user.app, name="user", rich_help_panel=_OWN)
+app.add_typer(role.app, name="role", rich_help_panel=_OWN)
+app.add_typer(group.app, name="group", rich_help_panel=_OWN)
 app.add_typer(audit.app, name="audit", rich_help_panel=_OWN)
 app.add_typer(keys.app, name="keys", rich_help_panel=_RUN)
 app.add_typer(coordinator.app, name="coordinator", rich_help_panel=_RUN)

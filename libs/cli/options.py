@@ -17,4 +17,15 @@ ProfileOption = Annotated[
         show_default=False,
     ),
 ]
+RequestIdOption = Annotated[
+    str,
+    typer.Option(
+        "--request-id",
+        help="Repeat a command with the id of the first try, and nothing is done twice.",
+        show_default="a new one",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+TagsOption = Annotated[
+    list[str] | None, typer.Option("--tag", "-t", help="A tag; repeat for more.", show_default=False)
+]

@@ -30,6 +30,7 @@ def request_view(request: pb.AccessRequest) -> dict[str, Any]:
         "request_id": request.request_id,
         "purpose": PURPOSES.get(request.purpose, "unknown"),
         "dataset": request.dataset_name,
+        "dataset_version": request.dataset_version,
         "content_hash": request.content_hash,
         "plan_hash": request.plan_hash,
         "training_plan": json.loads(request.training_plan or b"{}"),
@@ -70,11 +71,12 @@ def approval_view(approval: pb.Approval) -> dict[str, Any]:
 
 def request_text(request: pb.AccessRequest) -> str:
     """All that is approved with it, to be read before."""
+    content = f"version {request.dataset_version}, content {plain(request.content_hash[:12])}…"
     asker = f"{plain(request.requester_identity)} ({plain(request.requested_by)})"
     lines = [
         f"[bold]{plain(request.reason or request.title)}[/], asked by {asker}",
         f"purpose         {PURPOSES.get(request.purpose, '?')}",
-        f"data set        {plain(request.dataset_name)}, content {plain(request.content_hash[:12])}…",
+        f"data set        {plain(request.dataset_name)}, {content}",
         f"asked           {in_words(request.asked)}, uses {request.uses_asked}",
     ]
     if request.HasField("planned"):

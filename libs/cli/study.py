@@ -91,6 +91,7 @@ def create(
     from libs.cli.study_plan import PlanChoices
     from libs.cli.study_views import view
     from libs.core.errors import InvalidInput, NotFound
+    from libs.fl.strategies.withheld import counted
 
     if not tag and not dataset:
         raise InvalidInput("Name data sets with --dataset, or find them with --tag.")
@@ -116,7 +117,7 @@ def create(
             if missing or not chosen:
                 wanted = ", ".join(missing) or f"with the tags {', '.join(tag or [])}"
                 raise NotFound(f"No data set {wanted}. See what there is: trefoil dataset search")
-            agreed = plan_for(sum(d.images for d in chosen))
+            agreed = plan_for(sum(counted({d.dataset_id: d.images for d in chosen}).values()))
             return await create_and_start(
                 session, plan=agreed, title=title, dataset_ids=[d.dataset_id for d in chosen]
             )

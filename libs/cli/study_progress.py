@@ -85,5 +85,5 @@ def _status(study: Study, member: StudyMember) -> str:
     if member.decision == coordinator_pb2.DECISION_DENIED:
         return "denied the plan"
     if study.state == coordinator_pb2.STUDY_STATE_READY:
-        return f"{member.images} images"
+        return f"{member.images} images" if member.images else "images withheld"
     return PHASE_NAMES.get(member.phase, "waiting")

@@ -30,7 +30,7 @@ def view(study: coordinator_pb2.Study) -> dict[str, Any]:
             {
                 "hospital": member.hospital_name,
                 "dataset_id": member.dataset_id,
-                "images": member.images,
+                "images": member.images or None,
                 "decision": DECISION_NAMES.get(member.decision, "unknown"),
                 "phase": PHASE_NAMES.get(member.phase, ""),
                 "problem": member.problem,
@@ -64,7 +64,13 @@ def print_study(study: coordinator_pb2.Study) -> None:
     print_table(
         ["hospital", "data set", ">images", "decision", "problem"],
         [
-            [m.hospital_name, m.dataset_id, m.images, DECISION_NAMES.get(m.decision, "?"), m.problem]
+            [
+                m.hospital_name,
+                m.dataset_id,
+                m.images or "withheld",
+                DECISION_NAMES.get(m.decision, "?"),
+                m.problem,
+            ]
             for m in study.members
         ],
         if_empty="No hospital takes part.",

@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import Protocol
 
 from libs.fl.strategies.strategy import Strategy
+from libs.fl.strategies.withheld import counted
 from libs.mpc.ring import Ring
 from services.coordinator.states import (
     DECISION_TRANSITIONS,
@@ -102,7 +103,10 @@ class CompiledPlan:
 
 @dataclass(frozen=True)
 class Member:
-    """One hospital with one dataset in a study. `images` are those published when the study was created."""
+    """One hospital with one dataset in a study.
+
+    `images` are those published when the study was created, as its owner discloses them; 0: withheld.
+    """
 
     hospital: str
     hospital_name: str
@@ -225,7 +229,9 @@ class Study:
         deadline: datetime,
     ) -> Study:
         """A new round with those of `hospitals` that approved; a new attempt after an abandoned one."""
-        participants = weigh((m for m in self.approved if m.hospital in hospitals), strategy)
+        participants = weigh(
+            (m for m in self.approved if m.hospital in hospitals), strategy, study=self.members
+        )
         last = self.current_round
         if last is not None and last.state is RoundState.ABANDONED:
             retried = replace(
@@ -321,9 +327,15 @@ def release_model_id(study_id: str) -> str:
     return f"{study_id}/released"
 
 
-def weigh(members: Iterable[Member], strategy: Strategy) -> tuple[Participant, ...]:
-    """The members with the weights that the strategy gives them. Errors as `Strategy.weights`."""
-    weights = strategy.weights({member.hospital: member.images for member in members})
+def weigh(
+    members: Iterable[Member], strategy: Strategy, *, study: Iterable[Member]
+) -> tuple[Participant, ...]:
+    """The members with the weights that the strategy gives them. Errors as `Strategy.weights`.
+
+    Those that withhold their number of images (0) count as the average of the whole `study`.
+    """
+    images = counted({member.hospital: member.images for member in study})
+    weights = strategy.weights({member.hospital: images[member.hospital] for member in members})
     return tuple(Participant(hospital, weight) for hospital, weight in weights.items())
 
 

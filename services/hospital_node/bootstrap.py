@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from libs.core.clock import SystemClock
 from libs.core.errors import TrefoilError
 from libs.core.ids import PartyId
 from libs.rpc._generated.trefoil.hospital.v1.access_pb2_grpc import add_AccessServiceServicer_to_server
+from libs.rpc._generated.trefoil.hospital.v1.accounts_pb2_grpc import add_AccountServiceServicer_to_server
 from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import add_HospitalServiceServicer_to_server
 from libs.rpc.audit_service import own_trail, serve_trail, trail_writer
 from libs.rpc.channel import open_channel
@@ -27,12 +29,16 @@ from services.hospital_node.access.model_use import ModelUseTeller
 from services.hospital_node.access.rpc import AccessService
 from services.hospital_node.access.service import Access
 from services.hospital_node.access.statements import StatementReader
+from services.hospital_node.account_wiring import node_accounts
+from services.hospital_node.accounts.rpc import AccountService
 from services.hospital_node.adapters.access_store import SqlAccess
 from services.hospital_node.adapters.database import Database
+from services.hospital_node.adapters.dataset_store import DatasetStore
 from services.hospital_node.adapters.parties import ShareParties
 from services.hospital_node.adapters.tables import AUDIT
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.adapters.worker_process import WorkerProcess
+from services.hospital_node.dataset_rpc import DatasetCalls
 from services.hospital_node.datasets import Publisher
 from services.hospital_node.inbox import NodeInbox
 from services.hospital_node.link import CoordinatorLink, Outbox
@@ -43,6 +49,7 @@ from services.hospital_node.trail_events import link_changed
 
 SERVICE = "trefoil.hospital.v1.HospitalService"
 ACCESS_SERVICE = "trefoil.hospital.v1.AccessService"
+ACCOUNT_SERVICE = "trefoil.hospital.v1.AccountService"
 
 
 def main() -> None:
@@ -77,9 +84,14 @@ async def run(settings: HospitalSettings) -> None:
     trail = own_trail(me=identity, tables=AUDIT, tls=tls, clock=clock)
     audit = trail_writer(transactions.engine, trail, clock)
     store, outbox, parties = Database(transactions, trail), Outbox(), ShareParties(dial)
+    datasets = DatasetStore(transactions, trail, clock)
     await store.fail_interrupted_tasks()
     publisher = Publisher(
-        store=store, announcer=outbox, worker=worker(), data_roots=settings.data_roots, clock=clock
+        datasets=datasets,
+        worker=worker(),
+        data_roots=settings.data_roots,
+        clock=clock,
+        draw_seed=lambda: secrets.randbits(32),
     )
     access_store = SqlAccess(transactions, trail=trail, clock=clock)
     reader = StatementReader(hospital=identity, authorities=tls.ca.read_bytes)
@@ -111,22 +123,36 @@ async def run(settings: HospitalSettings) -> None:
         connect=lambda: dial(settings.coordinator.address, COORDINATOR),
         outbox=outbox,
         inbox=NodeInbox(access=access, tasks=tasks, name_parties=name_parties),
-        store=store,
         decisions=access.decisions,
+        datasets=datasets,
         on_change=lambda attached: audit.submit(link_changed(attached=attached)),
     )
     service = HospitalService(
         identity=identity,
-        store=store,
-        publisher=publisher,
+        datasets=DatasetCalls(
+            datasets=datasets,
+            publisher=publisher,
+            announcer=outbox,
+            consent_changed=tasks.consent_changed,
+            clock=clock,
+        ),
         attached=lambda: link.attached,
         activity=lambda: tasks.activity,
         consent_changed=tasks.consent_changed,
     )
     access_service = AccessService(access=access, consent_changed=tasks.consent_changed)
-    server = settings.server(name=f"hospital-{settings.name}", recorder=recorder, on_refusal=audit.refused)
+    node = node_accounts(settings, transactions=transactions, trail=trail, clock=clock)
+    await node.accounts.invitations.ensure_owner_code()
+    server = settings.server(
+        name=f"hospital-{settings.name}",
+        recorder=recorder,
+        accounts=node.tokens,
+        grants=node.accounts.sessions.grants,
+        on_refusal=audit.refused,
+    )
     server.add(add_HospitalServiceServicer_to_server, service, SERVICE)
     server.add(add_AccessServiceServicer_to_server, access_service, ACCESS_SERVICE)
+    server.add(add_AccountServiceServicer_to_server, AccountService(node.accounts), ACCOUNT_SERVICE)
     serve_trail(server, audit)
     server.stop_on_signals()
     try:
@@ -141,4 +167,5 @@ async def run(settings: HospitalSettings) -> None:
     finally:
         await tasks.stop()
         await parties.close()
+        node.close()
         transactions.close()

@@ -1,96 +1,191 @@
-"""Publishing and withdrawing data sets: what the owner does, and what the catalogue hears of it."""
+"""Publishing and withdrawing data sets: what is checked, what is told, and what becomes a new version."""
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from libs.core.clock import Clock
-from libs.core.errors import AlreadyExists, InvalidInput, NotFound
-from libs.runtime.logging import get_logger
+from libs.core.errors import InvalidInput, NotFound
+from libs.data.disclosure import CountDisclosure, disclose
+from libs.data.mock import DEFAULT_IMAGES, MAX_IMAGES, MockRecipe, make_mock, recipe_for
+from libs.data.schema import DatasetSchema
+from libs.runtime.audit.entry import Event
 from services.hospital_node.domain import Dataset
-from services.hospital_node.ports import Announcer, Store, Worker
+from services.hospital_node.ports import Datasets, Shelf, Worker
 
-MODALITY = "chest X-ray"
 MAX_TAGS = 32
 MAX_DESCRIPTION_CHARACTERS = 2000
+MAX_LICENCE_CHARACTERS = 1000
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _TAG = re.compile(r"[\w][\w .:+-]{0,63}")
 
-log = get_logger(__name__)
+
+@dataclass(frozen=True)
+class Publication:
+    """What an owner wants to publish, and how much of it is to be told. Raises InvalidInput in words.
+
+    `path` is on the node's own disk. `mock_images` 0 means a default number.
+    """
+
+    name: str
+    path: str
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    licence: str = ""
+    disclosure: CountDisclosure = CountDisclosure.ROUNDED
+    mock_images: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tags", tuple(dict.fromkeys(self.tags)))
+        if not _NAME.fullmatch(self.name):
+            raise InvalidInput(
+                "A data set's name has 1 to 63 lower-case letters, digits, dots, hyphens and underscores, "
+                "and begins with a letter or digit."
+            )
+        _check_text("description", self.description, limit=MAX_DESCRIPTION_CHARACTERS)
+        _check_text("licence", self.licence, limit=MAX_LICENCE_CHARACTERS)
+        if len(self.tags) > MAX_TAGS or not all(_TAG.fullmatch(tag) for tag in self.tags):
+            raise InvalidInput(
+                f"There are at most {MAX_TAGS} tags, each of 1 to 64 letters, digits and . : + - _."
+            )
+        if self.mock_images > MAX_IMAGES:
+            raise InvalidInput(f"A mock has at most {MAX_IMAGES} images. Ask for fewer.")
 
 
 class Publisher:
-    """Checks files in a worker of its own, so that publishing never waits for a training round."""
+    """Reads files in a worker of its own, so that publishing never waits for a training round."""
 
     def __init__(
-        self, *, store: Store, announcer: Announcer, worker: Worker, data_roots: Sequence[Path], clock: Clock
+        self,
+        *,
+        datasets: Datasets,
+        worker: Worker,
+        data_roots: Sequence[Path],
+        clock: Clock,
+        draw_seed: Callable[[], int],
     ) -> None:
-        self._store, self._announcer, self._worker, self._clock = store, announcer, worker, clock
+        """`draw_seed` draws the seed of a new mock, below 2^32."""
+        self._datasets, self._worker, self._clock, self._draw_seed = datasets, worker, clock, draw_seed
         self._data_roots = tuple(data_roots)
+        self._reading = asyncio.Lock()
 
-    async def publish(self, *, name: str, description: str, tags: Sequence[str], path: str) -> Dataset:
-        """The data set, stored and announced; or an error in words for its owner, and nothing stored.
+    async def draft(self, publication: Publication) -> Dataset:
+        """The data set as it would be published, with its mock made once. Nothing is stored.
 
-        The same request again, with the same files, gives the same data set. Raises InvalidInput, TooLarge,
-        PermissionDenied (outside the data roots), AlreadyExists (the name means something else).
+        Raises InvalidInput, TooLarge, PermissionDenied (outside the data roots), in words for the owner.
         """
-        _check_words(name=name, description=description, tags=tags)
-        try:
-            found = await self._worker.inspect(path=Path(path), data_roots=self._data_roots)
-        finally:
-            await self._worker.stop()
-        dataset = Dataset(
-            name=name,
-            description=description,
-            tags=tuple(dict.fromkeys(tags)),
-            path=path,
+        async with self._reading:  # the worker ends after each; another's files must not end with it
+            try:
+                found = await self._worker.inspect(path=Path(publication.path), data_roots=self._data_roots)
+            finally:
+                await self._worker.stop()
+        schema = DatasetSchema.from_json(found.schema.encode())
+        counts = disclose(found.images_per_class, patients=found.patients, policy=publication.disclosure)
+        wanted = recipe_for(
+            schema, counts, seed=self._draw_seed(), images=publication.mock_images or DEFAULT_IMAGES
+        )
+        recipe, mock_hash = await self._mock(publication.name, wanted)
+        return Dataset(
+            name=publication.name,
+            description=publication.description,
+            tags=publication.tags,
+            path=publication.path,
             images=found.images,
             patients=found.patients,
             images_per_class=found.images_per_class,
             content_hash=found.content_hash,
             published_at=self._clock.now(),
+            licence=publication.licence,
+            disclosure=publication.disclosure,
+            schema=schema.canonical_json(),
+            mock_recipe=recipe,
+            mock_hash=mock_hash,
         )
-        dataset = await self._add(dataset)
-        self._announcer.dataset_published(dataset)
-        log.info("dataset_published", dataset=name, image_count=dataset.images)
-        return dataset
 
-    async def withdraw(self, name: str) -> None:
-        """Take it out of the catalogue; no order that needs it is obeyed from now on. Raises NotFound."""
-        await self._store.remove_dataset(name)
-        self._announcer.dataset_withdrawn(name)
-        log.info("dataset_withdrawn", dataset=name)
+    async def _mock(self, name: str, wanted: MockRecipe) -> tuple[bytes, str]:
+        """Recipe and hash: those of the latest version where only the seed would differ, else new ones."""
+        latest = await self._datasets.run(lambda shelf: shelf.newest(name))
+        if latest is not None and _unseeded(latest.mock_recipe) == _unseeded(wanted.canonical_json()):
+            return latest.mock_recipe, latest.mock_hash
+        mock = await asyncio.to_thread(make_mock, wanted)
+        return wanted.canonical_json(), mock.content_hash
 
-    async def _add(self, dataset: Dataset) -> Dataset:
-        try:
-            await self._store.add_dataset(dataset)
-        except AlreadyExists:
-            try:
-                present = await self._store.dataset(dataset.name)
-            except NotFound:  # withdrawn in between
-                present = None
-            if present is None or _meaning(present) != _meaning(dataset):
-                raise
-            return present
-        return dataset
+
+def publish(shelf: Shelf, draft: Dataset, *, actor: str, request_id: str) -> Dataset:
+    """What is published under the draft's name afterwards: its latest version if that says the same, else
+    the draft as the next one.
+
+    An approval refers to a content hash, so it holds for a version that differs in words only.
+    """
+    latest = shelf.newest(draft.name)
+    published = latest is not None and latest.withdrawn_at is None
+    if latest is not None and published:
+        if _meaning(latest) == _meaning(draft):
+            return latest
+        shelf.take_down(latest, at=draft.published_at)
+    dataset = draft if latest is None else replace(draft, version=latest.version + 1)
+    shelf.add(dataset)
+    shelf.record(
+        Event(
+            "dataset.published",
+            actor,
+            f"dataset/{dataset.name}",
+            request_id=request_id,
+            details={
+                "version": dataset.version,
+                "content_hash": dataset.content_hash,
+                "disclosure": dataset.disclosure.value,
+                "mock_hash": dataset.mock_hash,
+            },
+        )
+    )
+    return dataset
+
+
+def withdraw(shelf: Shelf, name: str, *, actor: str, request_id: str, at: datetime) -> Dataset:
+    """The version that was published until now. Raises NotFound."""
+    latest = shelf.newest(name)
+    if latest is None or latest.withdrawn_at is not None:
+        raise NotFound(f"No data set named {name!r} is published here. See: trefoil dataset list")
+    shelf.take_down(latest, at=at)
+    shelf.record(
+        Event(
+            "dataset.withdrawn",
+            actor,
+            f"dataset/{name}",
+            request_id=request_id,
+            details={"version": latest.version, "content_hash": latest.content_hash},
+        )
+    )
+    return latest
 
 
 def _meaning(dataset: Dataset) -> tuple[object, ...]:
-    return (dataset.description, dataset.tags, dataset.path, dataset.content_hash)
+    """All that an owner chose or the files say. When, under which number and from which seed is not part."""
+    return (
+        dataset.description,
+        dataset.tags,
+        dataset.path,
+        dataset.licence,
+        dataset.disclosure,
+        dataset.content_hash,
+        dataset.schema,
+        _unseeded(dataset.mock_recipe),
+    )
 
 
-def _check_words(*, name: str, description: str, tags: Sequence[str]) -> None:
-    if not _NAME.fullmatch(name):
-        raise InvalidInput(
-            "A data set's name has 1 to 63 lower-case letters, digits, dots, hyphens and underscores, and "
-            "begins with a letter or digit."
-        )
-    if len(description) > MAX_DESCRIPTION_CHARACTERS:
-        raise InvalidInput(f"A description has at most {MAX_DESCRIPTION_CHARACTERS} characters.")
-    if len(tags) > MAX_TAGS or not all(_TAG.fullmatch(tag) for tag in tags):
-        raise InvalidInput(
-            f"There are at most {MAX_TAGS} tags, each of 1 to 64 letters, digits and . : + - _."
-        )
+def _unseeded(recipe: bytes) -> MockRecipe | None:
+    """The recipe without its seed; None where a data set of the first release has none."""
+    return MockRecipe.from_json(recipe).model_copy(update={"seed": 0}) if recipe else None
+
+
+def _check_text(what: str, text: str, *, limit: int) -> None:
+    """What the catalogue takes, too: printable text, in several lines if need be."""
+    if len(text) > limit or not text.replace("\n", " ").isprintable():
+        raise InvalidInput(f"A {what} is printable text of at most {limit} characters.")

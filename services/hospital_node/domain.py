@@ -14,11 +14,16 @@ from fractions import Fraction
 from types import MappingProxyType
 
 from libs.core.errors import FailedPrecondition
+from libs.data.disclosure import CountDisclosure, DisclosedCounts, disclose
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A published data set. Only name, description, tags and the number of images leave the hospital."""
+    """A version of a data set. `messages.dataset_event` is all of it that leaves the hospital.
+
+    `schema` and `mock_recipe` are canonical JSON of `libs.data.schema` and `libs.data.mock`, empty where the
+    first release published it. Published until `withdrawn_at`; of a name's versions, one at most is.
+    """
 
     name: str
     description: str
@@ -29,6 +34,18 @@ class Dataset:
     images_per_class: Mapping[str, int]
     content_hash: str
     published_at: datetime
+    version: int = 1
+    licence: str = ""
+    disclosure: CountDisclosure = CountDisclosure.ROUNDED
+    schema: bytes = b""
+    mock_recipe: bytes = b""
+    mock_hash: str = ""
+    withdrawn_at: datetime | None = None
+
+    @property
+    def disclosed(self) -> DisclosedCounts:
+        """What its owner lets others know of its numbers."""
+        return disclose(self.images_per_class, patients=self.patients, policy=self.disclosure)
 
 
 # ---------------------------------------------------------------- tasks

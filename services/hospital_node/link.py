@@ -26,7 +26,6 @@ from services.hospital_node import messages
 from services.hospital_node.access.domain import StudyState, Told
 from services.hospital_node.access.service import Decisions
 from services.hospital_node.access.statements import Asked, Proposal
-from services.hospital_node.datasets import MODALITY
 from services.hospital_node.domain import (
     Dataset,
     Order,
@@ -34,7 +33,7 @@ from services.hospital_node.domain import (
     Task,
     TaskKey,
 )
-from services.hospital_node.ports import Store
+from services.hospital_node.ports import Datasets
 
 HEARTBEAT_S = 5.0
 MAX_WAITING_PROGRESS = 64
@@ -91,7 +90,7 @@ class Outbox:
         self._stream = None
 
     def dataset_published(self, dataset: Dataset) -> None:
-        self._put(messages.dataset_event(dataset, modality=MODALITY))
+        self._put(messages.dataset_event(dataset))
 
     def dataset_withdrawn(self, name: str) -> None:
         self._put(messages.withdrawn_event(name))
@@ -135,7 +134,7 @@ class CoordinatorLink:
         connect: Callable[[], grpc.aio.Channel],
         outbox: Outbox,
         inbox: Inbox,
-        store: Store,
+        datasets: Datasets,
         decisions: Callable[[], Awaitable[Decisions]],
         backoff: Backoff | None = None,
         heartbeat_s: float = HEARTBEAT_S,
@@ -144,7 +143,7 @@ class CoordinatorLink:
         """`on_change` hears of every welcome (True) and of the end of a stream that had one (False)."""
         self._name, self._connect = name, connect
         self._outbox, self._inbox = outbox, inbox
-        self._store, self._decisions = store, decisions
+        self._datasets, self._decisions = datasets, decisions
         self._backoff, self._heartbeat_s = backoff or Backoff(), heartbeat_s
         self._attached, self._on_change = False, on_change
 
@@ -203,8 +202,10 @@ class CoordinatorLink:
         The queue was open before the store is read: a fact of this moment may come twice, never not.
         """
         yield messages.hello_event(name=self._name, version=version("trefoil"))
-        for dataset in await self._store.datasets():
-            yield messages.dataset_event(dataset, modality=MODALITY)
+        for name in await self._datasets.withdrawn_names():
+            yield messages.withdrawn_event(name)
+        for dataset in await self._datasets.datasets():
+            yield messages.dataset_event(dataset)
         decided = await self._decisions()
         for study in decided.plans:
             yield messages.plan_event(

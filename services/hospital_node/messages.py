@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Set
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -10,6 +11,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from libs.core.errors import InvalidInput
 from libs.core.ids import PARTIES, PartyId
+from libs.data.disclosure import CountDisclosure
+from libs.data.schema import MODALITY
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.identity import Identity, Kind
@@ -43,8 +46,15 @@ _STANDINGS = {
     Standing.EXPIRED: pb.ACCESS_STATE_EXPIRED,
     Standing.USED_UP: pb.ACCESS_STATE_USED_UP,
 }
+_DISCLOSURES = {
+    CountDisclosure.EXACT: pb.COUNT_DISCLOSURE_EXACT,
+    CountDisclosure.ROUNDED: pb.COUNT_DISCLOSURE_ROUNDED,
+    CountDisclosure.WITHHELD: pb.COUNT_DISCLOSURE_WITHHELD,
+}
 
 MAX_BOUND_BITS = 62
+PROGRESS_STEPS = 20
+"""In how many steps progress is told: a fraction after every batch would tell how many images there are."""
 
 
 # ---------------------------------------------------------------- what is received
@@ -179,17 +189,28 @@ def heartbeat_event() -> pb.HospitalEvent:
     return pb.HospitalEvent(heartbeat=pb.Heartbeat())
 
 
-def dataset_event(dataset: Dataset, *, modality: str) -> pb.HospitalEvent:
-    """A description and one number: no path, no class counts, no number of patients."""
-    return pb.HospitalEvent(
-        dataset_published=pb.Dataset(
-            name=dataset.name,
-            description=dataset.description,
-            tags=dataset.tags,
-            modality=modality,
-            images=dataset.images,
-        )
+def dataset_event(dataset: Dataset) -> pb.HospitalEvent:
+    """What the owner wrote, the form of the images, the hash of the files, and as much of their numbers as is
+    disclosed: no path, no number of patients.
+    """
+    disclosed = dataset.disclosed
+    message = pb.Dataset(
+        name=dataset.name,
+        description=dataset.description,
+        tags=dataset.tags,
+        modality=MODALITY,
+        images=disclosed.about_images,
+        version=dataset.version,
+        licence=dataset.licence,
+        content_hash=dataset.content_hash,
+        schema=dataset.schema,
+        disclosed_counts={name: count.low for name, count in disclosed.images_per_class.items()},
+        disclosure=_DISCLOSURES[dataset.disclosure],
+        mock_recipe=dataset.mock_recipe,
+        mock_hash=dataset.mock_hash,
     )
+    message.published_at.FromDatetime(dataset.published_at)
+    return pb.HospitalEvent(dataset_published=message)
 
 
 def withdrawn_event(name: str) -> pb.HospitalEvent:
@@ -217,10 +238,11 @@ def access_event(told: Told) -> pb.HospitalEvent:
 
 
 def progress_event(key: TaskKey, phase: Phase, fraction: float) -> pb.HospitalEvent:
-    """How far a task is."""
+    """How far a task is, in steps."""
+    told = math.floor(fraction * PROGRESS_STEPS) / PROGRESS_STEPS
     return pb.HospitalEvent(
         progress=pb.TrainingProgress(
-            study_id=key.study_id, round=key.round, phase=_PHASES[phase], fraction=fraction
+            study_id=key.study_id, round=key.round, phase=_PHASES[phase], fraction=told
         )
     )
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
+
+from google.protobuf.message import Message
 
 from libs.mpc.ring import Ring, RingArray
+from libs.runtime.audit.entry import Event
 from services.hospital_node.domain import (
     Dataset,
     Order,
@@ -21,25 +25,66 @@ from services.hospital_node.domain import (
 OnProgress = Callable[[float], None]
 """Called with the finished fraction of a job, 0 to 1."""
 
+T = TypeVar("T")
+Answer = TypeVar("Answer", bound=Message)
 
-class Store(Protocol):
-    """The node's memory. Every method is one transaction."""
 
-    async def add_dataset(self, dataset: Dataset) -> None:
-        """Raises AlreadyExists when the name is taken."""
+class Shelf(Protocol):
+    """The data sets, within one transaction."""
+
+    def newest(self, name: str) -> Dataset | None:
+        """The latest version of that name, published or withdrawn."""
         ...
 
-    async def remove_dataset(self, name: str) -> None:
-        """Raises NotFound."""
+    def add(self, dataset: Dataset) -> None:
+        """A new version, published."""
         ...
+
+    def take_down(self, dataset: Dataset, *, at: datetime) -> None:
+        """This version is withdrawn. It stays as history."""
+        ...
+
+    def record(self, event: Event) -> None:
+        """Enter this into the audit trail when the transaction commits."""
+        ...
+
+
+class Datasets(Protocol):
+    """The node's data sets with all their versions. Every method is one transaction."""
 
     async def dataset(self, name: str) -> Dataset:
-        """Raises NotFound."""
+        """The published version. Raises NotFound."""
         ...
 
     async def datasets(self, *, after: str = "", limit: int | None = None) -> list[Dataset]:
-        """By name, those beyond `after`."""
+        """What is published, by name, those beyond `after`."""
         ...
+
+    async def versions(self, name: str) -> list[Dataset]:
+        """All of that name, the newest first. Raises NotFound."""
+        ...
+
+    async def withdrawn_names(self) -> list[str]:
+        """Names that were published once and are no longer."""
+        ...
+
+    async def run(self, work: Callable[[Shelf], T]) -> T:
+        """The result of `work`, committed; nothing of it is kept when it raises."""
+        ...
+
+    async def answer(
+        self, *, actor: str, message: Any, answer_type: type[Answer], work: Callable[[Shelf], Answer]
+    ) -> Answer:
+        """The same, at most once for this actor and the message's `request_id` (`adapters/answers.py`)."""
+        ...
+
+    async def answered(self, *, actor: str, message: Any, answer_type: type[Answer]) -> Answer | None:
+        """What `answer` gave to this very message before. Raises as it does."""
+        ...
+
+
+class Store(Protocol):
+    """What the node remembers of tasks. Every method is one transaction."""
 
     async def start_task(self, order: Order) -> Task:
         """The order's task, now running; or, unchanged, the one that is done already.

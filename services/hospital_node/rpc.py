@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from libs.core.errors import InvalidInput
 from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2 as pb
 from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceServicer
 from libs.rpc.identity import Identity
-from services.hospital_node.datasets import Publisher
-from services.hospital_node.domain import Dataset
-from services.hospital_node.ports import Store
-
-DEFAULT_PAGE_SIZE = 100
-MAX_PAGE_SIZE = 1000
+from services.hospital_node.dataset_rpc import DatasetCalls
 
 
 class HospitalService(HospitalServiceServicer):
@@ -27,15 +18,14 @@ class HospitalService(HospitalServiceServicer):
         self,
         *,
         identity: Identity,
-        store: Store,
-        publisher: Publisher,
+        datasets: DatasetCalls,
         attached: Callable[[], bool],
         activity: Callable[[], str],
         consent_changed: Callable[[], Awaitable[None]],
     ) -> None:
         """`consent_changed` stops what may no longer run; every way to withdraw consent leads through it."""
         self._identity, self._attached, self._activity = identity, attached, activity
-        self._store, self._publisher = store, publisher
+        self._datasets = datasets
         self._consent_changed = consent_changed
 
     async def DescribeNode(self, request: pb.DescribeNodeRequest, context: Any) -> pb.DescribeNodeResponse:
@@ -51,47 +41,20 @@ class HospitalService(HospitalServiceServicer):
         self, request: pb.PublishDatasetRequest, context: Any
     ) -> pb.PublishDatasetResponse:
         """Check files on this node's disk and put their description in the catalogue."""
-        dataset = await self._publisher.publish(
-            name=request.name, description=request.description, tags=tuple(request.tags), path=request.path
-        )
-        return pb.PublishDatasetResponse(dataset=_dataset(dataset))
+        return await self._datasets.publish(request)
 
     async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Any) -> pb.ListDatasetsResponse:
-        """By name. A page's token is the last name on it."""
-        if request.page_size > MAX_PAGE_SIZE:
-            raise InvalidInput(f"A page has at most {MAX_PAGE_SIZE} data sets.")
-        size = request.page_size or DEFAULT_PAGE_SIZE
-        found = await self._store.datasets(after=request.page_token, limit=size + 1)
-        page = found[:size]
-        return pb.ListDatasetsResponse(
-            datasets=[_dataset(dataset) for dataset in page],
-            next_page_token=page[-1].name if len(found) > size else "",
-        )
+        """What is published, in pages."""
+        return await self._datasets.listed(request)
+
+    async def ListDatasetVersions(
+        self, request: pb.ListDatasetVersionsRequest, context: Any
+    ) -> pb.ListDatasetVersionsResponse:
+        """All that was ever published under a name."""
+        return await self._datasets.versions(request)
 
     async def WithdrawDataset(
         self, request: pb.WithdrawDatasetRequest, context: Any
     ) -> pb.WithdrawDatasetResponse:
         """Take it out of the catalogue and out of every study, and stop what runs on it."""
-        await self._publisher.withdraw(request.name)
-        await self._consent_changed()
-        return pb.WithdrawDatasetResponse()
-
-
-def _dataset(dataset: Dataset) -> pb.Dataset:
-    return pb.Dataset(
-        name=dataset.name,
-        description=dataset.description,
-        tags=dataset.tags,
-        path=dataset.path,
-        images=dataset.images,
-        patients=dataset.patients,
-        images_per_class=dataset.images_per_class,
-        content_hash=dataset.content_hash,
-        published_at=_timestamp(dataset.published_at),
-    )
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
+        return await self._datasets.withdraw(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 from pydantic import Field
@@ -25,4 +26,19 @@ class HospitalSettings(RpcSettings):
     database: str = "sqlite:///hospital.db"
     work_dir: Path = Field(default=Path("work"), description="working folder of the worker processes")
     data_roots: tuple[Path, ...] = Field(min_length=1, description="folders that data may be published from")
+    accounts_dir: Path = Field(default=Path("accounts"), description="keys of accounts, and the owner's code")
+    session_idle_h: float = Field(default=12, gt=0, le=24 * 30, description="a session unused so long ends")
+    session_longest_days: float = Field(
+        default=7, gt=0, le=90, description="every session ends after so long"
+    )
     train_threads: int = Field(default=1, ge=1, le=256, description="CPU threads for training")
+
+    @property
+    def session_idle(self) -> timedelta:
+        """The same, as code takes it."""
+        return timedelta(hours=self.session_idle_h)
+
+    @property
+    def session_longest(self) -> timedelta:
+        """The same, as code takes it."""
+        return timedelta(days=self.session_longest_days)

@@ -33,9 +33,10 @@ from services.hospital_node.access.service import Access
 from services.hospital_node.access.statements import Asked, Proposal, StatementReader
 from services.hospital_node.adapters.access_store import SqlAccess
 from services.hospital_node.adapters.database import Database
+from services.hospital_node.adapters.dataset_store import DatasetStore
 from services.hospital_node.adapters.tables import AUDIT
 from services.hospital_node.adapters.transactions import Transactions
-from tests.fakes.hospital_ports import HOSPITALS, NOW, PLAN, STUDY, dataset
+from tests.fakes.hospital_ports import HOSPITALS, NOW, PLAN, STUDY, dataset, shelve
 
 ALPHA = Identity(Kind.HOSPITAL, "alpha")
 DANA = Identity(Kind.CLIENT, "dana")
@@ -162,6 +163,7 @@ class AccessRig:
         self.trail = AuditTrail(trail=ALPHA.uri, tables=AUDIT, clock=self.clock, signer=signer)
         self.store = SqlAccess(transactions, trail=self.trail, clock=self.clock)
         self.database = Database(transactions, self.trail)
+        self.datasets = DatasetStore(transactions, self.trail, self.clock)
         self.access = Access(
             store=self.store,
             reader=StatementReader(hospital=ALPHA, authorities=people.authorities),
@@ -171,7 +173,7 @@ class AccessRig:
 
     async def ready(self, *, budget: Spend | None = FREELY) -> AccessRig:
         """With the data set `chest` and, if there is one, its budget."""
-        await self.database.add_dataset(dataset())
+        await shelve(self.datasets, dataset())
         if budget is not None:
             await self.set_budget(budget)
         return self

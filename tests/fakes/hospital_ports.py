@@ -16,6 +16,7 @@ from libs.data.imageset import CLASS_NAMES
 from libs.data.schema import MODALITY, DatasetSchema, Sides
 from libs.fl.training_plan import TrainingPlan
 from libs.mpc.ring import Ring, RingArray
+from services.hospital_node.datasets import withdraw
 from services.hospital_node.domain import (
     Dataset,
     Phase,
@@ -25,7 +26,7 @@ from services.hospital_node.domain import (
     Terms,
     TrainOrder,
 )
-from services.hospital_node.ports import Inspection, OnProgress, ReleaseJob, StudyJob, TrainJob
+from services.hospital_node.ports import Datasets, Inspection, OnProgress, ReleaseJob, StudyJob, TrainJob
 
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 STUDY = "study-1"
@@ -155,6 +156,16 @@ def dataset(name: str = "chest") -> Dataset:
         content_hash="c" * 64,
         published_at=NOW,
     )
+
+
+async def shelve(datasets: Datasets, dataset: Dataset) -> None:
+    """As if it had been published."""
+    await datasets.run(lambda shelf: shelf.add(dataset))
+
+
+async def unshelve(datasets: Datasets, name: str) -> None:
+    """As if it had been withdrawn."""
+    await datasets.run(lambda shelf: withdraw(shelf, name, actor="owner", request_id="", at=NOW))
 
 
 def train_order(

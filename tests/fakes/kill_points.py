@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, event
+from sqlalchemy.exc import IntegrityError
 
-from libs.core.errors import AlreadyExists
 from libs.rpc._generated.trefoil.hospital.v1 import access_pb2 as pb
 from libs.rpc._generated.trefoil.types.v1.types_pb2 import PrivacyCost
 from libs.rpc.caller import Caller, calling_as
@@ -27,7 +27,7 @@ from libs.rpc.identity import Identity, Kind
 from services.hospital_node.access.rpc import AccessService
 from services.hospital_node.adapters.transactions import Transactions
 from tests.fakes.access import PRIVATE_PLAN, AccessRig, People
-from tests.fakes.hospital_ports import dataset
+from tests.fakes.hospital_ports import dataset, shelve
 
 _WRITES = ("INSERT", "UPDATE", "DELETE")
 
@@ -63,8 +63,8 @@ class Commits:
 async def story(rig: AccessRig, suffix: str) -> None:
     """Budget, statistics, a study, its revocation: each by the same call ids as before."""
     name = f"chest-{suffix}"
-    with suppress(AlreadyExists):
-        await rig.database.add_dataset(dataset(name))
+    with suppress(IntegrityError):
+        await shelve(rig.datasets, dataset(name))
 
     async def nothing_runs() -> None:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +37,7 @@ class FakeParty(pb_grpc.PartyServiceServicer):
     released: asyncio.Event = field(default_factory=asyncio.Event)
     callers: set[str] = field(default_factory=set)
     limit: int | None = None
+    first_waits_s: float = 0.0
 
     async def RegisterModel(self, request: pb.RegisterModelRequest, _: Any) -> pb.RegisterModelResponse:
         await self._called("RegisterModel")
@@ -84,7 +84,8 @@ class FakeParty(pb_grpc.PartyServiceServicer):
     ) -> pb.OpenPredictionResponse:
         await self._called("OpenPrediction")
         if self.limit is not None:
-            await asyncio.sleep(random.uniform(0, 0.005))
+            waits_s, self.first_waits_s = self.first_waits_s, 0.0
+            await asyncio.sleep(waits_s)
             if len(self.predictions) >= self.limit:
                 raise PermissionDenied("All predictions are used up.")
         self.predictions.append(request)

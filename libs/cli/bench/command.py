@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from libs.cli.bench.inference import inference
+from libs.cli.bench.logins import logins
 from libs.cli.bench.matmul import matmul
 from libs.cli.bench.primitives import primitives
 from libs.cli.bench.relu import relu
@@ -18,3 +19,4 @@ app.command()(inference)
 app.command()(relu)
 app.command()(matmul)
 app.command()(primitives)
+app.command()(logins)

@@ -13,17 +13,19 @@ token = "keys/federation.token"
 [hospital]               # staff of a hospital
 name = "north"
 address = "127.0.0.1:7501"
-token = "keys/hospital.token"
+token = "keys/hospital.token"     # or, for an account of the node: session = "hospital.session"
 ```
-Paths are relative to the profile.
+Paths are relative to the profile. `trefoil login` writes the session file.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from libs.cli.client.saved_login import token_file_of
 from libs.core.errors import FailedPrecondition, InvalidInput
 from libs.rpc.settings import TlsSettings
 from libs.runtime.settings import ServiceSettings, load_settings
@@ -37,11 +39,28 @@ class CoordinatorSection(ServiceSettings):
 
 
 class HospitalSection(ServiceSettings):
-    """The hospital node whose staff this is."""
+    """The hospital node whose staff this is: with a token in a file, or with a login in `session`."""
 
     name: str
     address: str = Field(pattern=r"^.+:\d+$")
-    token: Path
+    token: Path | None = None
+    session: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.token is None) is (self.session is None):
+            raise ValueError(
+                "hospital needs either token (a file) or session (a file that trefoil login writes)"
+            )
+        return self
+
+    @property
+    def token_file(self) -> Path:
+        """The file that calls read their token from."""
+        if self.token is not None:
+            return self.token
+        assert self.session is not None
+        return token_file_of(self.session)
 
 
 class Profile(ServiceSettings):
@@ -64,8 +83,8 @@ class Profile(ServiceSettings):
         """The [hospital] section; says what to add when it is missing."""
         if self.hospital is None:
             raise FailedPrecondition(
-                "The profile has no [hospital] section. Add your node's name and address and your staff "
-                "token, or pass another profile with --profile."
+                "The profile has no [hospital] section. Add your node's name and address, and token or "
+                "session, or pass another profile with --profile."
             )
         return self.hospital
 
@@ -83,7 +102,7 @@ def load_profile(path: Path) -> Profile:
         profile.tls.certificate,
         profile.tls.key,
         profile.tls.ca,
-        *[section.token for section in sections],
+        *[section.token for section in sections if section.token is not None],
     ]
     missing = [str(file) for file in files if not file.is_file()]
     if missing:

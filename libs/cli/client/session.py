@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import grpc
 
+from libs.cli.client.accounts import kept_fresh
 from libs.cli.client.profile import Profile, load_profile
+from libs.cli.client.timeouts import CALL_TIMEOUT_S
 from libs.core.ids import PartyId
 from libs.rpc._generated.trefoil.audit.v1.audit_pb2_grpc import AuditServiceStub
 from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from libs.rpc._generated.trefoil.hospital.v1.access_pb2_grpc import AccessServiceStub
+from libs.rpc._generated.trefoil.hospital.v1.accounts_pb2_grpc import AccountServiceStub
 from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceStub
 from libs.rpc.channel import open_channel, translated
 from libs.rpc.identity import COORDINATOR, Identity, Kind, party_identity
@@ -25,14 +28,14 @@ if TYPE_CHECKING:
     from libs.rpc._generated.trefoil.audit.v1.audit_pb2_grpc import AuditServiceAsyncStub
     from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceAsyncStub
     from libs.rpc._generated.trefoil.hospital.v1.access_pb2_grpc import AccessServiceAsyncStub
+    from libs.rpc._generated.trefoil.hospital.v1.accounts_pb2_grpc import AccountServiceAsyncStub
     from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceAsyncStub
     from libs.rpc._generated.trefoil.types.v1.types_pb2 import Party
 
+__all__ = ["CALL_TIMEOUT_S", "Session", "open_session", "plain_errors", "run"]
+
 T = TypeVar("T")
 Arguments = ParamSpec("Arguments")
-
-CALL_TIMEOUT_S = 60.0
-"""For one call that is not a stream and moves no vector."""
 
 
 def plain_errors(
@@ -68,13 +71,21 @@ class Session:
         """The hospital node whose staff this is."""
         section = self.profile.need_hospital()
         return HospitalServiceStub(
-            self._channel(section.address, Identity(Kind.HOSPITAL, section.name), section.token)
+            self._channel(section.address, Identity(Kind.HOSPITAL, section.name), section.token_file)
+        )
+
+    @property
+    def accounts(self) -> AccountServiceAsyncStub:
+        """The accounts of that node."""
+        section = self.profile.need_hospital()
+        return AccountServiceStub(
+            self._channel(section.address, Identity(Kind.HOSPITAL, section.name), section.token_file)
         )
 
     def audit(self, service: Identity, address: str) -> AuditServiceAsyncStub:
         """The audit trail of a service; the staff's token for their hospital, else that of the federation."""
         own = service.kind is Kind.HOSPITAL
-        token = self.profile.need_hospital().token if own else self.profile.need_coordinator().token
+        token = self.profile.need_hospital().token_file if own else self.profile.need_coordinator().token
         return AuditServiceStub(self._channel(address, service, token))
 
     @property
@@ -82,7 +93,7 @@ class Session:
         """Who may use the data of the hospital whose staff this is."""
         section = self.profile.need_hospital()
         return AccessServiceStub(
-            self._channel(section.address, Identity(Kind.HOSPITAL, section.name), section.token)
+            self._channel(section.address, Identity(Kind.HOSPITAL, section.name), section.token_file)
         )
 
     @property
@@ -119,11 +130,13 @@ class Session:
 
 @asynccontextmanager
 async def open_session(profile: Path) -> AsyncIterator[Session]:
-    """A session for the profile in a file."""
-    session = Session(load_profile(profile))
+    """A session for the profile in a file. A login that the profile names is kept fresh."""
+    loaded = load_profile(profile)
+    session = Session(loaded)
     try:
-        with translated():  # for calls made on a stub directly
-            yield session
+        async with kept_fresh(loaded):
+            with translated():  # for calls made on a stub directly
+                yield session
     finally:
         await session.close()
 

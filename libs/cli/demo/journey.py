@@ -58,7 +58,13 @@ async def publish_everywhere(cluster: LocalCluster) -> None:
 async def _publish(cluster: LocalCluster, hospital: str) -> None:
     path = cluster.folder(f"hospital-{hospital}") / "data" / DATASET_NAME
     request = hospital_pb2.PublishDatasetRequest(
-        name=DATASET_NAME, description=f"Chest radiographs of {hospital}", tags=TAGS, path=str(path)
+        name=DATASET_NAME,
+        description=f"Chest radiographs of {hospital}",
+        tags=TAGS,
+        path=str(path),
+        licence="For this demonstration only",
+        # Weights in training follow from these numbers, and the demo's figures from the weights.
+        disclosure=hospital_pb2.COUNT_DISCLOSURE_EXACT,
     )
     async with open_session(cluster.profile(f"staff-{hospital}")) as staff:
         await staff.hospital.PublishDataset(request, timeout=_PUBLISH_TIMEOUT_S)

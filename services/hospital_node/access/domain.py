@@ -65,8 +65,9 @@ class AccessRequest:
 
     `requester` is the identity that signed it, or that of the staff who asked; `requested_by` is what the
     coordinator says about the person, to be shown and never believed. `content_hash` is the data set's as of
-    the request: other content needs another request. A request of a study names its `hospitals`, with whose
-    updates this hospital's are added up, and `readers`, who may fetch the sums; both are approved with it.
+    the request, when `dataset_version` was published: other content needs another request. A request of a
+    study names its `hospitals`, with whose updates this hospital's are added up, and `readers`, who may fetch
+    the sums; both are approved with it.
     """
 
     request_id: str
@@ -85,6 +86,7 @@ class AccessRequest:
     model_id: str = ""
     planned: Spend | None = None
     statement_hash: str = ""
+    dataset_version: int = 0
     study_id: str = ""
     title: str = ""
     hospitals: tuple[str, ...] = ()

@@ -93,6 +93,7 @@ def request_message(unit: Unit, request: AccessRequest) -> pb.AccessRequest:
         request_id=request.request_id,
         purpose=_PURPOSES[request.purpose],
         dataset_name=request.dataset_name,
+        dataset_version=request.dataset_version,
         content_hash=request.content_hash,
         plan_hash=request.plan_hash,
         training_plan=request.training_plan,

@@ -37,7 +37,7 @@ def propose(unit: Unit, study: Study) -> Decided:
     if approvals:
         return _under_one_of(unit, study, approvals)
     planned = planned_cost(study.training_plan, dataset)[1]
-    decided = store(unit, request_of(study, planned=planned))
+    decided = store(unit, request_of(study, planned=planned, version=dataset.version))
     return decided if decided.studies else replace(decided, studies=(study,))
 
 
@@ -54,7 +54,7 @@ def repeats(known: Study, proposal: Proposal | Study) -> bool:
     return _asked(known) == _asked(proposal)
 
 
-def request_of(study: Study, *, planned: Spend) -> AccessRequest:
+def request_of(study: Study, *, planned: Spend, version: int) -> AccessRequest:
     """The study as the request that it is, when none came before it: once, for what its plan costs here."""
     return AccessRequest(
         request_id=study.study_id,
@@ -62,6 +62,7 @@ def request_of(study: Study, *, planned: Spend) -> AccessRequest:
         purpose=Purpose.TRAINING,
         dataset_name=study.dataset_name,
         content_hash=study.content_hash,
+        dataset_version=version,
         requester=study.requester,
         requested_by=study.requested_by,
         reason=study.title,

@@ -59,7 +59,7 @@ def receive(unit: Unit, request: AccessRequest) -> Decided:
     dataset = unit.dataset(request.dataset_name)
     if dataset is None:
         raise InvalidInput(f"This hospital publishes no data set named {request.dataset_name!r}.")
-    request = replace(request, content_hash=dataset.content_hash)
+    request = replace(request, content_hash=dataset.content_hash, dataset_version=dataset.version)
     if request.purpose is Purpose.TRAINING:
         request = replace(request, planned=planned_cost(request.training_plan, dataset)[1])
     if request.purpose is Purpose.PREDICTION:

@@ -45,7 +45,8 @@ from services.hospital_node.adapters.access_tables import (
     to_value,
 )
 from services.hospital_node.adapters.answers import answered_once
-from services.hospital_node.adapters.database import find_dataset, training_attempts
+from services.hospital_node.adapters.database import training_attempts
+from services.hospital_node.adapters.dataset_store import find_dataset
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.domain import Dataset, TaskState
 

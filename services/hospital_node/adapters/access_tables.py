@@ -42,6 +42,7 @@ class RequestRow(Base):
     purpose: Mapped[str] = mapped_column(String(20))
     dataset_name: Mapped[str] = mapped_column(String(200))
     content_hash: Mapped[str]
+    dataset_version: Mapped[int]
     requester: Mapped[str]
     requested_by: Mapped[str]
     reason: Mapped[str]

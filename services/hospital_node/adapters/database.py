@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
 
-from sqlalchemy import DateTime, String, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import String, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from libs.core.errors import AlreadyExists, FailedPrecondition, NotFound
+from libs.core.errors import FailedPrecondition
 from libs.runtime.audit.entry import Event
 from libs.runtime.audit.trail import AuditTrail
 from services.hospital_node import trail_events
-from services.hospital_node.adapters.tables import Base, utc
+from services.hospital_node.adapters.tables import Base
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.domain import (
-    Dataset,
     Order,
     Task,
     TaskEvent,
@@ -26,19 +23,6 @@ from services.hospital_node.domain import (
     TaskState,
     admit,
 )
-
-
-class _DatasetRow(Base):
-    __tablename__ = "datasets"
-    name: Mapped[str] = mapped_column(String(200), primary_key=True)
-    description: Mapped[str]
-    tags: Mapped[str]
-    path: Mapped[str]
-    images: Mapped[int]
-    patients: Mapped[int]
-    images_per_class: Mapped[str]
-    content_hash: Mapped[str]
-    published_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
 class _TaskRow(Base):
@@ -65,40 +49,6 @@ class Database:
         """Enter what this transaction does into the audit trail, as its last step."""
         session.flush()
         self._trail.append(session.connection(), event)
-
-    async def add_dataset(self, dataset: Dataset) -> None:
-        def work(session: Session) -> None:
-            session.add(
-                _DatasetRow(
-                    name=dataset.name,
-                    description=dataset.description,
-                    tags=json.dumps(dataset.tags),
-                    path=dataset.path,
-                    images=dataset.images,
-                    patients=dataset.patients,
-                    images_per_class=json.dumps(dict(dataset.images_per_class)),
-                    content_hash=dataset.content_hash,
-                    published_at=dataset.published_at,
-                )
-            )
-
-        try:
-            await self._transact(work)
-        except IntegrityError:
-            raise AlreadyExists(
-                f"A data set named {dataset.name} is published already. Withdraw it first, or choose another "
-                "name."
-            ) from None
-
-    async def remove_dataset(self, name: str) -> None:
-        await self._transact(lambda session: session.delete(_dataset_row(session, name)))
-
-    async def dataset(self, name: str) -> Dataset:
-        return await self._transact(lambda session: _to_dataset(_dataset_row(session, name)))
-
-    async def datasets(self, *, after: str = "", limit: int | None = None) -> list[Dataset]:
-        query = select(_DatasetRow).where(_DatasetRow.name > after).order_by(_DatasetRow.name).limit(limit)
-        return await self._transact(lambda session: [_to_dataset(row) for row in session.scalars(query)])
 
     async def start_task(self, order: Order) -> Task:
         key = order.key
@@ -165,12 +115,6 @@ class Database:
         return await self._transact(work)
 
 
-def find_dataset(session: Session, name: str) -> Dataset | None:
-    """The published data set of that name, within the caller's transaction."""
-    row = session.get(_DatasetRow, name)
-    return None if row is None else _to_dataset(row)
-
-
 def training_attempts(session: Session, study_id: str, *, number: int) -> list[Task]:
     """All tasks that train that round, within the caller's transaction."""
     query = select(_TaskRow).where(
@@ -179,32 +123,9 @@ def training_attempts(session: Session, study_id: str, *, number: int) -> list[T
     return [_to_task(row) for row in session.scalars(query)]
 
 
-def _dataset_row(session: Session, name: str) -> _DatasetRow:
-    row = session.get(_DatasetRow, name)
-    if row is None:
-        raise NotFound(
-            f"No data set named {name!r} is published here. List the data sets to see their names."
-        )
-    return row
-
-
 def _task_row(session: Session, key: TaskKey) -> _TaskRow | None:
     identity = (key.study_id, key.kind.value, key.round, key.attempt)
     return session.get(_TaskRow, identity, with_for_update=True)
-
-
-def _to_dataset(row: _DatasetRow) -> Dataset:
-    return Dataset(
-        name=row.name,
-        description=row.description,
-        tags=tuple(json.loads(row.tags)),
-        path=row.path,
-        images=row.images,
-        patients=row.patients,
-        images_per_class=json.loads(row.images_per_class),
-        content_hash=row.content_hash,
-        published_at=utc(row.published_at),
-    )
 
 
 def _to_task(row: _TaskRow) -> Task:

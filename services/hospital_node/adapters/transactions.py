@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +27,9 @@ class Transactions:
     def __init__(self, url: str) -> None:
         """Raises Unavailable when it cannot be opened, FailedPrecondition for another release's tables."""
         self._engine = open_engine(url)
+        # Transactions queue up in any case. Here they do so in the order in which they came: SQLite's own
+        # waiting is polling, and waiting threads would be missing elsewhere.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
         try:
             migrate(self._engine, MIGRATIONS)
         except DatabaseError as error:
@@ -40,12 +44,16 @@ class Transactions:
         return self._engine
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Give all connections back, after the last transaction that was begun."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
         self._engine.dispose()
 
     async def run(self, work: Callable[[Session], T]) -> T:
-        """The result of `work`, committed; nothing of it is kept when it raises."""
-        return await asyncio.to_thread(self.run_blocking, work)
+        """The result of `work`, committed; nothing of it is kept when it raises.
+
+        What was begun is finished even if nobody waits for it any more.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self.run_blocking, work)
 
     def run_blocking(self, work: Callable[[Session], T]) -> T:
         """The same, for callers that are in a thread already."""

@@ -106,11 +106,12 @@ async def test_models_are_listed_in_pages(start: Start) -> None:
 async def test_of_a_hundred_that_want_the_last_prediction_one_gets_it_at_all_three_parties(
     start: Start,
 ) -> None:
-    """Each party counts for itself, and hears of them as the network pleases."""
+    """Each party counts for itself, and the one asked first is the last that party 0 hears of."""
     federation = await start()
     model = await imported(federation)
     for party in federation.parties:
         party.limit = 1
+    federation.parties[0].first_waits_s = 0.5
     answers = await asyncio.gather(
         *(ask(federation, model.model_id) for _ in range(100)), return_exceptions=True
     )

@@ -25,7 +25,7 @@ from services.hospital_node.domain import Order
 from services.hospital_node.link import Backoff, CoordinatorLink, Outbox
 from tests.fakes.access import AccessRig, People, cost
 from tests.fakes.hospital_federation import FakeFederation, write_token
-from tests.fakes.hospital_ports import NOW, PLAN, STUDY
+from tests.fakes.hospital_ports import NOW, PLAN, STUDY, dataset, shelve, unshelve
 from tests.fakes.keys import tls_files
 
 
@@ -69,6 +69,8 @@ class Attached:
 async def attached(federation: FakeFederation, keys: Path, tmp_path: Path) -> AsyncIterator[Attached]:
     transactions = Transactions(f"sqlite:///{tmp_path}/hospital.db")
     rig = await AccessRig(transactions, People(tmp_path / "people")).ready()
+    await shelve(rig.datasets, dataset("lungs"))
+    await unshelve(rig.datasets, "lungs")
     await rig.access.plan_proposed(rig.people.proposal())
     await rig.decide(STUDY)
     await rig.access.access_asked(rig.people.asked())
@@ -82,7 +84,7 @@ async def attached(federation: FakeFederation, keys: Path, tmp_path: Path) -> As
         ),
         outbox=outbox,
         inbox=inbox,
-        store=rig.database,
+        datasets=rig.datasets,
         decisions=rig.access.decisions,
         backoff=Backoff(first_s=0.05, most_s=0.2),
         heartbeat_s=0.1,
@@ -99,22 +101,30 @@ async def test_the_node_says_who_it_is_what_it_publishes_and_what_was_decided(
 ) -> None:
     await federation.coordinator.heard("access_decision")
     said = federation.coordinator.events
-    assert [event.WhichOneof("event") for event in said[:4]] == [
+    assert [event.WhichOneof("event") for event in said[:5]] == [
         "hello",
+        "dataset_withdrawn",
         "dataset_published",
         "plan_decision",
         "access_decision",
     ]
-    assert said[1].dataset_published == pb.Dataset(
+    assert said[1].dataset_withdrawn.name == "lungs"
+    published = pb.Dataset(
         name="chest",
         description="Children's radiographs",
         tags=["chest", "pneumonia"],
         modality="chest X-ray",
         images=10,
+        version=1,
+        content_hash="c" * 64,
+        disclosed_counts={"NORMAL": 0, "PNEUMONIA": 0},
+        disclosure=pb.COUNT_DISCLOSURE_ROUNDED,
     )
-    decision = said[2].plan_decision
+    published.published_at.FromDatetime(NOW)
+    assert said[2].dataset_published == published
+    decision = said[3].plan_decision
     assert (decision.study_id, decision.plan_hash, decision.approved) == (STUDY, PLAN.hash, True)
-    waiting = said[3].access_decision
+    waiting = said[4].access_decision
     assert (waiting.request_id, waiting.state) == ("request-1", pb.ACCESS_STATE_PENDING)
 
 

@@ -195,7 +195,9 @@ async def test_a_hospital_publishes_approves_trains_and_deals_its_contribution(
     assert (tmp_path / "hospital.db").stat().st_mode & 0o077 == 0
     assert published.images == sum(published.images_per_class.values())
     [announced] = await node.federation.coordinator.heard("dataset_published")
-    assert (announced.name, announced.images) == ("chest", published.images)
+    assert (announced.name, announced.images) == ("chest", published.disclosed_images)
+    assert announced.content_hash == published.content_hash
+    assert announced.mock_hash
     await node.approve(SHORT)
     reference = node.order(SHORT)
     [sent] = await node.federation.coordinator.heard("contribution_sent")
@@ -322,3 +324,17 @@ async def test_bad_data_is_refused_in_words_and_leaves_nothing_in_the_catalogue(
         await node.publish(data_root / "missing")
     listed = await node.stub.ListDatasets(hospital_pb2.ListDatasetsRequest())
     assert list(listed.datasets) == []
+
+
+async def test_a_withdrawn_data_set_leaves_the_catalogue_and_stays_listed_as_a_version(
+    node: Node, data_root: Path
+) -> None:
+    published = await node.publish(data_root / "chest")
+    with translated():
+        await node.stub.WithdrawDataset(hospital_pb2.WithdrawDatasetRequest(name="chest"))
+        [withdrawn] = await node.federation.coordinator.heard("dataset_withdrawn")
+        listed = await node.stub.ListDatasetVersions(hospital_pb2.ListDatasetVersionsRequest(name="chest"))
+    assert withdrawn.name == "chest"
+    [version] = listed.versions
+    assert (version.version, version.content_hash) == (1, published.content_hash)
+    assert version.HasField("withdrawn_at")

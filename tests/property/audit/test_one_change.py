@@ -230,6 +230,12 @@ def test_a_field_that_stands_twice_is_found(trail: Trail) -> None:
     assert trail.problem(_with(trail.lines, 7, huge))[:2] == (Problem.ALTERED, 7)
 
 
+def test_a_checkpoint_with_one_more_field_is_found(trail: Trail) -> None:
+    """What is not signed must not stand there as if it were."""
+    more = json.dumps(json.loads(trail.lines[-1]) | {"approved_by": "everybody"})
+    assert trail.problem(_with(trail.lines, LINES, more))[:2] == (Problem.ALTERED, LINES)
+
+
 def test_a_checkpoint_of_another_service_is_not_believed(trail: Trail, tmp_path: Path) -> None:
     """Signed under the same CA, by a party that wants the others' past to be another one."""
     forged = Checkpoint.sign(

@@ -85,10 +85,22 @@ def test_a_second_round_cannot_open_beside_an_open_one() -> None:
 
 def test_weights_sum_to_exactly_one() -> None:
     members = created().members
-    assert [p.weight for p in weigh(members, FedAvg())] == [Fraction(1, 6), Fraction(1, 3), Fraction(1, 2)]
-    assert sum(p.weight for p in weigh(members[:2], FedAvg())) == 1
+    weights = [p.weight for p in weigh(members, FedAvg(), study=members)]
+    assert weights == [Fraction(1, 6), Fraction(1, 3), Fraction(1, 2)]
+    assert sum(p.weight for p in weigh(members[:2], FedAvg(), study=members)) == 1
     with pytest.raises(InvalidInput):
-        weigh((), FedAvg())
+        weigh((), FedAvg(), study=members)
+
+
+def test_who_withholds_the_number_of_images_counts_as_the_average_of_the_study() -> None:
+    numbers = (0, 2, 4)
+    members = tuple(replace(m, images=n) for m, n in zip(created().members, numbers, strict=True))
+    shares = [p.weight for p in weigh(members, FedAvg(), study=members)]
+    assert shares == [Fraction(3, 9), Fraction(2, 9), Fraction(4, 9)]
+    # Also where not all that tell take part in the round.
+    assert [p.weight for p in weigh(members[:2], FedAvg(), study=members)] == [Fraction(3, 5), Fraction(2, 5)]
+    quiet = tuple(replace(member, images=0) for member in members)
+    assert [p.weight for p in weigh(quiet, FedAvg(), study=quiet)] == [Fraction(1, 3)] * 3
 
 
 class _AllAlike:

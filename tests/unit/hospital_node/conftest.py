@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from services.hospital_node.adapters.database import Database
+from services.hospital_node.adapters.dataset_store import DatasetStore
 from services.hospital_node.adapters.tables import AUDIT
 from services.hospital_node.adapters.transactions import Transactions
 from tests.fakes.access import AccessRig, People
 from tests.fakes.audit import unsigned_trail
+from tests.fakes.hospital_ports import FixedClock
 
 
 @pytest.fixture
@@ -42,3 +44,8 @@ async def light_rig(tmp_path: Path, people: People) -> AsyncIterator[AccessRig]:
     opened = Transactions(f"sqlite:///{tmp_path / 'light.db'}")
     yield await AccessRig(opened, people).ready()
     opened.close()
+
+
+@pytest.fixture
+def datasets(transactions: Transactions) -> DatasetStore:
+    return DatasetStore(transactions, unsigned_trail(AUDIT), FixedClock())

@@ -4,28 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from libs.core.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from libs.core.errors import FailedPrecondition, Unavailable
 from services.hospital_node.adapters.database import Database
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.domain import TaskState
-from tests.fakes.hospital_ports import dataset, train_order
-
-
-async def test_a_dataset_comes_back_as_it_was_stored(store: Database) -> None:
-    await store.add_dataset(dataset())
-    assert await store.dataset("chest") == dataset()
-    with pytest.raises(AlreadyExists, match="chest"):
-        await store.add_dataset(dataset())
-    await store.remove_dataset("chest")
-    with pytest.raises(NotFound):
-        await store.dataset("chest")
-
-
-async def test_datasets_are_listed_by_name_in_pages(store: Database) -> None:
-    for name in ("c", "a", "b"):
-        await store.add_dataset(dataset(name))
-    assert [found.name for found in await store.datasets(limit=2)] == ["a", "b"]
-    assert [found.name for found in await store.datasets(after="b")] == ["c"]
+from tests.fakes.hospital_ports import train_order
 
 
 async def test_a_finished_task_is_never_started_again(store: Database) -> None:

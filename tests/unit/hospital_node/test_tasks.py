@@ -16,6 +16,7 @@ from libs.fl.training_plan import Download, ModelAccess, TrainingPlan
 from libs.mpc.ring import Ring
 from services.hospital_node.access.requests import Decision
 from services.hospital_node.adapters.database import Database
+from services.hospital_node.adapters.dataset_store import DatasetStore
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.domain import (
     CalibrateOrder,
@@ -40,6 +41,7 @@ from tests.fakes.hospital_ports import (
     RememberingAnnouncer,
     ScriptedWorker,
     train_order,
+    unshelve,
 )
 
 LATER = NOW + timedelta(minutes=5)
@@ -50,6 +52,7 @@ class Node:
     tasks: TaskRunner
     rig: AccessRig
     store: Database
+    datasets: DatasetStore
     announcer: RememberingAnnouncer
     parties: AddingParties
     worker: ScriptedWorker
@@ -80,7 +83,7 @@ async def node(rig: AccessRig) -> Node:
     await rig.access.plan_proposed(rig.people.proposal())
     tomorrow = NOW + timedelta(days=1)
     await rig.decide(STUDY, Decision(approve=True, granted=FREELY, plan_hash=PLAN.hash, expires_at=tomorrow))
-    return Node(tasks, rig, store, announcer, parties, worker)
+    return Node(tasks, rig, store, rig.datasets, announcer, parties, worker)
 
 
 def release_order(number: int = 4) -> ReleaseOrder:
@@ -178,7 +181,7 @@ async def test_an_order_that_the_owner_did_not_approve_is_refused(node: Node, or
 
 
 async def test_an_order_after_the_dataset_was_withdrawn_is_refused(node: Node) -> None:
-    await node.store.remove_dataset("chest")
+    await unshelve(node.datasets, "chest")
     await node.obey(train_order())
     assert node.failure()[0] == "failed_precondition"
     assert node.parties.dealt == []
@@ -281,7 +284,7 @@ async def withdraw(node: Node, how: str) -> None:
     elif how == "expired":
         node.rig.clock.moment += timedelta(days=2)
     else:
-        await node.store.remove_dataset("chest")
+        await unshelve(node.datasets, "chest")
 
 
 @pytest.mark.parametrize("how", ["revoked", "expired", "data set withdrawn"])

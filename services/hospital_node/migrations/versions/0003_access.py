@@ -58,6 +58,7 @@ def _requests() -> None:
         sa.Column("purpose", sa.String(20), nullable=False),
         sa.Column("dataset_name", sa.String(200), nullable=False),
         sa.Column("content_hash", sa.String, nullable=False),
+        sa.Column("dataset_version", sa.Integer, nullable=False),
         sa.Column("requester", sa.String, nullable=False),
         sa.Column("requested_by", sa.String, nullable=False),
         sa.Column("reason", sa.String, nullable=False),

@@ -20,7 +20,7 @@ from services.hospital_node.access.requests import Decision
 from services.hospital_node.adapters.tables import Base
 from services.hospital_node.domain import TaskState
 from tests.fakes.access import DANA, FREELY, PRIVATE_PLAN, AccessRig, cost
-from tests.fakes.hospital_ports import PLAN, STUDY, dataset, train_order
+from tests.fakes.hospital_ports import PLAN, STUDY, dataset, shelve, train_order, unshelve
 
 
 async def admitted(rig: AccessRig) -> None:
@@ -100,7 +100,7 @@ async def test_a_balance_is_budget_spent_and_left_and_a_lower_budget_leaves_noth
 
 
 async def test_a_budget_is_for_a_data_set_that_is_published(rig: AccessRig) -> None:
-    await rig.database.remove_dataset("chest")
+    await unshelve(rig.datasets, "chest")
     with pytest.raises(NotFound):
         await rig.set_budget(cost("1"))
 
@@ -109,8 +109,8 @@ async def test_what_was_taken_stays_taken_under_the_same_name_with_other_content
     await rig.set_budget(cost("8", "0.001"))
     await admitted(rig)
     before = await rig.store.run(lambda unit: ledger.balance(unit, "chest"))
-    await rig.database.remove_dataset("chest")
-    await rig.database.add_dataset(replace(dataset(), content_hash="d" * 64))
+    await unshelve(rig.datasets, "chest")
+    await shelve(rig.datasets, replace(dataset(), version=2, content_hash="d" * 64))
     assert await rig.store.run(lambda unit: ledger.balance(unit, "chest")) == before
 
 

@@ -32,6 +32,7 @@ async def test_a_request_is_kept_as_it_was_signed_and_the_subject_only_shown(rig
     assert (request.requester, request.requested_by) == (DANA.uri, "the owner herself")
     assert (request.purpose, request.dataset_name, request.uses_asked) == (Purpose.TRAINING, "chest", 3)
     assert (request.content_hash, request.plan_hash, request.reason) == ("c" * 64, PLAN.hash, "To learn")
+    assert request.dataset_version == 1
     assert [told.standing for told in rig.listener.told] == [Standing.PENDING]
 
 

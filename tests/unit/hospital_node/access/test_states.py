@@ -42,7 +42,7 @@ STUDY_HERE = Study(
     readers=HOSPITALS,
     received_at=NOW,
 )
-REQUEST = request_of(STUDY_HERE, planned=cost("1"))
+REQUEST = request_of(STUDY_HERE, planned=cost("1"), version=1)
 APPROVAL = Approval("approval-1", STUDY, Purpose.TRAINING, "chest", "dana", cost("1"), uses=2)
 
 

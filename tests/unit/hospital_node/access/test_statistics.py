@@ -16,6 +16,7 @@ from libs.rpc.identity import Identity, Kind
 from services.hospital_node.access.domain import LedgerKind
 from services.hospital_node.access.rpc import AccessService
 from tests.fakes.access import AccessRig, cost
+from tests.fakes.hospital_ports import unshelve
 
 ADA, EVE = (Identity(Kind.CLIENT, name) for name in ("ada", "eve"))
 
@@ -140,7 +141,7 @@ async def test_somebody_elses_approval_is_of_no_use(rig: AccessRig, service: Acc
 
 async def test_other_content_needs_another_approval(rig: AccessRig, service: AccessService) -> None:
     approval_id = await approved(service)
-    await rig.database.remove_dataset("chest")
+    await unshelve(rig.datasets, "chest")
     with pytest.raises(FailedPrecondition, match="withdrawn"):
         await service.ReleaseStatistics(call(approval_id), None)
 

@@ -25,7 +25,7 @@ from tests.fakes.access import (
     People,
     cost,
 )
-from tests.fakes.hospital_ports import HOSPITALS, NOW, PLAN, STUDY, dataset
+from tests.fakes.hospital_ports import HOSPITALS, NOW, PLAN, STUDY, dataset, shelve, unshelve
 
 MALLORY = Identity(Kind.CLIENT, "mallory")
 CHANGED = PLAN.model_copy(update={"learning_rate": 0.5})
@@ -117,6 +117,7 @@ async def test_a_study_that_its_scientist_did_not_sign_is_denied_and_never_shown
     light_rig: AccessRig, tmp_path: Path, forgery: str
 ) -> None:
     rig = light_rig
+    await shelve(rig.datasets, dataset("hands"))
     await rig.add_rule()  # that would approve the honest one
     await rig.access.plan_proposed(forgeries(rig.people, tmp_path / "elsewhere")[forgery])
     [(study_id, approved, _)] = rig.listener.plans
@@ -243,12 +244,12 @@ async def expire(rig: AccessRig) -> None:
 
 
 async def withdraw(rig: AccessRig) -> None:
-    await rig.database.remove_dataset("chest")
+    await unshelve(rig.datasets, "chest")
 
 
 async def change_content(rig: AccessRig) -> None:
-    await rig.database.remove_dataset("chest")
-    await rig.database.add_dataset(replace(dataset(), content_hash="d" * 64))
+    await unshelve(rig.datasets, "chest")
+    await shelve(rig.datasets, replace(dataset(), version=2, content_hash="d" * 64))
 
 
 async def revoke(rig: AccessRig) -> None:
@@ -278,7 +279,7 @@ async def test_an_approval_is_for_one_plan_of_one_scientist_on_one_data_set(
     rig: AccessRig, which: str
 ) -> None:
     await approved_request(rig)
-    await rig.database.add_dataset(dataset("hands"))
+    await shelve(rig.datasets, dataset("hands"))
     proposal = {
         "plan": lambda: rig.people.proposal(CHANGED),
         "scientist": lambda: rig.people.proposal(signer=MALLORY),

@@ -67,6 +67,10 @@ def test_when_the_trail_cannot_keep_up_nothing_new_begins(rig: TrailRig) -> None
     with pytest.raises(Unavailable, match="audit trail"):
         writer.require_room()
     writer.submit(event)  # the end of what had begun
+    writer.refused(Refusal("eve", "/a.B/C", "unauthenticated"))  # takes no room from it
+    writer.flush()
+    actions = {line["action"] for line in rig.log.page(after=0, limit=20_000) if line["kind"] == "entry"}
+    assert actions == {"prediction.opened"}
 
 
 def test_new_entries_are_signed_after_a_while(rig: TrailRig, monkeypatch: pytest.MonkeyPatch) -> None:
