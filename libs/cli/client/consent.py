@@ -13,7 +13,7 @@ from libs.core.ids import new_id
 from libs.rpc._generated.trefoil.hospital.v1 import access_pb2 as pb
 from libs.rpc._generated.trefoil.types.v1.types_pb2 import PrivacyCost
 
-T = TypeVar("T")
+Answer = TypeVar("Answer")
 
 
 def list_requests(profile: Path, *, pending_only: bool = False) -> list[pb.AccessRequest]:
@@ -35,7 +35,9 @@ def list_requests(profile: Path, *, pending_only: bool = False) -> list[pb.Acces
 
 def get_request(profile: Path, request_id: str) -> pb.AccessRequest:
     """One of them. Raises NotFound."""
-    return _call(profile, "GetRequest", pb.GetRequestRequest(request_id=request_id)).request
+    return _call(
+        profile, "GetRequest", pb.GetRequestRequest(request_id=request_id), pb.GetRequestResponse
+    ).request
 
 
 def decide(
@@ -61,35 +63,37 @@ def decide(
     )
     if expires_at is not None:
         message.expires_at.FromDatetime(expires_at)
-    return _call(profile, "DecideRequest", message).request
+    return _call(profile, "DecideRequest", message, pb.DecideRequestResponse).request
 
 
 def revoke(profile: Path, name: str, *, reason: str) -> pb.AccessRequest:
     """End an approval, named by itself or by its request."""
     message = pb.RevokeApprovalRequest(call_id=new_id("call"), approval_id=name, reason=reason)
-    return _call(profile, "RevokeApproval", message).request
+    return _call(profile, "RevokeApproval", message, pb.RevokeApprovalResponse).request
 
 
 def list_rules(profile: Path) -> list[pb.Rule]:
     """Oldest first, also those that are over."""
-    return list(_call(profile, "ListRules", pb.ListRulesRequest()).rules)
+    return list(_call(profile, "ListRules", pb.ListRulesRequest(), pb.ListRulesResponse).rules)
 
 
 def add_rule(profile: Path, rule: pb.Rule) -> pb.Rule:
     """The rule with its id."""
-    return _call(profile, "AddRule", pb.AddRuleRequest(call_id=new_id("call"), rule=rule)).rule
+    return _call(
+        profile, "AddRule", pb.AddRuleRequest(call_id=new_id("call"), rule=rule), pb.AddRuleResponse
+    ).rule
 
 
 def revoke_rule(profile: Path, rule_id: str, *, with_approvals: bool) -> None:
     """And, with `with_approvals`, what it approved."""
     message = pb.RevokeRuleRequest(call_id=new_id("call"), rule_id=rule_id, revoke_approvals=with_approvals)
-    _call(profile, "RevokeRule", message)
+    _call(profile, "RevokeRule", message, pb.RevokeRuleResponse)
 
 
 def set_budget(profile: Path, dataset: str, budget: PrivacyCost) -> pb.Balance:
     """What is left of it then."""
     message = pb.SetBudgetRequest(call_id=new_id("call"), dataset_name=dataset, budget=budget)
-    return _call(profile, "SetBudget", message).balance
+    return _call(profile, "SetBudget", message, pb.SetBudgetResponse).balance
 
 
 def read_ledger(
@@ -126,7 +130,7 @@ def ask_for_statistics(
         asked=PrivacyCost(epsilon=epsilon),
         uses=uses,
     )
-    return _call(profile, "CreateRequest", message).request
+    return _call(profile, "CreateRequest", message, pb.CreateRequestResponse).request
 
 
 def release_statistics(
@@ -136,13 +140,13 @@ def release_statistics(
     message = pb.ReleaseStatisticsRequest(
         call_id=call_id or new_id("call"), dataset_name=dataset, approval_id=approval_id, epsilon=epsilon
     )
-    answer: pb.ReleaseStatisticsResponse = _call(profile, "ReleaseStatistics", message)
-    return answer
+    return _call(profile, "ReleaseStatistics", message, pb.ReleaseStatisticsResponse)
 
 
-def _call(profile: Path, method: str, message: Any) -> Any:
-    async def ask() -> Any:
+def _call(profile: Path, method: str, message: Any, answer_type: type[Answer]) -> Answer:
+    async def ask() -> Answer:
         async with open_session(profile) as session:
-            return await getattr(session.access, method)(message, timeout=CALL_TIMEOUT_S)
+            answer: Answer = await getattr(session.access, method)(message, timeout=CALL_TIMEOUT_S)
+            return answer
 
     return run(ask())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Protocol
 
 from libs.core.errors import TrefoilError
@@ -29,7 +30,7 @@ class Parties(Protocol):
         ...
 
 
-def enter_counts(unit: Unit, study: Study, counts: Mapping[str, int]) -> int:
+def enter_counts(unit: Unit, *, study: Study, counts: Mapping[str, int]) -> int:
     """Enter what is new since the last time; how many entries that were.
 
     A prediction is computed from the released model alone, which admission has paid for: it costs nothing.
@@ -75,7 +76,7 @@ class PredictionReader:
         for study in studies:
             counts = await self._counts(released_model(study.study_id))
             if counts:
-                await self._store.run(lambda unit, s=study, c=counts: enter_counts(unit, s, c))
+                await self._store.run(partial(enter_counts, study=study, counts=counts))
 
     async def _counts(self, model_id: str) -> Mapping[str, int]:
         largest: Counter[str] = Counter()

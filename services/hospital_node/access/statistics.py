@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from libs.core.errors import FailedPrecondition, InvalidInput, PermissionDenied
+from libs.core.errors import FailedPrecondition, PermissionDenied
 from libs.dp.budget import Spend
 from libs.dp.events import canonical_json
 from libs.dp.mechanisms import DiscreteLaplaceMechanism, Randomness
@@ -57,8 +57,6 @@ def release(
     Takes one use and `epsilon` of the approval, and `epsilon` of the data set's budget. Raises
     FailedPrecondition when one of them has not enough left, PermissionDenied for somebody else's approval.
     """
-    if epsilon <= 0:
-        raise InvalidInput("Statistics cost an epsilon above 0. The smaller it is, the more noise they have.")
     approval = _approval(unit, approval_id, dataset_name, consumer)
     approval.require(ApprovalEvent.USE, now=unit.now)
     dataset = _approved_data(unit, approval)

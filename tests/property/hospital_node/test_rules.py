@@ -115,3 +115,12 @@ def test_among_requests_that_fit_otherwise_the_limits_decide_as_in_the_oracle(
     )
     rule = replace(rule, plan_hashes=frozenset(), requesters=frozenset(), until=None, revoked_at=None)
     assert matches(rule, fitting, before, now=NOW) == oracle(rule, fitting, before)
+
+
+@given(rules, requests)
+def test_within_all_limits_only_who_and_what_decide_as_in_the_oracle(
+    rule: Rule, request: AccessRequest
+) -> None:
+    rule = replace(rule, at_most=Spend(UNBOUNDED), uses=9, until=None, revoked_at=None)
+    rule = replace(rule, purposes=frozenset(Purpose), dataset_names=frozenset(DATASETS))
+    assert matches(rule, request, [], now=NOW) == oracle(rule, request, [])

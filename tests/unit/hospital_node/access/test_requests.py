@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from libs.core.errors import InvalidInput
+from libs.core.errors import FailedPrecondition, InvalidInput
 from libs.rpc.identity import Identity, Kind
 from services.hospital_node.access.domain import Purpose, RequestState, Standing
 from services.hospital_node.access.requests import Decision
 from tests.fakes.access import ALPHA, DANA, FREELY, PRIVATE_PLAN, AccessRig, cost
-from tests.fakes.hospital_ports import NOW, PLAN
+from tests.fakes.hospital_ports import NOW, PLAN, dataset, shelve, unshelve
 
 MALLORY = Identity(Kind.CLIENT, "mallory")
 OTHER_PLAN = PLAN.model_copy(update={"rounds": 7})
@@ -134,6 +134,16 @@ async def test_an_approval_never_grants_more_than_was_asked(rig: AccessRig, more
         await rig.decide("request-1", Decision(True, PRIVATE_PLAN.hash, **more))
     [request] = await rig.requests()
     assert request.state is RequestState.PENDING
+
+
+async def test_a_request_is_not_approved_for_other_content_than_it_asked_for(rig: AccessRig) -> None:
+    await rig.access.access_asked(rig.people.asked(uses=2))
+    await unshelve(rig.datasets, "chest")
+    with pytest.raises(FailedPrecondition, match="withdrawn"):
+        await rig.decide("request-1")
+    await shelve(rig.datasets, replace(dataset(), version=2, content_hash="d" * 64))
+    with pytest.raises(FailedPrecondition, match="changed"):
+        await rig.decide("request-1")
 
 
 async def test_a_rule_approves_on_arrival_and_says_so(rig: AccessRig) -> None:

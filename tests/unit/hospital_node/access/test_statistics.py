@@ -16,7 +16,7 @@ from libs.rpc.identity import Identity, Kind
 from services.hospital_node.access.domain import LedgerKind
 from services.hospital_node.access.rpc import AccessService
 from tests.fakes.access import AccessRig, cost
-from tests.fakes.hospital_ports import unshelve
+from tests.fakes.hospital_ports import dataset, shelve, unshelve
 
 ADA, EVE = (Identity(Kind.CLIENT, name) for name in ("ada", "eve"))
 
@@ -112,6 +112,9 @@ async def test_what_was_not_granted_is_refused_and_costs_nothing(
     rig: AccessRig, service: AccessService, refused: dict[str, str]
 ) -> None:
     approval_id = await approved(service)
+    await shelve(rig.datasets, dataset("hands"))
+    budget = pb.SetBudgetRequest(call_id="budget-1", dataset_name="hands", budget=PrivacyCost(epsilon="9"))
+    await service.SetBudget(budget, None)
     with pytest.raises((FailedPrecondition, InvalidInput, PermissionDenied)):
         await service.ReleaseStatistics(call(**{"approval_id": approval_id, **refused}), None)
     assert await rig.entries() == []
