@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from libs.cli import dataset_catalogue
+from libs.cli import dataset_budget, dataset_catalogue
 from libs.cli.options import JsonOption, ProfileOption, TagsOption
 from libs.data.disclosure import CountDisclosure
 
@@ -215,6 +215,7 @@ def withdraw(
     )
 
 
+app.command()(dataset_budget.budget)
 app.command()(dataset_catalogue.search)
 app.command()(dataset_catalogue.show)
 app.command()(dataset_catalogue.mock)

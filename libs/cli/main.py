@@ -19,6 +19,7 @@ from libs.cli import (
     group,
     hospital,
     keys,
+    ledger,
     login,
     model,
     node,
@@ -26,7 +27,9 @@ from libs.cli import (
     predict,
     request,
     role,
+    rule,
     staff_session,
+    statistics,
     study,
     user,
 )
@@ -57,6 +60,10 @@ app.add_typer(study.app, name="study", rich_help_panel=_USE)
 app.add_typer(model.app, name="model", rich_help_panel=_USE)
 app.command("predict", rich_help_panel=_USE)(predict.predict)
 app.add_typer(hospital.app, name="hospital", rich_help_panel=_OWN)
+app.add_typer(request.app, name="request", rich_help_panel=_OWN)
+app.add_typer(rule.app, name="rule", rich_help_panel=_OWN)
+app.add_typer(ledger.app, name="ledger", rich_help_panel=_OWN)
+app.add_typer(statistics.app, name="statistics", rich_help_panel=_OWN)
 app.command("login", rich_help_panel=_OWN)(login.login)
 app.command("logout", rich_help_panel=_OWN)(login.logout)
 app.add_typer(staff_session.app, name="session", rich_help_panel=_OWN)

@@ -1,8 +1,7 @@
-"""`trefoil study`: scientists create and watch studies; hospital staff read the plans and decide."""
+"""`trefoil study`: scientists create and watch studies. What owners say to them is in `request.py`."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +11,8 @@ from libs.cli.options import JsonOption, ProfileOption
 
 if TYPE_CHECKING:
     from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
-    from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
 
-app = typer.Typer(help="Create, watch, approve and deny studies.", no_args_is_help=True)
+app = typer.Typer(help="Create, watch and cancel studies.", no_args_is_help=True)
 
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="The study's id.")]
 
@@ -232,101 +230,3 @@ def _watch(profile: Path, study_id: str, *, as_json: bool) -> None:
     require_ready(study)
     if not as_json:
         results().print(f"Ready. Ask it: trefoil predict IMAGE --model {plain(study.released_model_id)}")
-
-
-# ---------------------------------------------------------------- hospital staff
-
-
-@app.command()
-def proposals(
-    profile: ProfileOption,
-    pending: Annotated[bool, typer.Option("--pending", help="Only those that wait for a decision.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Training plans that ask for this hospital's data (staff)."""
-    from libs.cli.output import print_json, print_table
-    from libs.cli.proposals import STATES, list_proposals, view
-
-    found = list_proposals(profile, pending_only=pending)
-    if as_json:
-        print_json([view(proposal) for proposal in found])
-        return
-    print_table(
-        ["study", "title", "asked by", "data set", "decision", "plan hash"],
-        [
-            [
-                p.study_id,
-                p.title,
-                p.requested_by,
-                p.dataset_name,
-                STATES.get(p.state, "?"),
-                f"{p.plan_hash[:12]}…",
-            ]
-            for p in found
-        ],
-        if_empty="No training plan asks for this hospital's data.",
-    )
-
-
-@app.command()
-def approve(
-    study: StudyArgument,
-    profile: ProfileOption,
-    plan_hash: Annotated[
-        str,
-        typer.Option(
-            "--hash",
-            help="Approve only this plan (hex); without it, plan, hospitals and readers are shown first.",
-        ),
-    ] = "",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Let this hospital's data be used as the plan says, and for nothing else (staff)."""
-    from libs.cli.output import remarks
-    from libs.cli.proposals import decide, find_proposal
-
-    proposal = find_proposal(profile, study)
-    if not plan_hash and not yes:
-        remarks().print(_plan_text(proposal))
-        typer.confirm(f"Train on {proposal.dataset_name} with exactly this plan?", abort=True)
-    decided = decide(profile, study, plan_hash=plan_hash or proposal.plan_hash, approve=True, reason="")
-    _print_decision(decided, as_json=as_json)
-
-
-@app.command()
-def deny(
-    study: StudyArgument,
-    profile: ProfileOption,
-    reason: Annotated[str, typer.Option(help="One sentence that the scientist will read.")] = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Refuse the plan, or take an approval back (staff)."""
-    from libs.cli.proposals import decide, find_proposal
-
-    proposal = find_proposal(profile, study)
-    decided = decide(profile, study, plan_hash=proposal.plan_hash, approve=False, reason=reason)
-    _print_decision(decided, as_json=as_json)
-
-
-def _plan_text(proposal: hospital_pb2.Proposal) -> str:
-    from libs.cli.output import plain
-
-    lines = [f"[bold]{plain(proposal.title)}[/], asked by {plain(proposal.requested_by)}"]
-    lines += [f"data set   {plain(proposal.dataset_name)}", f"plan hash  {plain(proposal.plan_hash)}"]
-    lines += [f"together with   {plain(uri)}" for uri in proposal.hospital_identities]
-    lines += [f"sums go to      {plain(uri)}" for uri in proposal.reader_identities]
-    for key, value in json.loads(proposal.training_plan).items():
-        lines.append(f"  {plain(key):22} {plain(json.dumps(value))}")
-    return "\n".join(lines)
-
-
-def _print_decision(proposal: hospital_pb2.Proposal, *, as_json: bool) -> None:
-    from libs.cli.output import plain, print_json, results
-    from libs.cli.proposals import STATES, view
-
-    if as_json:
-        print_json(view(proposal))
-    else:
-        state = STATES.get(proposal.state, "unknown")
-        results().print(f"[bold]{plain(proposal.study_id)}[/] is {state} at this hospital.")

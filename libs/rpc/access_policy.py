@@ -97,8 +97,6 @@ ACCESS_POLICY: Mapping[str, Rule] = MappingProxyType(
         "/trefoil.hospital.v1.HospitalService/ListDatasets": _staff(Permission.DATASETS_READ),
         "/trefoil.hospital.v1.HospitalService/ListDatasetVersions": _staff(Permission.DATASETS_READ),
         "/trefoil.hospital.v1.HospitalService/WithdrawDataset": _staff(Permission.DATASETS_PUBLISH),
-        "/trefoil.hospital.v1.HospitalService/ListProposals": _staff(Permission.REQUESTS_READ),
-        "/trefoil.hospital.v1.HospitalService/DecideProposal": _staff(Permission.REQUESTS_DECIDE),
         "/trefoil.hospital.v1.AccessService/ListRequests": _staff(Permission.REQUESTS_READ),
         "/trefoil.hospital.v1.AccessService/GetRequest": _staff(Permission.REQUESTS_READ),
         "/trefoil.hospital.v1.AccessService/CreateRequest": _staff(Permission.REQUESTS_CREATE),

@@ -7,12 +7,15 @@ import asyncio
 import os
 import secrets
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
 
 from libs.core.clock import SystemClock
 from libs.core.errors import TrefoilError
+from libs.core.ids import PartyId
+from libs.rpc._generated.trefoil.hospital.v1.access_pb2_grpc import add_AccessServiceServicer_to_server
 from libs.rpc._generated.trefoil.hospital.v1.accounts_pb2_grpc import add_AccountServiceServicer_to_server
 from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import add_HospitalServiceServicer_to_server
 from libs.rpc.audit_service import own_trail, serve_trail, trail_writer
@@ -21,8 +24,14 @@ from libs.rpc.identity import COORDINATOR, Identity, Kind
 from libs.runtime.logging import configure_logging
 from libs.runtime.private_files import PRIVATE_UMASK
 from libs.runtime.settings import load_settings
+from services.hospital_node.access.model_counts import PredictionReader
+from services.hospital_node.access.model_use import ModelUseTeller
+from services.hospital_node.access.rpc import AccessService
+from services.hospital_node.access.service import Access
+from services.hospital_node.access.statements import StatementReader
 from services.hospital_node.account_wiring import node_accounts
 from services.hospital_node.accounts.rpc import AccountService
+from services.hospital_node.adapters.access_store import SqlAccess
 from services.hospital_node.adapters.database import Database
 from services.hospital_node.adapters.dataset_store import DatasetStore
 from services.hospital_node.adapters.membership import SqlMembership
@@ -35,13 +44,13 @@ from services.hospital_node.datasets import Publisher
 from services.hospital_node.inbox import NodeInbox
 from services.hospital_node.link import CoordinatorLink, Outbox
 from services.hospital_node.membership import Membership
-from services.hospital_node.proposals import Proposals
 from services.hospital_node.rpc import HospitalService
 from services.hospital_node.settings import HospitalSettings
 from services.hospital_node.tasks import TaskRunner
 from services.hospital_node.trail_events import link_changed
 
 SERVICE = "trefoil.hospital.v1.HospitalService"
+ACCESS_SERVICE = "trefoil.hospital.v1.AccessService"
 ACCOUNT_SERVICE = "trefoil.hospital.v1.AccountService"
 
 
@@ -86,25 +95,38 @@ async def run(settings: HospitalSettings) -> None:
         clock=clock,
         draw_seed=lambda: secrets.randbits(32),
     )
-    proposals = Proposals(store=store, datasets=datasets, announcer=outbox)
+    access_store = SqlAccess(transactions, trail=trail, clock=clock)
+    reader = StatementReader(hospital=identity, authorities=tls.ca.read_bytes)
+    model_use = ModelUseTeller(store=access_store, parties=parties)
+    access = Access(
+        store=access_store,
+        reader=reader,
+        listener=outbox,
+        clock=clock,
+        model_use_changed=model_use.changed,
+    )
     tasks = TaskRunner(
         hospital=settings.name,
         store=store,
-        proposals=proposals,
+        access=access,
         announcer=outbox,
         parties=parties,
         worker=worker(),
         data_roots=settings.data_roots,
         clock=clock,
     )
+
+    def name_parties(addresses: Mapping[PartyId, str]) -> None:
+        parties.use(addresses)
+        model_use.changed()
+
     link = CoordinatorLink(
         name=settings.name,
         connect=lambda: dial(settings.coordinator.address, COORDINATOR),
         outbox=outbox,
-        inbox=NodeInbox(proposals=proposals, tasks=tasks, name_parties=parties.use),
-        store=store,
+        inbox=NodeInbox(access=access, tasks=tasks, name_parties=name_parties),
+        decisions=access.decisions,
         datasets=datasets,
-        clock=clock,
         on_change=lambda attached: audit.submit(link_changed(attached=attached)),
     )
     membership = Membership(
@@ -115,7 +137,6 @@ async def run(settings: HospitalSettings) -> None:
     )
     service = HospitalService(
         identity=identity,
-        store=store,
         datasets=DatasetCalls(
             datasets=datasets,
             publisher=publisher,
@@ -123,13 +144,13 @@ async def run(settings: HospitalSettings) -> None:
             consent_changed=tasks.consent_changed,
             clock=clock,
         ),
-        proposals=proposals,
         attached=lambda: link.attached,
         activity=lambda: tasks.activity,
         consent_changed=tasks.consent_changed,
         membership=membership,
         refusal=lambda: link.refusal,
     )
+    access_service = AccessService(access=access, consent_changed=tasks.consent_changed)
     node = node_accounts(settings, transactions=transactions, trail=trail, clock=clock)
     await node.accounts.invitations.ensure_owner_code()
     server = settings.server(
@@ -140,6 +161,7 @@ async def run(settings: HospitalSettings) -> None:
         on_refusal=audit.refused,
     )
     server.add(add_HospitalServiceServicer_to_server, service, SERVICE)
+    server.add(add_AccessServiceServicer_to_server, access_service, ACCESS_SERVICE)
     server.add(add_AccountServiceServicer_to_server, AccountService(node.accounts), ACCOUNT_SERVICE)
     serve_trail(server, audit)
     server.stop_on_signals()
@@ -147,9 +169,11 @@ async def run(settings: HospitalSettings) -> None:
         audit.start()
         await server.start()
         async with asyncio.TaskGroup() as group:
-            attached = group.create_task(membership.run())
+            counts = PredictionReader(store=access_store, parties=parties)
+            own = [group.create_task(work) for work in (membership.run(), model_use.run(), counts.run())]
             await server.serve_until_stopped()
-            attached.cancel()
+            for task in own:
+                task.cancel()
     finally:
         await tasks.stop()
         await parties.close()

@@ -1,4 +1,4 @@
-"""What a hospital node remembers, and the state machines of proposals and tasks, as tables.
+"""Data sets, orders and tasks, and the state machine of tasks as a table. Consent is in `access/domain.py`.
 
 A transition that is not in a table cannot happen: `next_state` raises, and the database adapter
 moves states through it only.
@@ -46,74 +46,6 @@ class Dataset:
     def disclosed(self) -> DisclosedCounts:
         """What its owner lets others know of its numbers."""
         return disclose(self.images_per_class, patients=self.patients, policy=self.disclosure)
-
-
-# ---------------------------------------------------------------- proposals
-
-
-class ProposalState(enum.Enum):
-    """Where a training plan stands at this hospital."""
-
-    PENDING = "pending"
-    APPROVED = "approved"
-    DENIED = "denied"
-    ENDED = "ended"
-
-
-class ProposalEvent(enum.Enum):
-    """What can happen to a proposal."""
-
-    APPROVE = "approve"
-    DENY = "deny"
-    END = "end"
-
-
-PROPOSAL_TRANSITIONS: Mapping[tuple[ProposalState, ProposalEvent], ProposalState] = MappingProxyType(
-    {
-        (ProposalState.PENDING, ProposalEvent.APPROVE): ProposalState.APPROVED,
-        (ProposalState.PENDING, ProposalEvent.DENY): ProposalState.DENIED,
-        (ProposalState.PENDING, ProposalEvent.END): ProposalState.ENDED,
-        # The same decision again gives the same answer.
-        (ProposalState.APPROVED, ProposalEvent.APPROVE): ProposalState.APPROVED,
-        # Consent can be withdrawn at any time; a denial is final, the scientist proposes anew.
-        (ProposalState.APPROVED, ProposalEvent.DENY): ProposalState.DENIED,
-        (ProposalState.APPROVED, ProposalEvent.END): ProposalState.ENDED,
-        (ProposalState.DENIED, ProposalEvent.DENY): ProposalState.DENIED,
-        (ProposalState.DENIED, ProposalEvent.END): ProposalState.ENDED,
-        (ProposalState.ENDED, ProposalEvent.END): ProposalState.ENDED,
-    }
-)
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A training plan that asks for one of this hospital's data sets.
-
-    `hospitals` are all of the study, with whose updates this hospital's are added up, and `readers` those
-    who may fetch the sums, as identities. The owner approves both with the plan.
-    """
-
-    study_id: str
-    title: str
-    requested_by: str
-    dataset_name: str
-    plan_hash: str
-    training_plan: bytes
-    hospitals: tuple[str, ...]
-    readers: tuple[str, ...]
-    received_at: datetime
-    state: ProposalState = ProposalState.PENDING
-    reason: str = ""
-
-    def next_state(self, event: ProposalEvent) -> ProposalState:
-        """The state after `event`. Raises FailedPrecondition when the table has no such transition."""
-        try:
-            return PROPOSAL_TRANSITIONS[self.state, event]
-        except KeyError:
-            raise FailedPrecondition(
-                f"Study {self.study_id} is {self.state.value} at this hospital, so it is too late to "
-                f"{event.value} it."
-            ) from None
 
 
 # ---------------------------------------------------------------- tasks

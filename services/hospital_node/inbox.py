@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from libs.core.ids import PartyId
-from services.hospital_node.domain import Order, Proposal
-from services.hospital_node.proposals import Proposals
+from services.hospital_node.access.service import Access
+from services.hospital_node.access.statements import Asked, Proposal
+from services.hospital_node.domain import Order
 from services.hospital_node.tasks import TaskRunner
 
 
@@ -16,19 +17,23 @@ class NodeInbox:
     def __init__(
         self,
         *,
-        proposals: Proposals,
+        access: Access,
         tasks: TaskRunner,
         name_parties: Callable[[Mapping[PartyId, str]], None],
     ) -> None:
-        self._proposals, self._tasks, self._name_parties = proposals, tasks, name_parties
+        self._access, self._tasks, self._name_parties = access, tasks, name_parties
 
     def parties_named(self, addresses: Mapping[PartyId, str]) -> None:
         """Where the three parties are from now on."""
         self._name_parties(addresses)
 
     async def plan_proposed(self, proposal: Proposal) -> None:
-        """For the owner to read."""
-        await self._proposals.receive(proposal)
+        """For a rule or the owner to decide, or under an approval already."""
+        await self._access.plan_proposed(proposal)
+
+    async def access_asked(self, asked: Asked) -> None:
+        """For a rule or the owner to decide."""
+        await self._access.access_asked(asked)
 
     def ordered(self, order: Order) -> None:
         """To be checked and carried out."""
@@ -36,5 +41,5 @@ class NodeInbox:
 
     async def study_ended(self, study_id: str) -> None:
         """No order is obeyed any more, and what runs is stopped."""
-        await self._proposals.end(study_id)
+        await self._access.study_ended(study_id)
         await self._tasks.cancel_study(study_id)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Protocol
 
 import grpc
 
-from libs.core.clock import Clock
 from libs.core.errors import CallerError, TrefoilError
 from libs.core.ids import PartyId
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
@@ -24,16 +23,17 @@ from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import Coor
 from libs.rpc.channel import translate, translated
 from libs.runtime.logging import get_logger
 from services.hospital_node import messages
+from services.hospital_node.access.domain import StudyState, Told
+from services.hospital_node.access.service import Decisions
+from services.hospital_node.access.statements import Asked, Proposal
 from services.hospital_node.domain import (
     Dataset,
     Order,
     Phase,
-    Proposal,
-    ProposalState,
     Task,
     TaskKey,
 )
-from services.hospital_node.ports import Datasets, Store
+from services.hospital_node.ports import Datasets
 
 HEARTBEAT_S = 5.0
 MAX_WAITING_PROGRESS = 64
@@ -47,6 +47,8 @@ class Inbox(Protocol):
     def parties_named(self, addresses: Mapping[PartyId, str]) -> None: ...
 
     async def plan_proposed(self, proposal: Proposal) -> None: ...
+
+    async def access_asked(self, asked: Asked) -> None: ...
 
     def ordered(self, order: Order) -> None: ...
 
@@ -70,7 +72,10 @@ class Backoff:
 
 
 class Outbox:
-    """Implements `ports.Announcer`: what is said goes to the stream that is open, or nowhere."""
+    """Implements `ports.Announcer` and `access.ports.DecisionListener`.
+
+    What is said goes to the stream that is open, or nowhere.
+    """
 
     def __init__(self) -> None:
         self._stream: asyncio.Queue[pb.HospitalEvent] | None = None
@@ -90,10 +95,13 @@ class Outbox:
     def dataset_withdrawn(self, name: str) -> None:
         self._put(messages.withdrawn_event(name))
 
-    def proposal_decided(self, *, study_id: str, plan_hash: str, approved: bool, reason: str) -> None:
+    def plan_decided(self, *, study_id: str, plan_hash: str, approved: bool, reason: str) -> None:
         self._put(
-            messages.decision_event(study_id=study_id, plan_hash=plan_hash, approved=approved, reason=reason)
+            messages.plan_event(study_id=study_id, plan_hash=plan_hash, approved=approved, reason=reason)
         )
+
+    def access_decided(self, decision: Told) -> None:
+        self._put(messages.access_event(decision))
 
     def progressed(self, key: TaskKey, phase: Phase, fraction: float) -> None:
         # On a slow line, progress is what may be skipped.
@@ -126,17 +134,16 @@ class CoordinatorLink:
         connect: Callable[[], grpc.aio.Channel],
         outbox: Outbox,
         inbox: Inbox,
-        store: Store,
         datasets: Datasets,
-        clock: Clock,
+        decisions: Callable[[], Awaitable[Decisions]],
         backoff: Backoff | None = None,
         heartbeat_s: float = HEARTBEAT_S,
         on_change: Callable[[bool], None] | None = None,
     ) -> None:
         """`on_change` hears of every welcome (True) and of the end of a stream that had one (False)."""
         self._name, self._connect = name, connect
-        self._outbox, self._inbox, self._store, self._clock = outbox, inbox, store, clock
-        self._datasets = datasets
+        self._outbox, self._inbox = outbox, inbox
+        self._datasets, self._decisions = datasets, decisions
         self._backoff, self._heartbeat_s = backoff or Backoff(), heartbeat_s
         self._attached, self._on_change = False, on_change
         self._refusal = ""
@@ -221,14 +228,16 @@ class CoordinatorLink:
             yield messages.withdrawn_event(name)
         for dataset in await self._datasets.datasets():
             yield messages.dataset_event(dataset)
-        for proposal in await self._store.proposals():
-            if proposal.state in (ProposalState.APPROVED, ProposalState.DENIED):
-                yield messages.decision_event(
-                    study_id=proposal.study_id,
-                    plan_hash=proposal.plan_hash,
-                    approved=proposal.state is ProposalState.APPROVED,
-                    reason=proposal.reason,
-                )
+        decided = await self._decisions()
+        for study in decided.plans:
+            yield messages.plan_event(
+                study_id=study.study_id,
+                plan_hash=study.plan_hash,
+                approved=study.state is StudyState.ADMITTED,
+                reason=study.reason,
+            )
+        for told in decided.requests:
+            yield messages.access_event(told)
         while True:
             yield await queue.get()
 
@@ -245,10 +254,9 @@ class CoordinatorLink:
                 self._inbox.parties_named(messages.parse_parties(message.welcome))
                 log.info("coordinator_attached")
             elif kind == "proposal":
-                received_at = self._clock.now()
-                await self._inbox.plan_proposed(
-                    messages.parse_proposal(message.proposal, received_at=received_at)
-                )
+                await self._inbox.plan_proposed(messages.parse_proposal(message.proposal))
+            elif kind == "access_request":
+                await self._inbox.access_asked(messages.parse_asked(message.access_request))
             elif kind == "study_ended":
                 await self._inbox.study_ended(message.study_ended.study_id)
             elif kind in messages.ORDER_PARSERS:

@@ -16,12 +16,14 @@ from libs.data.schema import MODALITY
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.identity import Identity, Kind
+from services.hospital_node.access.costs import decimal_text, epsilon_text
+from services.hospital_node.access.domain import Standing, Told
+from services.hospital_node.access.statements import MAX_ID_CHARACTERS, Asked, Proposal
 from services.hospital_node.domain import (
     CalibrateOrder,
     Dataset,
     Order,
     Phase,
-    Proposal,
     ReleaseOrder,
     Task,
     TaskKey,
@@ -36,6 +38,14 @@ _PHASES = {
     Phase.CALIBRATING: pb.PHASE_CALIBRATING,
 }
 
+_STANDINGS = {
+    Standing.PENDING: pb.ACCESS_STATE_PENDING,
+    Standing.APPROVED: pb.ACCESS_STATE_APPROVED,
+    Standing.DENIED: pb.ACCESS_STATE_DENIED,
+    Standing.REVOKED: pb.ACCESS_STATE_REVOKED,
+    Standing.EXPIRED: pb.ACCESS_STATE_EXPIRED,
+    Standing.USED_UP: pb.ACCESS_STATE_USED_UP,
+}
 _DISCLOSURES = {
     CountDisclosure.EXACT: pb.COUNT_DISCLOSURE_EXACT,
     CountDisclosure.ROUNDED: pb.COUNT_DISCLOSURE_ROUNDED,
@@ -61,10 +71,12 @@ def parse_parties(welcome: pb.Welcome) -> dict[PartyId, str]:
     return addresses
 
 
-def parse_proposal(message: pb.PlanProposal, *, received_at: datetime) -> Proposal:
-    """A proposal as it came, before any check of the plan."""
+def parse_proposal(message: pb.PlanProposal) -> Proposal:
+    """A proposal as it came, before any check of the plan and of what was signed."""
     if not message.study_id or not message.plan_hash:
         raise InvalidInput("A proposal needs a study and a plan.")
+    if len(message.study_id) > MAX_ID_CHARACTERS:
+        raise InvalidInput(f"A study's id has at most {MAX_ID_CHARACTERS} characters.")
     return Proposal(
         study_id=message.study_id,
         title=message.title,
@@ -74,7 +86,19 @@ def parse_proposal(message: pb.PlanProposal, *, received_at: datetime) -> Propos
         training_plan=message.training_plan,
         hospitals=_identities(message.hospital_identities, kinds={Kind.HOSPITAL}),
         readers=_identities(message.reader_identities, kinds={Kind.HOSPITAL, Kind.CLIENT}),
-        received_at=received_at,
+        statement=message.statement,
+    )
+
+
+def parse_asked(message: pb.AccessRequestOrder) -> Asked:
+    """A request for access as it came, before any check of what was signed."""
+    if not message.request_id or len(message.request_id) > MAX_ID_CHARACTERS:
+        raise InvalidInput(f"A request for access has an id of at most {MAX_ID_CHARACTERS} characters.")
+    return Asked(
+        request_id=message.request_id,
+        statement=message.statement,
+        training_plan=message.training_plan,
+        requested_by=message.requested_by,
     )
 
 
@@ -199,10 +223,23 @@ def withdrawn_event(name: str) -> pb.HospitalEvent:
     return pb.HospitalEvent(dataset_withdrawn=pb.DatasetWithdrawn(name=name))
 
 
-def decision_event(*, study_id: str, plan_hash: str, approved: bool, reason: str) -> pb.HospitalEvent:
+def plan_event(*, study_id: str, plan_hash: str, approved: bool, reason: str) -> pb.HospitalEvent:
     """The owner's decision."""
     decision = pb.PlanDecision(study_id=study_id, plan_hash=plan_hash, approved=approved, reason=reason)
     return pb.HospitalEvent(plan_decision=decision)
+
+
+def access_event(told: Told) -> pb.HospitalEvent:
+    """What became of a request for access."""
+    decision = pb.AccessDecision(
+        request_id=told.request_id, state=_STANDINGS[told.standing], reason=told.reason, uses=told.uses
+    )
+    if told.granted is not None:
+        decision.granted.epsilon = epsilon_text(told.granted.epsilon)
+        decision.granted.delta = decimal_text(told.granted.delta)
+    if told.expires_at is not None:
+        decision.expires_at.FromDatetime(told.expires_at)
+    return pb.HospitalEvent(access_decision=decision)
 
 
 def progress_event(key: TaskKey, phase: Phase, fraction: float) -> pb.HospitalEvent:

@@ -17,8 +17,6 @@ from services.hospital_node.domain import (
     Dataset,
     Order,
     Phase,
-    Proposal,
-    ProposalEvent,
     Task,
     TaskKey,
     Terms,
@@ -86,23 +84,7 @@ class Datasets(Protocol):
 
 
 class Store(Protocol):
-    """What the node remembers of plans and tasks. Every method is one transaction."""
-
-    async def add_proposal(self, proposal: Proposal) -> Proposal:
-        """The stored proposal of that study: this one, or the one that was there before."""
-        ...
-
-    async def proposal(self, study_id: str) -> Proposal:
-        """Raises NotFound."""
-        ...
-
-    async def proposals(self) -> list[Proposal]:
-        """All, oldest first."""
-        ...
-
-    async def move_proposal(self, study_id: str, event: ProposalEvent, *, reason: str = "") -> Proposal:
-        """Raises NotFound, or FailedPrecondition when the table has no such transition."""
-        ...
+    """What the node remembers of tasks. Every method is one transaction."""
 
     async def start_task(self, order: Order) -> Task:
         """The order's task, now running; or, unchanged, the one that is done already.
@@ -138,8 +120,6 @@ class Announcer(Protocol):
     def dataset_published(self, dataset: Dataset) -> None: ...
 
     def dataset_withdrawn(self, name: str) -> None: ...
-
-    def proposal_decided(self, *, study_id: str, plan_hash: str, approved: bool, reason: str) -> None: ...
 
     def progressed(self, key: TaskKey, phase: Phase, fraction: float) -> None: ...
 

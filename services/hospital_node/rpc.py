@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from importlib.metadata import version
 from typing import Any
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2 as pb
 from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceServicer
 from libs.rpc.identity import Identity
 from services.hospital_node.dataset_rpc import DatasetCalls
-from services.hospital_node.domain import Proposal, ProposalState
 from services.hospital_node.membership import Membership
-from services.hospital_node.ports import Store
-from services.hospital_node.proposals import Proposals
-
-_STATES = {
-    ProposalState.PENDING: pb.Proposal.STATE_PENDING,
-    ProposalState.APPROVED: pb.Proposal.STATE_APPROVED,
-    ProposalState.DENIED: pb.Proposal.STATE_DENIED,
-    ProposalState.ENDED: pb.Proposal.STATE_ENDED,
-}
 
 
 class HospitalService(HospitalServiceServicer):
@@ -33,18 +20,16 @@ class HospitalService(HospitalServiceServicer):
         self,
         *,
         identity: Identity,
-        store: Store,
         datasets: DatasetCalls,
-        proposals: Proposals,
         attached: Callable[[], bool],
         activity: Callable[[], str],
         consent_changed: Callable[[], Awaitable[None]],
         membership: Membership,
         refusal: Callable[[], str],
     ) -> None:
-        """`consent_changed` stops what may no longer run; both ways to withdraw consent lead through it."""
+        """`consent_changed` stops what may no longer run; every way to withdraw consent leads through it."""
         self._identity, self._attached, self._activity = identity, attached, activity
-        self._store, self._datasets, self._proposals = store, datasets, proposals
+        self._datasets = datasets
         self._consent_changed = consent_changed
         self._membership, self._refusal = membership, refusal
 
@@ -95,43 +80,3 @@ class HospitalService(HospitalServiceServicer):
     ) -> pb.WithdrawDatasetResponse:
         """Take it out of the catalogue and out of every study, and stop what runs on it."""
         return await self._datasets.withdraw(request)
-
-    async def ListProposals(self, request: pb.ListProposalsRequest, context: Any) -> pb.ListProposalsResponse:
-        """Oldest first."""
-        proposals = await self._store.proposals()
-        chosen = [p for p in proposals if p.state is ProposalState.PENDING or not request.pending_only]
-        return pb.ListProposalsResponse(proposals=[_proposal(proposal) for proposal in chosen])
-
-    async def DecideProposal(
-        self, request: pb.DecideProposalRequest, context: Any
-    ) -> pb.DecideProposalResponse:
-        """Approve or deny exactly the plan with this hash. A denial stops what runs for the study."""
-        decided = await self._proposals.decide(
-            study_id=request.study_id,
-            plan_hash=request.plan_hash,
-            approve=request.approve,
-            reason=request.reason,
-        )
-        await self._consent_changed()
-        return pb.DecideProposalResponse(proposal=_proposal(decided))
-
-
-def _proposal(proposal: Proposal) -> pb.Proposal:
-    return pb.Proposal(
-        study_id=proposal.study_id,
-        title=proposal.title,
-        requested_by=proposal.requested_by,
-        dataset_name=proposal.dataset_name,
-        plan_hash=proposal.plan_hash,
-        training_plan=proposal.training_plan,
-        state=_STATES[proposal.state],
-        received_at=_timestamp(proposal.received_at),
-        hospital_identities=proposal.hospitals,
-        reader_identities=proposal.readers,
-    )
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message

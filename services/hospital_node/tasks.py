@@ -13,12 +13,13 @@ from libs.fl.model_access import named_askers, version_readers
 from libs.fl.training_plan import TrainingPlan
 from libs.mpc.ring import Ring, RingArray
 from libs.runtime.logging import get_logger
+from services.hospital_node.access.domain import Study
+from services.hospital_node.access.service import Access
 from services.hospital_node.domain import (
     CalibrateOrder,
     ModelUse,
     Order,
     Phase,
-    Proposal,
     ReleaseOrder,
     Task,
     TaskKey,
@@ -28,7 +29,6 @@ from services.hospital_node.domain import (
     TrainOrder,
 )
 from services.hospital_node.ports import Announcer, Parties, ReleaseJob, Store, StudyJob, TrainJob, Worker
-from services.hospital_node.proposals import Proposals
 
 IDLE = "idle"
 
@@ -43,7 +43,7 @@ class TaskRunner:
         *,
         hospital: str,
         store: Store,
-        proposals: Proposals,
+        access: Access,
         announcer: Announcer,
         parties: Parties,
         worker: Worker,
@@ -51,7 +51,7 @@ class TaskRunner:
         clock: Clock,
     ) -> None:
         self._hospital, self._data_roots, self._clock = hospital, tuple(data_roots), clock
-        self._store, self._proposals, self._announcer = store, proposals, announcer
+        self._store, self._access, self._announcer = store, access, announcer
         self._parties, self._worker = parties, worker
         self._turn = asyncio.Lock()
         self._running: dict[TaskKey, asyncio.Task[None]] = {}
@@ -83,7 +83,7 @@ class TaskRunner:
         refused: dict[TaskKey, FailedPrecondition] = {}
         for key, order in list(self._orders.items()):
             try:
-                await self._proposals.consent(study_id=key.study_id, plan_hash=order.plan_hash)
+                await self._access.consent(study_id=key.study_id, plan_hash=order.plan_hash)
             except FailedPrecondition as error:
                 refused[key] = error
         tasks = {key: self._running[key] for key in refused if key in self._running}
@@ -122,6 +122,13 @@ class TaskRunner:
     async def _perform(self, order: Order) -> None:
         """Check, do, and say that it is done; or say again that it was done before."""
         job = await self._check(order)
+        if order.key.kind is TaskKind.TRAIN:
+            await self._access.pay_for_attempt(
+                study_id=order.key.study_id,
+                plan_hash=order.plan_hash,
+                number=order.key.round,
+                attempt=order.key.attempt,
+            )
         task = await self._store.start_task(order)
         if task.state is not TaskState.DONE:
             log.info(
@@ -134,8 +141,8 @@ class TaskRunner:
     async def _check(self, order: Order) -> StudyJob:
         """What the order needs, if the owner approved that. Raises FailedPrecondition or InvalidInput."""
         key = order.key
-        proposal, dataset = await self._proposals.consent(study_id=key.study_id, plan_hash=order.plan_hash)
-        rounds = TrainingPlan.from_json(proposal.training_plan).rounds
+        study, dataset = await self._access.consent(study_id=key.study_id, plan_hash=order.plan_hash)
+        rounds = TrainingPlan.from_json(study.training_plan).rounds
         if key.kind is TaskKind.TRAIN and not 1 <= key.round <= rounds:
             raise InvalidInput(
                 f"The approved plan has rounds 1 to {rounds}; round {key.round} is not one of them."
@@ -145,7 +152,7 @@ class TaskRunner:
         if not order.base_model_id.startswith(f"{key.study_id}/"):
             raise InvalidInput("The order names a model that does not belong to its study.")
         return StudyJob(
-            training_plan=proposal.training_plan,
+            training_plan=study.training_plan,
             dataset_path=Path(dataset.path),
             data_roots=self._data_roots,
             content_hash=dataset.content_hash,
@@ -208,9 +215,9 @@ class TaskRunner:
         """
         key = order.key
         self._announcer.progressed(key, Phase.SENDING, 0.0)
-        proposal, _ = await self._proposals.consent(study_id=key.study_id, plan_hash=order.plan_hash)
+        study, _ = await self._access.consent(study_id=key.study_id, plan_hash=order.plan_hash)
         task = await self._store.mark_sending(key, upload_id=new_id("upload"))
-        terms = _terms(order, proposal)
+        terms = _terms(order, study)
         await self._parties.deal(key, contribution, ring=ring, upload_id=task.upload_id, terms=terms)
         return await self._store.finish_task(key)
 
@@ -229,34 +236,23 @@ class TaskRunner:
         self._announcer.task_failed(key, code=error.code, message=text)
 
 
-def _terms(order: TrainOrder | ReleaseOrder, proposal: Proposal) -> Terms:
+def _terms(order: TrainOrder | ReleaseOrder, study: Study) -> Terms:
     """What the parties must not let the coordinator weaken.
 
     A released model is read by nobody, and asked by those whom the plan names; versions on the way are read
     as the plan says, and asked by nobody.
     """
-    plan = TrainingPlan.from_json(proposal.training_plan)
-    creator = _creator(proposal)
+    plan = TrainingPlan.from_json(study.training_plan)
+    creator = study.requester
     training = isinstance(order, TrainOrder)
     return Terms(
         quorum=plan.quorum,
-        hospitals=proposal.hospitals,
-        readers=version_readers(plan, creator=creator, hospitals=proposal.hospitals) if training else (),
-        metrics_readers=proposal.readers if training else (),
+        hospitals=study.hospitals,
+        readers=version_readers(plan, creator=creator, hospitals=study.hospitals) if training else (),
+        metrics_readers=study.readers if training else (),
         use=ModelUse() if training else _use(plan, creator),
         weight=order.weight,
     )
-
-
-def _creator(proposal: Proposal) -> str:
-    """The one reader who is no hospital. Raises FailedPrecondition when there is not exactly one."""
-    clients = [reader for reader in proposal.readers if reader not in proposal.hospitals]
-    if len(clients) != 1:
-        raise FailedPrecondition(
-            f"The proposal of study {proposal.study_id} names {len(clients)} readers beside its hospitals, "
-            "not its creator alone. Tell the study's operator."
-        )
-    return clients[0]
 
 
 def _use(plan: TrainingPlan, creator: str) -> ModelUse:

@@ -65,10 +65,13 @@ def study_id(federation: Federation) -> str:
     created = federation.ask("scientist", "study", "create", "--tag", "chest", *options)
     study: str = created["study_id"]
     for hospital in HOSPITALS:
-        (proposal,) = federation.ask(f"staff-{hospital}", "study", "proposals", "--pending")
-        assert proposal["training_plan"]["rounds"] == 1
-        arguments = ["study", "approve", study, "--hash", proposal["plan_hash"]]
-        assert federation.ask(f"staff-{hospital}", *arguments)["decision"] == "approved"
+        staff = f"staff-{hospital}"
+        (asked,) = federation.ask(staff, "request", "list", "--pending")
+        assert asked["training_plan"]["rounds"] == 1
+        budget = federation.ask(staff, "dataset", "budget", "x-rays", "--without-privacy")
+        assert budget["left"]["epsilon"] == "inf"
+        arguments = ["request", "approve", study, "--hash", asked["plan_hash"], "--without-privacy"]
+        assert federation.ask(staff, *arguments)["state"] == "approved"
     assert federation.ask("scientist", "study", "watch", study)["state"] == "ready"
     return study
 
@@ -100,6 +103,18 @@ def test_a_clinic_asks_about_image_files(federation: Federation, study_id: str, 
     told = federation.command("clinic", "predict", files[0])
     assert "Who saw what" in told
     assert "no two of the three parties" in told
+
+
+def test_staff_read_in_the_ledger_what_was_taken_and_under_which_approval(
+    federation: Federation, study_id: str
+) -> None:
+    (request,) = federation.ask("staff-north", "request", "list")
+    ledger = federation.ask("staff-north", "ledger", "show", "--dataset", "x-rays")
+    taken = ledger["entries"][-1]
+    assert (taken["kind"], taken["study_id"], taken["cost"]["epsilon"]) == ("admitted", study_id, "inf")
+    assert taken["approval_id"] == request["approval"]["approval_id"]
+    assert "admitted" in federation.command("staff-north", "ledger", "show")
+    assert study_id in federation.command("staff-north", "request", "show", study_id)
 
 
 def test_staff_withdraw_a_data_set_and_scientists_no_longer_find_it(

@@ -20,7 +20,6 @@ from services.hospital_node.datasets import withdraw
 from services.hospital_node.domain import (
     Dataset,
     Phase,
-    Proposal,
     Task,
     TaskKey,
     TaskKind,
@@ -62,9 +61,6 @@ class RememberingAnnouncer:
 
     def dataset_withdrawn(self, name: str) -> None:
         self.said.append(("withdrawn", name))
-
-    def proposal_decided(self, *, study_id: str, plan_hash: str, approved: bool, reason: str) -> None:
-        self.said.append(("decided", study_id, plan_hash, approved, reason))
 
     def progressed(self, key: TaskKey, phase: Phase, fraction: float) -> None:
         self.said.append(("progress", phase, fraction))
@@ -170,20 +166,6 @@ async def shelve(datasets: Datasets, dataset: Dataset) -> None:
 async def unshelve(datasets: Datasets, name: str) -> None:
     """As if it had been withdrawn."""
     await datasets.run(lambda shelf: withdraw(shelf, name, actor="owner", request_id="", at=NOW))
-
-
-def proposal(plan: TrainingPlan = PLAN, *, study_id: str = STUDY) -> Proposal:
-    return Proposal(
-        study_id=study_id,
-        title="Pneumonia",
-        requested_by="dana",
-        dataset_name="chest",
-        plan_hash=plan.hash,
-        training_plan=plan.canonical_json(),
-        hospitals=HOSPITALS,
-        readers=(SCIENTIST, *HOSPITALS),
-        received_at=NOW,
-    )
 
 
 def train_order(

@@ -17,6 +17,7 @@ from libs.cli.client.timeouts import CALL_TIMEOUT_S
 from libs.core.ids import PartyId
 from libs.rpc._generated.trefoil.audit.v1.audit_pb2_grpc import AuditServiceStub
 from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceStub
+from libs.rpc._generated.trefoil.hospital.v1.access_pb2_grpc import AccessServiceStub
 from libs.rpc._generated.trefoil.hospital.v1.accounts_pb2_grpc import AccountServiceStub
 from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceStub
 from libs.rpc.channel import open_channel, translated
@@ -26,6 +27,7 @@ from libs.rpc.predict_client import PredictClient
 if TYPE_CHECKING:
     from libs.rpc._generated.trefoil.audit.v1.audit_pb2_grpc import AuditServiceAsyncStub
     from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceAsyncStub
+    from libs.rpc._generated.trefoil.hospital.v1.access_pb2_grpc import AccessServiceAsyncStub
     from libs.rpc._generated.trefoil.hospital.v1.accounts_pb2_grpc import AccountServiceAsyncStub
     from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceAsyncStub
     from libs.rpc._generated.trefoil.types.v1.types_pb2 import Party
@@ -85,6 +87,14 @@ class Session:
         own = service.kind is Kind.HOSPITAL
         token = self.profile.need_hospital().token_file if own else self.profile.need_coordinator().token
         return AuditServiceStub(self._channel(address, service, token))
+
+    @property
+    def access(self) -> AccessServiceAsyncStub:
+        """Who may use the data of the hospital whose staff this is."""
+        section = self.profile.need_hospital()
+        return AccessServiceStub(
+            self._channel(section.address, Identity(Kind.HOSPITAL, section.name), section.token_file)
+        )
 
     @property
     def predictions(self) -> PredictClient:

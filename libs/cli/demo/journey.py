@@ -31,6 +31,7 @@ from libs.mpc.prg import SEED_BYTES
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from libs.secure_nn.plan import Plan
 
+
 @dataclass(frozen=True)
 class Trained:
     """What the scientist holds at the end: metrics of all rounds, and (as a listed reader) the weights in

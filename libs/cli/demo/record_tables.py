@@ -33,7 +33,12 @@ def ledger_rows(records: Records) -> list[list[str]]:
 def trail_rows(records: Records) -> list[list[str]]:
     """One row per service."""
     return [
-        [service, str(report.entries), str(report.signed_sequence), "whole" if report.finding is None else "NOT WHOLE"]
+        [
+            service,
+            str(report.entries),
+            str(report.signed_sequence),
+            "whole" if report.finding is None else "NOT WHOLE",
+        ]
         for service, report in records.trails.items()
     ]
 

@@ -47,7 +47,7 @@ async def admit_hospitals(cluster: LocalCluster) -> None:
 
 
 async def claim_nodes(cluster: LocalCluster) -> None:
-    """The owner of every hospital claims its node with the code on its disk, and is logged in from then on."""
+    """The owner of every hospital claims its node with the code on its disk, and is logged in then."""
     await asyncio.gather(*(_claim(cluster, hospital) for hospital in cluster.hospitals))
 
 

@@ -51,6 +51,8 @@ async def once(
 ) -> Answer:
     """The answer of `work`, which runs at most once for this caller and this `request.request_id`.
 
+    Where a request names another request, its own id is its `call_id`.
+
     `caller` is who asks (`current_caller().actor`). A request without an id is worked on each time. Ids are
     recognised for 7 days. Nothing is kept when `work` raises: the retry is a first try.
     The fields named by `secret_in_request` and `secret_in_answer` ("password", "invitation.code") are neither
@@ -85,7 +87,7 @@ def answered_once(
     secret_in_answer: Sequence[str] = (),
 ) -> Answer:
     """The same, within the caller's transaction."""
-    request_id = request.request_id
+    request_id = _id_of(request)
     if not request_id:
         return work(session)
     if not _REQUEST_ID.fullmatch(request_id):
@@ -112,6 +114,10 @@ def answered_once(
         )
     )
     return answer
+
+
+def _id_of(request: Any) -> str:
+    return str(request.call_id if "call_id" in request.DESCRIPTOR.fields_by_name else request.request_id)
 
 
 def _hash(message: Message) -> str:

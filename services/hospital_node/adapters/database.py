@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
 
-from sqlalchemy import DateTime, LargeBinary, String, select
+from sqlalchemy import String, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from libs.core.errors import FailedPrecondition, NotFound
+from libs.core.errors import FailedPrecondition
 from libs.runtime.audit.entry import Event
 from libs.runtime.audit.trail import AuditTrail
 from services.hospital_node import trail_events
-from services.hospital_node.adapters.tables import Base, utc
+from services.hospital_node.adapters.tables import Base
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.domain import (
     Order,
-    Proposal,
-    ProposalEvent,
-    ProposalState,
     Task,
     TaskEvent,
     TaskKey,
@@ -27,21 +23,6 @@ from services.hospital_node.domain import (
     TaskState,
     admit,
 )
-
-
-class _ProposalRow(Base):
-    __tablename__ = "proposals"
-    study_id: Mapped[str] = mapped_column(String(200), primary_key=True)
-    title: Mapped[str]
-    requested_by: Mapped[str]
-    dataset_name: Mapped[str]
-    plan_hash: Mapped[str]
-    training_plan: Mapped[bytes] = mapped_column(LargeBinary)
-    hospitals: Mapped[str]
-    readers: Mapped[str]
-    received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    state: Mapped[str]
-    reason: Mapped[str]
 
 
 class _TaskRow(Base):
@@ -68,36 +49,6 @@ class Database:
         """Enter what this transaction does into the audit trail, as its last step."""
         session.flush()
         self._trail.append(session.connection(), event)
-
-    async def add_proposal(self, proposal: Proposal) -> Proposal:
-        def work(session: Session) -> Proposal:
-            row = session.get(_ProposalRow, proposal.study_id)
-            if row is None:
-                values = {name: getattr(proposal, name) for name in _PROPOSAL_FIELDS}
-                values |= {name: json.dumps(values[name]) for name in _LISTS}
-                row = _ProposalRow(**values, state=proposal.state.value)
-                session.add(row)
-            return _to_proposal(row)
-
-        return await self._transact(work)
-
-    async def proposal(self, study_id: str) -> Proposal:
-        return await self._transact(lambda session: _to_proposal(_proposal_row(session, study_id)))
-
-    async def proposals(self) -> list[Proposal]:
-        query = select(_ProposalRow).order_by(_ProposalRow.received_at, _ProposalRow.study_id)
-        return await self._transact(lambda session: [_to_proposal(row) for row in session.scalars(query)])
-
-    async def move_proposal(self, study_id: str, event: ProposalEvent, *, reason: str = "") -> Proposal:
-        def work(session: Session) -> Proposal:
-            row = _proposal_row(session, study_id)
-            before = _to_proposal(row).state
-            row.state = _to_proposal(row).next_state(event).value
-            if row.state != before.value:
-                row.reason = reason
-            return _to_proposal(row)
-
-        return await self._transact(work)
 
     async def start_task(self, order: Order) -> Task:
         key = order.key
@@ -164,40 +115,17 @@ class Database:
         return await self._transact(work)
 
 
-_PROPOSAL_FIELDS = (
-    "study_id",
-    "title",
-    "requested_by",
-    "dataset_name",
-    "plan_hash",
-    "training_plan",
-    "hospitals",
-    "readers",
-    "received_at",
-    "reason",
-)
-_LISTS = ("hospitals", "readers")
-
-
-def _proposal_row(session: Session, study_id: str) -> _ProposalRow:
-    row = session.get(_ProposalRow, study_id, with_for_update=True)
-    if row is None:
-        raise NotFound(
-            f"No study {study_id!r} was proposed to this hospital. List the proposals to see them."
-        )
-    return row
+def training_attempts(session: Session, study_id: str, *, number: int) -> list[Task]:
+    """All tasks that train that round, within the caller's transaction."""
+    query = select(_TaskRow).where(
+        _TaskRow.study_id == study_id, _TaskRow.kind == TaskKind.TRAIN.value, _TaskRow.round == number
+    )
+    return [_to_task(row) for row in session.scalars(query)]
 
 
 def _task_row(session: Session, key: TaskKey) -> _TaskRow | None:
     identity = (key.study_id, key.kind.value, key.round, key.attempt)
     return session.get(_TaskRow, identity, with_for_update=True)
-
-
-def _to_proposal(row: _ProposalRow) -> Proposal:
-    values = {name: getattr(row, name) for name in _PROPOSAL_FIELDS}
-    values |= {name: tuple(json.loads(values[name])) for name in _LISTS}
-    values["received_at"] = utc(row.received_at)
-    return Proposal(**values, state=ProposalState(row.state))
 
 
 def _to_task(row: _TaskRow) -> Task:

@@ -9,10 +9,16 @@ import grpc
 from libs.core.errors import Unavailable
 from libs.core.ids import PartyId
 from libs.mpc.ring import Ring, RingArray
+from libs.rpc._generated.trefoil.party.v1 import party_pb2
+from libs.rpc._generated.trefoil.party.v1.party_pb2_grpc import PartyServiceStub
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
+from libs.rpc.channel import translated
 from libs.rpc.identity import Identity, party_identity
 from libs.rpc.share_client import deal_vector, fetch_vector
+from services.hospital_node.access.model_use import UseRules
 from services.hospital_node.domain import TaskKey, Terms
+
+CALL_TIMEOUT_S = 30.0
 
 Dial = Callable[[str, Identity], grpc.aio.Channel]
 
@@ -72,6 +78,30 @@ class ShareParties:
         await deal_vector(
             vector, ring=ring, ref=ref, channels=self._named(), upload_id=upload_id, terms=required
         )
+
+    async def set_model_use(self, party: PartyId, rules: UseRules) -> int:
+        """Implements `model_use.Parties`."""
+        request = party_pb2.SetModelUseRequest(model_id=rules.model_id, revision=rules.revision)
+        for rule in rules.rules:
+            request.rules.add(
+                asker_identity=rule.asker,
+                allowed=rule.allowed,
+                max_predictions=rule.max_predictions,
+                expires_at_s=0 if rule.expires_at is None else int(rule.expires_at.timestamp()),
+                approval_id=rule.approval_id,
+            )
+        with translated():
+            stub = PartyServiceStub(self._named()[party])
+            answer = await stub.SetModelUse(request, timeout=CALL_TIMEOUT_S)
+        return int(answer.revision)
+
+    async def model_use(self, party: PartyId, model_id: str) -> Mapping[str, int]:
+        """Implements `model_counts.Parties`."""
+        request = party_pb2.DescribeModelUseRequest(model_id=model_id)
+        with translated():
+            stub = PartyServiceStub(self._named()[party])
+            answer = await stub.DescribeModelUse(request, timeout=CALL_TIMEOUT_S)
+        return {count.asker_identity: count.predictions for count in answer.counts}
 
     async def close(self) -> None:
         """Close all channels."""

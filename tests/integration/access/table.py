@@ -83,8 +83,6 @@ HospitalService/PublishDataset          client:owner datasets.publish
 HospitalService/ListDatasets            client:{_SEEING_DATA} datasets.read
 HospitalService/ListDatasetVersions     client:{_SEEING_DATA} datasets.read
 HospitalService/WithdrawDataset         client:owner datasets.publish
-HospitalService/ListProposals            client:owner,compliance_officer,auditor requests.read
-HospitalService/DecideProposal           client:owner,compliance_officer requests.decide
 AccessService/ListRequests              client:owner,compliance_officer,auditor requests.read
 AccessService/GetRequest                client:owner,compliance_officer,auditor requests.read
 AccessService/CreateRequest             client:owner,scientist requests.create

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
 from pathlib import Path
 
 import pytest
 
-from libs.core.clock import SystemClock
 from libs.core.errors import FailedPrecondition, Unavailable
 from libs.core.ids import PartyId
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
@@ -19,15 +19,14 @@ from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import (
 from libs.rpc.channel import open_channel
 from libs.rpc.identity import COORDINATOR, Identity, Kind
 from libs.rpc.tokens import Role
-from services.hospital_node.adapters.database import Database
-from services.hospital_node.adapters.dataset_store import DatasetStore
-from services.hospital_node.adapters.tables import AUDIT
+from services.hospital_node.access.domain import Standing, Told
+from services.hospital_node.access.statements import Asked, Proposal
 from services.hospital_node.adapters.transactions import Transactions
-from services.hospital_node.domain import Order, Proposal, ProposalEvent
+from services.hospital_node.domain import Order
 from services.hospital_node.link import Backoff, CoordinatorLink, Outbox
-from tests.fakes.audit import unsigned_trail
+from tests.fakes.access import AccessRig, People, cost
 from tests.fakes.hospital_federation import FakeFederation, write_token
-from tests.fakes.hospital_ports import NOW, PLAN, STUDY, dataset, proposal, shelve, unshelve
+from tests.fakes.hospital_ports import NOW, PLAN, STUDY, dataset, shelve, unshelve
 from tests.fakes.keys import tls_files
 
 
@@ -35,6 +34,7 @@ from tests.fakes.keys import tls_files
 class KeepingInbox:
     addresses: Mapping[PartyId, str] = field(default_factory=dict)
     proposals: list[Proposal] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     came: asyncio.Event = field(default_factory=asyncio.Event)
@@ -44,6 +44,10 @@ class KeepingInbox:
 
     async def plan_proposed(self, proposal: Proposal) -> None:
         self.proposals.append(proposal)
+        self.came.set()
+
+    async def access_asked(self, asked: Asked) -> None:
+        self.asked.append(asked)
         self.came.set()
 
     def ordered(self, order: Order) -> None:
@@ -60,19 +64,17 @@ class Attached:
     link: CoordinatorLink
     outbox: Outbox
     inbox: KeepingInbox
-    store: Database
 
 
 @pytest.fixture
 async def attached(federation: FakeFederation, keys: Path, tmp_path: Path) -> AsyncIterator[Attached]:
     transactions = Transactions(f"sqlite:///{tmp_path}/hospital.db")
-    store = Database(transactions, unsigned_trail(AUDIT))
-    datasets = DatasetStore(transactions, unsigned_trail(AUDIT), SystemClock())
-    for published in (dataset(), dataset("lungs")):
-        await shelve(datasets, published)
-    await unshelve(datasets, "lungs")
-    await store.add_proposal(proposal())
-    await store.move_proposal(STUDY, ProposalEvent.APPROVE)
+    rig = await AccessRig(transactions, People(tmp_path / "people")).ready()
+    await shelve(rig.datasets, dataset("lungs"))
+    await unshelve(rig.datasets, "lungs")
+    await rig.access.plan_proposed(rig.people.proposal())
+    await rig.decide(STUDY)
+    await rig.access.access_asked(rig.people.asked())
     token = write_token(keys, tmp_path / "worker.token", issuer="federation", role=Role.WORKER)
     alpha = Identity(Kind.HOSPITAL, "alpha")
     outbox, inbox = Outbox(), KeepingInbox()
@@ -83,14 +85,13 @@ async def attached(federation: FakeFederation, keys: Path, tmp_path: Path) -> As
         ),
         outbox=outbox,
         inbox=inbox,
-        store=store,
-        datasets=datasets,
-        clock=SystemClock(),
+        datasets=rig.datasets,
+        decisions=rig.access.decisions,
         backoff=Backoff(first_s=0.05, most_s=0.2),
         heartbeat_s=0.1,
     )
     running = asyncio.create_task(link.run())
-    yield Attached(link, outbox, inbox, store)
+    yield Attached(link, outbox, inbox)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     transactions.close()
@@ -99,13 +100,14 @@ async def attached(federation: FakeFederation, keys: Path, tmp_path: Path) -> As
 async def test_the_node_says_who_it_is_what_it_publishes_and_what_was_decided(
     attached: Attached, federation: FakeFederation
 ) -> None:
-    await federation.coordinator.heard("plan_decision")
+    await federation.coordinator.heard("access_decision")
     said = federation.coordinator.events
-    assert [event.WhichOneof("event") for event in said[:4]] == [
+    assert [event.WhichOneof("event") for event in said[:5]] == [
         "hello",
         "dataset_withdrawn",
         "dataset_published",
         "plan_decision",
+        "access_decision",
     ]
     assert said[1].dataset_withdrawn.name == "lungs"
     published = pb.Dataset(
@@ -123,6 +125,8 @@ async def test_the_node_says_who_it_is_what_it_publishes_and_what_was_decided(
     assert said[2].dataset_published == published
     decision = said[3].plan_decision
     assert (decision.study_id, decision.plan_hash, decision.approved) == (STUDY, PLAN.hash, True)
+    waiting = said[4].access_decision
+    assert (waiting.request_id, waiting.state) == ("request-1", pb.ACCESS_STATE_PENDING)
 
 
 async def test_it_sends_heartbeats_while_nothing_happens(
@@ -160,6 +164,33 @@ async def test_a_message_that_makes_no_sense_changes_nothing_and_the_stream_goes
     await asyncio.wait_for(attached.inbox.came.wait(), 10)
     assert (attached.inbox.orders, attached.inbox.ended) == ([], ["study-9"])
     assert federation.coordinator.attachments == 1
+
+
+async def test_what_was_decided_is_sent_as_it_was_granted(
+    attached: Attached, federation: FakeFederation
+) -> None:
+    await federation.coordinator.heard("plan_decision")
+    attached.outbox.access_decided(
+        Told("request-2", Standing.APPROVED, "less", cost("1.5", "0.00001"), 2, NOW)
+    )
+    [told] = await federation.coordinator.heard(
+        "access_decision", where=lambda e: e.request_id == "request-2"
+    )
+    assert (told.state, told.reason, told.uses) == (pb.ACCESS_STATE_APPROVED, "less", 2)
+    assert (told.granted.epsilon, told.granted.delta) == ("1.5", "0.00001")
+    assert told.expires_at.ToDatetime(tzinfo=UTC) == NOW
+
+
+async def test_a_request_for_access_arrives_as_it_was_signed(
+    attached: Attached, federation: FakeFederation
+) -> None:
+    await federation.coordinator.heard("plan_decision")
+    order = pb.AccessRequestOrder(request_id="request-3", requested_by="dana", training_plan=b"plan")
+    order.statement.payload = b"words"
+    federation.coordinator.say(pb.CoordinatorOrder(access_request=pb.AccessRequestOrder()))
+    federation.coordinator.say(pb.CoordinatorOrder(access_request=order))
+    await asyncio.wait_for(attached.inbox.came.wait(), 10)
+    assert attached.inbox.asked == [Asked("request-3", order.statement, b"plan", "dana")]
 
 
 async def test_the_parties_addresses_arrive_with_the_welcome(

@@ -27,12 +27,14 @@ from libs.models.registry import build_model
 from libs.rpc._generated.trefoil.audit.v1 import audit_pb2
 from libs.rpc._generated.trefoil.audit.v1.audit_pb2_grpc import AuditServiceStub
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
-from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
+from libs.rpc._generated.trefoil.hospital.v1 import access_pb2, hospital_pb2
+from libs.rpc._generated.trefoil.hospital.v1.access_pb2_grpc import AccessServiceStub
 from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceStub
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.channel import open_channel, translated
 from libs.rpc.identity import Identity, Kind
 from libs.rpc.signing import checkpoint_check, read_authorities
+from libs.rpc.statements import sign_statement
 from libs.rpc.tokens import Role
 from libs.runtime.audit.verify import verify_trail
 from tests.fakes.hospital_federation import FakeFederation, eventually, in_minutes, write_token
@@ -41,7 +43,7 @@ from tests.fakes.keys import tls_files
 REPOSITORY = Path(__file__).resolve().parents[3]
 ALPHA = Identity(Kind.HOSPITAL, "alpha")
 STUDY = "study-1"
-SCIENTIST = "spiffe://trefoil.local/client/dana"
+SCIENTIST = "spiffe://trefoil.local/client/owner"
 HOSPITALS = ["spiffe://trefoil.local/hospital/alpha", "spiffe://trefoil.local/hospital/beta"]
 SHORT = TrainingPlan(
     model="small_cnn", image_size=28, rounds=3, learning_rate=0.05, batch_size=8, validation_fraction=0.25
@@ -54,36 +56,59 @@ class Node:
 
     def __init__(self, process: asyncio.subprocess.Process, channel: Any, federation: FakeFederation):
         self.process, self.federation = process, federation
-        self.stub, self.health = HospitalServiceStub(channel), health_pb2_grpc.HealthStub(channel)
-        self.audit = AuditServiceStub(channel)
+        self.stub, self.access = HospitalServiceStub(channel), AccessServiceStub(channel)
+        self.health, self.audit = health_pb2_grpc.HealthStub(channel), AuditServiceStub(channel)
 
     async def publish(self, path: Path) -> hospital_pb2.Dataset:
         request = hospital_pb2.PublishDatasetRequest(name="chest", tags=["chest"], path=str(path))
         with translated():
             return (await self.stub.PublishDataset(request)).dataset
 
-    async def approve(self, plan: TrainingPlan) -> None:
-        """The coordinator proposes, the owner reads and approves, the coordinator hears of it."""
-        coordinator = self.federation.coordinator
+    async def propose(self, plan: TrainingPlan, *, hospitals: list[str] | None = None) -> None:
+        """What the coordinator passes on; the scientist signed it, and did not sign other `hospitals`."""
+        said = {
+            "request_id": "create-1",
+            "title": "Pneumonia",
+            "plan_hash": plan.hash,
+            "dataset_ids": ["alpha/chest", "beta/chest"],
+        }
+        dana = tls_files(self.federation.keys, Identity(Kind.CLIENT, "owner"))
         message = pb.PlanProposal(
             study_id=STUDY,
+            title="Pneumonia",
             training_plan=plan.canonical_json(),
             plan_hash=plan.hash,
             dataset_name="chest",
-            hospital_identities=HOSPITALS,
+            hospital_identities=hospitals or HOSPITALS,
             reader_identities=[SCIENTIST, *HOSPITALS],
+            statement=sign_statement("study", said, tls=dana),
         )
-        coordinator.say(pb.CoordinatorOrder(proposal=message))
-        # A proposal that cannot be approved would be answered at once; this one waits for the owner.
-        await eventually(self._has_proposals)
-        decision = hospital_pb2.DecideProposalRequest(study_id=STUDY, plan_hash=plan.hash, approve=True)
-        with translated():
-            await self.stub.DecideProposal(decision)
-        await coordinator.heard("plan_decision")
+        self.federation.coordinator.say(pb.CoordinatorOrder(proposal=message))
 
-    async def _has_proposals(self) -> bool:
-        listed = await self.stub.ListProposals(hospital_pb2.ListProposalsRequest())
-        return bool(listed.proposals)
+    async def approve(self, plan: TrainingPlan) -> None:
+        """The coordinator proposes, the owner sets a budget and approves, the coordinator hears of it."""
+        await self.propose(plan)
+        # A study that cannot be approved would be answered at once; this one waits for the owner.
+        await eventually(self._has_requests)
+        without_privacy = types_pb2.PrivacyCost(epsilon="inf")
+        with translated():
+            await self.access.SetBudget(
+                access_pb2.SetBudgetRequest(call_id="budget-1", dataset_name="chest", budget=without_privacy)
+            )
+            decision = access_pb2.DecideRequestRequest(
+                call_id="decision-1",
+                request_id=STUDY,
+                plan_hash=plan.hash,
+                approve=True,
+                granted=without_privacy,
+            )
+            decided = await self.access.DecideRequest(decision)
+        assert list(decided.request.approval.study_ids) == [STUDY]
+        await self.federation.coordinator.heard("plan_decision")
+
+    async def _has_requests(self) -> bool:
+        listed = await self.access.ListRequests(access_pb2.ListRequestsRequest(pending_only=True))
+        return bool(listed.requests)
 
     def order(self, plan: TrainingPlan, *, number: int = 1, attempt: int = 0) -> types_pb2.RoundRef:
         base_id = f"{STUDY}/round-{number - 1}"
@@ -211,15 +236,27 @@ async def test_an_order_with_another_hash_is_refused_whatever_the_coordinator_sa
     assert not any(party.upload_ids for party in node.federation.parties)
 
 
+async def test_a_study_with_a_hospital_that_its_scientist_did_not_choose_is_denied_and_never_shown(
+    node: Node, data_root: Path
+) -> None:
+    await node.publish(data_root / "chest")
+    await node.propose(SHORT, hospitals=[*HOSPITALS, "spiffe://trefoil.local/hospital/gamma"])
+    [decision] = await node.federation.coordinator.heard("plan_decision")
+    assert not decision.approved
+    listed = await node.access.ListRequests(access_pb2.ListRequestsRequest())
+    assert list(listed.requests) == []
+
+
 async def test_the_owner_stops_training_by_taking_consent_back(node: Node, data_root: Path) -> None:
     await node.publish(data_root / "chest")
     await node.approve(LONG)
     node.order(LONG)
     await node.federation.coordinator.heard("progress", where=lambda e: e.phase == pb.PHASE_TRAINING)
     worker = node.worker()
-    denial = hospital_pb2.DecideProposalRequest(study_id=STUDY, plan_hash=LONG.hash, approve=False)
     with translated():
-        await node.stub.DecideProposal(denial)
+        await node.access.RevokeApproval(
+            access_pb2.RevokeApprovalRequest(call_id="revoke-1", approval_id=STUDY)
+        )
     assert not worker.is_running()
     [failed] = await node.federation.coordinator.heard("task_failed")
     assert failed.code == "failed_precondition"

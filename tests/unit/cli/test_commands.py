@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from libs.cli.main import app, main
-from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
+from libs.rpc._generated.trefoil.hospital.v1 import access_pb2, hospital_pb2
 
 NOUNS = (
     "audit",
@@ -146,11 +146,11 @@ def test_wrong_usage_is_one_line_for_people_and_json_for_machines(
 def test_answering_no_is_told_and_has_the_exit_code_of_stopping(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    proposal = hospital_pb2.Proposal(study_id="s", title="T", training_plan=b"{}", plan_hash="ab")
-    monkeypatch.setattr("libs.cli.proposals.find_proposal", lambda profile, study: proposal)
+    asked = access_pb2.AccessRequest(request_id="r", title="T", training_plan=b"{}", plan_hash="ab")
+    monkeypatch.setattr("libs.cli.client.consent.get_request", lambda profile, request: asked)
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     with pytest.raises(SystemExit) as stopped:
-        main(["study", "approve", "s", "--profile", "profile.toml"])
+        main(["request", "approve", "r", "--profile", "profile.toml"])
     assert stopped.value.code == 130
     assert "Stopped" in capsys.readouterr().err
 
@@ -158,12 +158,12 @@ def test_answering_no_is_told_and_has_the_exit_code_of_stopping(
 def test_ctrl_c_has_its_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(profile: object, study: object) -> None:
+    def interrupted(profile: object, request: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("libs.cli.proposals.find_proposal", interrupted)
+    monkeypatch.setattr("libs.cli.client.consent.get_request", interrupted)
     with pytest.raises(SystemExit) as stopped:
-        main(["study", "approve", "s", "--profile", "profile.toml", "--json"])
+        main(["request", "approve", "r", "--profile", "profile.toml", "--json"])
     assert stopped.value.code == 130
     assert json.loads(capsys.readouterr().err)["error"]["code"] == "interrupted"
 

@@ -1,49 +1,14 @@
 from __future__ import annotations
 
-import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from libs.core.errors import FailedPrecondition, Unavailable
 from services.hospital_node.adapters.database import Database
-from services.hospital_node.adapters.tables import AUDIT
 from services.hospital_node.adapters.transactions import Transactions
-from services.hospital_node.domain import ProposalEvent, ProposalState, TaskState
-from tests.fakes.audit import unsigned_trail
-from tests.fakes.hospital_ports import proposal, train_order
-
-
-async def test_the_first_proposal_of_a_study_stays(store: Database) -> None:
-    first = await store.add_proposal(proposal())
-    second = await store.add_proposal(replace(proposal(), plan_hash="other"))
-    assert second == first == proposal()
-
-
-async def test_of_proposals_at_once_one_is_kept_and_all_are_told_which(store: Database) -> None:
-    offered = [replace(proposal(), plan_hash=f"hash-{i}") for i in range(8)]
-    kept = await asyncio.gather(*(store.add_proposal(one) for one in offered))
-    assert set(kept) == {await store.proposal("study-1")}
-
-
-async def test_a_denial_at_once_with_an_approval_is_final(store: Database) -> None:
-    for i in range(10):
-        study = f"study-{i}"
-        await store.add_proposal(proposal(study_id=study))
-        events = [ProposalEvent.APPROVE] * 3 + [ProposalEvent.DENY] + [ProposalEvent.APPROVE] * 3
-        await asyncio.gather(*(store.move_proposal(study, e) for e in events), return_exceptions=True)
-        assert (await store.proposal(study)).state is ProposalState.DENIED
-
-
-async def test_a_decision_is_kept_over_a_restart(store: Database, transactions: Transactions) -> None:
-    await store.add_proposal(proposal())
-    await store.move_proposal("study-1", ProposalEvent.APPROVE, reason="fine")
-    transactions.close()
-    again = await Database(Transactions(str(transactions.engine.url)), unsigned_trail(AUDIT)).proposal(
-        "study-1"
-    )
-    assert (again.state, again.reason) == (ProposalState.APPROVED, "fine")
+from services.hospital_node.domain import TaskState
+from tests.fakes.hospital_ports import train_order
 
 
 async def test_a_finished_task_is_never_started_again(store: Database) -> None:

@@ -1,37 +1,16 @@
 from __future__ import annotations
 
-import itertools
-from dataclasses import replace
-
 import pytest
 
 from libs.core.errors import FailedPrecondition
 from services.hospital_node.domain import (
-    PROPOSAL_TRANSITIONS,
     TASK_TRANSITIONS,
-    ProposalEvent,
-    ProposalState,
     Task,
     TaskEvent,
     TaskState,
     admit,
 )
-from tests.fakes.hospital_ports import proposal, train_order
-
-
-@pytest.mark.parametrize(("state", "event"), list(itertools.product(ProposalState, ProposalEvent)))
-def test_a_proposal_moves_only_as_the_table_says(state: ProposalState, event: ProposalEvent) -> None:
-    there = replace(proposal(), state=state)
-    if (state, event) in PROPOSAL_TRANSITIONS:
-        assert there.next_state(event) is PROPOSAL_TRANSITIONS[state, event]
-    else:
-        with pytest.raises(FailedPrecondition, match=state.value):
-            there.next_state(event)
-
-
-def test_a_denial_is_final() -> None:
-    assert (ProposalState.DENIED, ProposalEvent.APPROVE) not in PROPOSAL_TRANSITIONS
-    assert (ProposalState.ENDED, ProposalEvent.APPROVE) not in PROPOSAL_TRANSITIONS
+from tests.fakes.hospital_ports import train_order
 
 
 def test_nothing_is_done_again_once_a_share_may_have_left() -> None:

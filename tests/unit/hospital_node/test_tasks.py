@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from libs.core.errors import FailedPrecondition, InvalidInput, Unavailable
-from libs.fl.training_plan import Download, ModelAccess
+from libs.core.errors import InvalidInput, Unavailable
+from libs.fl.training_plan import Download, ModelAccess, TrainingPlan
 from libs.mpc.ring import Ring
+from services.hospital_node.access.requests import Decision
 from services.hospital_node.adapters.database import Database
 from services.hospital_node.adapters.dataset_store import DatasetStore
 from services.hospital_node.adapters.transactions import Transactions
@@ -29,21 +29,17 @@ from services.hospital_node.domain import (
     TaskState,
     Terms,
 )
-from services.hospital_node.proposals import Proposals
-from services.hospital_node.tasks import TaskRunner, _terms
+from services.hospital_node.tasks import TaskRunner
+from tests.fakes.access import DANA, FREELY, AccessRig
 from tests.fakes.hospital_ports import (
     HOSPITALS,
     NOW,
     PLAN,
-    SCIENTIST,
     STUDY,
     AddingParties,
     FixedClock,
     RememberingAnnouncer,
     ScriptedWorker,
-    dataset,
-    proposal,
-    shelve,
     train_order,
     unshelve,
 )
@@ -54,7 +50,7 @@ LATER = NOW + timedelta(minutes=5)
 @dataclass
 class Node:
     tasks: TaskRunner
-    proposals: Proposals
+    rig: AccessRig
     store: Database
     datasets: DatasetStore
     announcer: RememberingAnnouncer
@@ -71,24 +67,23 @@ class Node:
 
 
 @pytest.fixture
-async def node(store: Database, datasets: DatasetStore) -> Node:
+async def node(rig: AccessRig) -> Node:
     announcer, parties, worker = RememberingAnnouncer(), AddingParties(), ScriptedWorker()
-    proposals = Proposals(store=store, datasets=datasets, announcer=announcer)
+    store = rig.database
     tasks = TaskRunner(
         hospital="alpha",
         store=store,
-        proposals=proposals,
+        access=rig.access,
         announcer=announcer,
         parties=parties,
         worker=worker,
         data_roots=[Path("/data")],
         clock=FixedClock(),
     )
-    await shelve(datasets, dataset())
-    await proposals.receive(proposal())
-    await proposals.decide(study_id=STUDY, plan_hash=PLAN.hash, approve=True, reason="")
-    announcer.said.clear()
-    return Node(tasks, proposals, store, datasets, announcer, parties, worker)
+    await rig.access.plan_proposed(rig.people.proposal())
+    tomorrow = NOW + timedelta(days=1)
+    await rig.decide(STUDY, Decision(approve=True, granted=FREELY, plan_hash=PLAN.hash, expires_at=tomorrow))
+    return Node(tasks, rig, store, rig.datasets, announcer, parties, worker)
 
 
 def release_order(number: int = 4) -> ReleaseOrder:
@@ -122,47 +117,50 @@ async def test_an_approved_round_is_trained_dealt_and_reported(node: Node) -> No
     assert (done.state, done.upload_id) == (TaskState.DONE, upload_id)
 
 
+READERS = (DANA.uri, *HOSPITALS)
+
+
 async def test_a_contribution_is_sent_on_the_terms_that_the_owner_approved(node: Node) -> None:
     await node.obey(train_order())
-    readers = proposal().readers
-    approved = Terms(PLAN.quorum, HOSPITALS, readers, readers, ModelUse(), train_order().weight)
-    assert node.parties.terms == [approved]
+    assert node.parties.terms == [
+        Terms(PLAN.quorum, HOSPITALS, READERS, metrics_readers=READERS, use=ModelUse(), weight=Fraction(1, 3))
+    ]
 
 
-def test_a_plan_without_download_leaves_the_scientist_the_metrics() -> None:
-    plan = PLAN.model_copy(update={"model_access": ModelAccess(download=Download.NOBODY)})
-    given = replace(proposal(), training_plan=plan.canonical_json())
-    terms = _terms(train_order(), given)
-    assert (terms.readers, terms.metrics_readers) == (HOSPITALS, given.readers)
-
-
-async def test_a_released_model_is_contributed_on_the_term_that_nobody_reads_it(node: Node) -> None:
-    await node.obey(release_order())
-    use = ModelUse(askers=(SCIENTIST,))
-    assert node.parties.terms == [Terms(PLAN.quorum, HOSPITALS, (), (), use, release_order().weight)]
-
-
-@pytest.mark.parametrize(
-    ("access", "use"),
-    [
-        ({"ask": ("spiffe://trefoil.local/client/a",)}, ("spiffe://trefoil.local/client/a", SCIENTIST)),
-        ({"ask_anyone": True}, ModelUse(anyone=True)),
-        ({"max_predictions": 9}, ModelUse(askers=(SCIENTIST,), max_predictions=9)),
-    ],
-)
-def test_a_released_model_is_asked_by_those_whom_the_approved_plan_names(
-    access: dict[str, Any], use: Any
+async def test_a_plan_whose_model_nobody_may_download_is_read_by_the_hospitals_that_train_it(
+    rig: AccessRig, node: Node
 ) -> None:
-    plan = PLAN.model_copy(update={"model_access": ModelAccess(**access)})
-    given = replace(proposal(), training_plan=plan.canonical_json())
-    expected = use if isinstance(use, ModelUse) else ModelUse(askers=use)
-    assert _terms(release_order(), given).use == expected
+    plan = PLAN.model_copy(update={"model_access": ModelAccess(download=Download.NOBODY)})
+    await approve_another(rig, plan)
+    order = train_order(plan_hash=plan.hash, base="study-2/round-0")
+    await node.obey(replace(order, key=TaskKey("study-2", TaskKind.TRAIN, 1)))
+    [terms] = node.parties.terms
+    assert (terms.readers, terms.metrics_readers) == (HOSPITALS, READERS)
 
 
-@pytest.mark.parametrize("readers", [HOSPITALS, (*HOSPITALS, SCIENTIST, "spiffe://trefoil.local/client/eve")])
-def test_a_proposal_with_other_clients_than_its_creator_goes_no_further(readers: tuple[str, ...]) -> None:
-    with pytest.raises(FailedPrecondition, match="not its creator alone"):
-        _terms(release_order(), replace(proposal(), readers=readers))
+async def test_a_released_model_is_read_by_nobody_and_asked_by_whom_the_plan_names(
+    rig: AccessRig, node: Node
+) -> None:
+    clinic = "spiffe://trefoil.local/client/clinic"
+    plan = PLAN.model_copy(update={"model_access": ModelAccess(ask=(clinic,), max_predictions=5)})
+    await approve_another(rig, plan)
+    key = TaskKey("study-2", TaskKind.RELEASE, 4)
+    await node.obey(replace(release_order(), key=key, plan_hash=plan.hash, base_model_id="study-2/round-3"))
+    assert node.parties.terms == [
+        Terms(
+            PLAN.quorum,
+            HOSPITALS,
+            readers=(),
+            metrics_readers=(),
+            weight=Fraction(1, 3),
+            use=ModelUse(anyone=False, askers=(clinic, DANA.uri), max_predictions=5),
+        )
+    ]
+
+
+async def approve_another(rig: AccessRig, plan: TrainingPlan) -> None:
+    await rig.access.plan_proposed(rig.people.proposal(plan, study_id="study-2"))
+    await rig.decide("study-2", Decision(approve=True, granted=FREELY, plan_hash=plan.hash))
 
 
 @pytest.mark.parametrize(
@@ -271,7 +269,7 @@ async def test_the_end_of_a_study_stops_its_task_and_no_other_order_is_obeyed(no
     node.tasks.accept(train_order())
     await asyncio.wait_for(node.worker.begun.wait(), 10)
     assert STUDY in node.tasks.activity
-    await node.proposals.end(STUDY)
+    await node.rig.access.study_ended(STUDY)
     await node.tasks.cancel_study(STUDY)
     assert node.tasks.activity == "idle"
     node.worker.hangs = False
@@ -281,13 +279,15 @@ async def test_the_end_of_a_study_stops_its_task_and_no_other_order_is_obeyed(no
 
 
 async def withdraw(node: Node, how: str) -> None:
-    if how == "denied":
-        await node.proposals.decide(study_id=STUDY, plan_hash=PLAN.hash, approve=False, reason="")
+    if how == "revoked":
+        await node.rig.revoke(STUDY)
+    elif how == "expired":
+        node.rig.clock.moment += timedelta(days=2)
     else:
         await unshelve(node.datasets, "chest")
 
 
-@pytest.mark.parametrize("how", ["denied", "data set withdrawn"])
+@pytest.mark.parametrize("how", ["revoked", "expired", "data set withdrawn"])
 async def test_withdrawing_consent_stops_the_task_that_runs_and_the_one_that_waits(
     node: Node, how: str
 ) -> None:
@@ -304,7 +304,7 @@ async def test_withdrawing_consent_stops_the_task_that_runs_and_the_one_that_wai
     assert node.parties.dealt == []
 
 
-@pytest.mark.parametrize("how", ["denied", "data set withdrawn"])
+@pytest.mark.parametrize("how", ["revoked", "expired", "data set withdrawn"])
 async def test_consent_is_asked_for_again_before_the_first_share_leaves(node: Node, how: str) -> None:
     node.worker.before_answering = lambda: withdraw(node, how)
     await node.obey(train_order())

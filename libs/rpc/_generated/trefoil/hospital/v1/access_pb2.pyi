@@ -741,6 +741,7 @@ class LedgerEntry(_message.Message):
     STUDY_ID_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     dataset_name: _builtins.str
     consumer: _builtins.str
@@ -750,6 +751,8 @@ class LedgerEntry(_message.Message):
     study_id: _builtins.str
     round: _builtins.int
     kind: _builtins.str
+    count: _builtins.int
+    """Of predictions: images asked about since the last such entry, as the parties count them."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -767,10 +770,11 @@ class LedgerEntry(_message.Message):
         study_id: _builtins.str = ...,
         round: _builtins.int = ...,
         kind: _builtins.str = ...,
+        count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "cost", b"cost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "at", b"at", "consumer", b"consumer", "cost", b"cost", "dataset_name", b"dataset_name", "event", b"event", "kind", b"kind", "round", b"round", "sequence", b"sequence", "study_id", b"study_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "at", b"at", "consumer", b"consumer", "cost", b"cost", "count", b"count", "dataset_name", b"dataset_name", "event", b"event", "kind", b"kind", "round", b"round", "sequence", b"sequence", "study_id", b"study_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

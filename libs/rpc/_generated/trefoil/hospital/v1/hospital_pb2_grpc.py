@@ -69,16 +69,6 @@ class HospitalServiceStub:
                 request_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.WithdrawDatasetRequest.SerializeToString,
                 response_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.WithdrawDatasetResponse.FromString,
                 _registered_method=True)
-        self.ListProposals = channel.unary_unary(
-                '/trefoil.hospital.v1.HospitalService/ListProposals',
-                request_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.ListProposalsRequest.SerializeToString,
-                response_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.ListProposalsResponse.FromString,
-                _registered_method=True)
-        self.DecideProposal = channel.unary_unary(
-                '/trefoil.hospital.v1.HospitalService/DecideProposal',
-                request_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.DecideProposalRequest.SerializeToString,
-                response_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.DecideProposalResponse.FromString,
-                _registered_method=True)
 
 
 class HospitalServiceServicer:
@@ -128,19 +118,6 @@ class HospitalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListProposals(self, request, context):
-        """Training plans that ask for this hospital's data.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def DecideProposal(self, request, context):
-        """Missing associated documentation comment in .proto file."""
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_HospitalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -178,16 +155,6 @@ def add_HospitalServiceServicer_to_server(servicer, server):
                     servicer.WithdrawDataset,
                     request_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.WithdrawDatasetRequest.FromString,
                     response_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.WithdrawDatasetResponse.SerializeToString,
-            ),
-            'ListProposals': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListProposals,
-                    request_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.ListProposalsRequest.FromString,
-                    response_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.ListProposalsResponse.SerializeToString,
-            ),
-            'DecideProposal': grpc.unary_unary_rpc_method_handler(
-                    servicer.DecideProposal,
-                    request_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.DecideProposalRequest.FromString,
-                    response_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.DecideProposalResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -379,60 +346,6 @@ class HospitalService:
             '/trefoil.hospital.v1.HospitalService/WithdrawDataset',
             trefoil_dot_hospital_dot_v1_dot_hospital__pb2.WithdrawDatasetRequest.SerializeToString,
             trefoil_dot_hospital_dot_v1_dot_hospital__pb2.WithdrawDatasetResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListProposals(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/trefoil.hospital.v1.HospitalService/ListProposals',
-            trefoil_dot_hospital_dot_v1_dot_hospital__pb2.ListProposalsRequest.SerializeToString,
-            trefoil_dot_hospital_dot_v1_dot_hospital__pb2.ListProposalsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def DecideProposal(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/trefoil.hospital.v1.HospitalService/DecideProposal',
-            trefoil_dot_hospital_dot_v1_dot_hospital__pb2.DecideProposalRequest.SerializeToString,
-            trefoil_dot_hospital_dot_v1_dot_hospital__pb2.DecideProposalResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,9 +40,6 @@ class HospitalServiceStub:
     ListDatasets: _grpc.UnaryUnaryMultiCallable[_hospital_pb2.ListDatasetsRequest, _hospital_pb2.ListDatasetsResponse]
     ListDatasetVersions: _grpc.UnaryUnaryMultiCallable[_hospital_pb2.ListDatasetVersionsRequest, _hospital_pb2.ListDatasetVersionsResponse]
     WithdrawDataset: _grpc.UnaryUnaryMultiCallable[_hospital_pb2.WithdrawDatasetRequest, _hospital_pb2.WithdrawDatasetResponse]
-    ListProposals: _grpc.UnaryUnaryMultiCallable[_hospital_pb2.ListProposalsRequest, _hospital_pb2.ListProposalsResponse]
-    """Training plans that ask for this hospital's data."""
-    DecideProposal: _grpc.UnaryUnaryMultiCallable[_hospital_pb2.DecideProposalRequest, _hospital_pb2.DecideProposalResponse]
 
 @_typing.type_check_only
 class HospitalServiceAsyncStub(HospitalServiceStub):
@@ -56,9 +53,6 @@ class HospitalServiceAsyncStub(HospitalServiceStub):
     ListDatasets: _aio.UnaryUnaryMultiCallable[_hospital_pb2.ListDatasetsRequest, _hospital_pb2.ListDatasetsResponse]  # type: ignore[assignment]
     ListDatasetVersions: _aio.UnaryUnaryMultiCallable[_hospital_pb2.ListDatasetVersionsRequest, _hospital_pb2.ListDatasetVersionsResponse]  # type: ignore[assignment]
     WithdrawDataset: _aio.UnaryUnaryMultiCallable[_hospital_pb2.WithdrawDatasetRequest, _hospital_pb2.WithdrawDatasetResponse]  # type: ignore[assignment]
-    ListProposals: _aio.UnaryUnaryMultiCallable[_hospital_pb2.ListProposalsRequest, _hospital_pb2.ListProposalsResponse]  # type: ignore[assignment]
-    """Training plans that ask for this hospital's data."""
-    DecideProposal: _aio.UnaryUnaryMultiCallable[_hospital_pb2.DecideProposalRequest, _hospital_pb2.DecideProposalResponse]  # type: ignore[assignment]
 
 class HospitalServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -111,20 +105,5 @@ class HospitalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _hospital_pb2.WithdrawDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_hospital_pb2.WithdrawDatasetResponse, _abc.Awaitable[_hospital_pb2.WithdrawDatasetResponse]]: ...
-
-    @_abc_1.abstractmethod
-    def ListProposals(
-        self,
-        request: _hospital_pb2.ListProposalsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_hospital_pb2.ListProposalsResponse, _abc.Awaitable[_hospital_pb2.ListProposalsResponse]]:
-        """Training plans that ask for this hospital's data."""
-
-    @_abc_1.abstractmethod
-    def DecideProposal(
-        self,
-        request: _hospital_pb2.DecideProposalRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_hospital_pb2.DecideProposalResponse, _abc.Awaitable[_hospital_pb2.DecideProposalResponse]]: ...
 
 def add_HospitalServiceServicer_to_server(servicer: HospitalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
