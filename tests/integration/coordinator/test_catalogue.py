@@ -173,3 +173,10 @@ async def test_nodes_say_their_release_and_how_much_they_publish(federation: Fed
         ("test", 1),
         ("test", 1),
     ]
+
+
+async def test_a_data_set_of_withheld_size_takes_part_in_a_study(federation: Federation) -> None:
+    withheld = {"disclosure": pb.COUNT_DISCLOSURE_WITHHELD, "images": 0}
+    await publish(federation, "alpha", "secret", **withheld)
+    created = await federation.create(training_plan(), dataset_ids=["alpha/secret", "beta/xrays"])
+    assert sorted(member.images > 0 for member in created.study.members) == [False, True]
