@@ -8,7 +8,7 @@ import pytest
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
 from libs.rpc.identity import Identity, Kind
 from libs.rpc.tokens import Role
-from tests.fakes.federation import Federation, eventually
+from tests.fakes.federation import Federation, eventually, training_plan
 from tests.fakes.hospital import FakeHospital, Habits
 from tests.fakes.rpc_rig import code_of
 
