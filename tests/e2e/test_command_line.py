@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from libs.cli.local_cluster import LocalCluster
 from libs.cli.main import app
 from libs.core.errors import NotFound
+from libs.data.dataset import load_dataset
 from libs.data.export import export_part
 from libs.data.phantom import make_phantoms
 
@@ -22,6 +23,8 @@ pytestmark = pytest.mark.timeout(240)
 
 HOSPITALS = ("north", "east")
 SIZE = 16
+COUNTS = {"north": "exact", "east": "withheld"}
+"""How much each hospital tells of its numbers of images."""
 
 
 class Federation:
@@ -56,8 +59,9 @@ def study_id(federation: Federation) -> str:
         folder = federation.cluster.folder(f"hospital-{hospital}") / "data" / "x-rays"
         export_part(make_phantoms(40, size=SIZE, seed=seed), folder)
         staff = f"staff-{hospital}"
-        published = federation.ask(staff, "dataset", "publish", "x-rays", str(folder), "--tag", "chest")
-        assert published["images"] == 40
+        told = ["--tag", "chest", "--licence", "CC0-1.0", "--counts", COUNTS[hospital]]
+        published = federation.ask(staff, "dataset", "publish", "x-rays", str(folder), *told)
+        assert (published["images"], published["version"]) == (40, 1)
     found = federation.ask("scientist", "dataset", "search", "--tag", "chest")
     assert {dataset["hospital"] for dataset in found} == set(HOSPITALS)
     options = ["--image-size", str(SIZE), "--rounds", "1", "--no-watch", "--title", "By hand"]
@@ -81,6 +85,26 @@ def test_people_see_the_study_and_its_rounds(federation: Federation, study_id: s
     assert "By hand" in shown
     assert "ready" in shown
     assert study_id in federation.command("scientist", "study", "list")
+
+
+def test_scientists_see_what_was_disclosed_and_make_the_mock(
+    federation: Federation, study_id: str, tmp_path: Path
+) -> None:
+    exact = federation.ask("scientist", "dataset", "show", "north/x-rays")
+    assert (exact["images"], exact["licence"]) == (40, "CC0-1.0")
+    assert exact["schema"]["height"] == {"low": SIZE, "high": SIZE}
+    withheld = federation.ask("scientist", "dataset", "show", "east/x-rays")
+    assert (withheld["images"], withheld["counts"], withheld["disclosed_counts"]) == (None, "withheld", {})
+    mock = tmp_path / "mock.npz"
+    made = federation.ask("scientist", "dataset", "mock", "east/x-rays", "--out", str(mock))
+    assert made["made_up"]
+    assert len(load_dataset(mock, size=SIZE)) == made["images"]
+    # Whoever withholds weighs as the average, so both weigh the same.
+    members = federation.ask("scientist", "study", "show", study_id)["members"]
+    assert {member["dataset_id"]: member["images"] for member in members} == {
+        "north/x-rays": 40,
+        "east/x-rays": None,
+    }
 
 
 def test_a_clinic_asks_about_image_files(federation: Federation, study_id: str, tmp_path: Path) -> None:
@@ -122,6 +146,8 @@ def test_staff_withdraw_a_data_set_and_scientists_no_longer_find_it(
 ) -> None:
     federation.command("staff-north", "dataset", "withdraw", "x-rays")
     assert federation.ask("staff-north", "dataset", "list") == []
+    [version] = federation.ask("staff-north", "dataset", "versions", "x-rays")
+    assert version["withdrawn_at"] is not None
     found = federation.ask("scientist", "dataset", "search", "--tag", "chest")
     assert [dataset["hospital"] for dataset in found] == ["east"]
 

@@ -8,7 +8,7 @@ import pytest
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
 from libs.rpc.identity import Identity, Kind
 from libs.rpc.tokens import Role
-from tests.fakes.federation import Federation, eventually
+from tests.fakes.federation import Federation, eventually, training_plan
 from tests.fakes.hospital import FakeHospital, Habits
 from tests.fakes.rpc_rig import code_of
 
@@ -173,3 +173,10 @@ async def test_nodes_say_their_release_and_how_much_they_publish(federation: Fed
         ("test", 1),
         ("test", 1),
     ]
+
+
+async def test_a_data_set_of_withheld_size_takes_part_in_a_study(federation: Federation) -> None:
+    withheld = {"disclosure": pb.COUNT_DISCLOSURE_WITHHELD, "images": 0}
+    await publish(federation, "alpha", "secret", **withheld)
+    created = await federation.create(training_plan(), dataset_ids=["alpha/secret", "beta/xrays"])
+    assert sorted(member.images > 0 for member in created.study.members) == [False, True]
