@@ -46,7 +46,7 @@ class Attachment:
 
     async def orders(self) -> AsyncIterator[Order]:
         """What to send, until closed."""
-        while (order := await self._queue.get()) is not None and not self.cut_off:
+        while (order := await self._queue.get()) is not None:
             yield order
         if self._reason is not None:
             raise self._reason

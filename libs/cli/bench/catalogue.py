@@ -11,13 +11,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from libs.cli.options import JsonOption
+from libs.core.errors import Unavailable
 
 if TYPE_CHECKING:
     from libs.cli.client.session import Session
@@ -216,7 +217,7 @@ async def _attach(root: Path, name: str, address: str, numbers: Sequence[int]) -
     from libs.cli.local_cluster import layout
     from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
     from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceStub
-    from libs.rpc.channel import open_channel
+    from libs.rpc.channel import open_channel, translated
     from libs.rpc.identity import COORDINATOR
 
     async def events() -> AsyncIterator[coordinator_pb2.HospitalEvent]:
@@ -226,27 +227,28 @@ async def _attach(root: Path, name: str, address: str, numbers: Sequence[int]) -
         await asyncio.Event().wait()
 
     folder = root / f"hospital-{name}"
-    async with open_channel(
-        address=address,
-        server=COORDINATOR,
-        tls=layout.tls_files(folder),
-        token_file=folder / "keys" / "worker.token",
-    ) as channel:
-        async for _ in CoordinatorServiceStub(channel).Attach(events()):
-            pass
+    while True:  # as a node does: whatever breaks is opened again, and everything said again
+        with suppress(Unavailable), translated():
+            async with open_channel(
+                address=address,
+                server=COORDINATOR,
+                tls=layout.tls_files(folder),
+                token_file=folder / "keys" / "worker.token",
+            ) as channel:
+                async for _ in CoordinatorServiceStub(channel).Attach(events()):
+                    pass
+        await asyncio.sleep(1.0)
 
 
 async def _until_published(session: Session, datasets: int, streams: Sequence[asyncio.Task[None]]) -> None:
     """Until everything is in the catalogue. Raises what ended a stream before."""
     from libs.cli.client.catalogue import describe_federation
-    from libs.rpc.channel import translated
 
     async with asyncio.timeout(_FILL_TIMEOUT_S):
         while sum(node.datasets for node in (await describe_federation(session)).nodes) < datasets:
             ended, _ = await asyncio.wait(streams, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
-            with translated():
-                for stream in ended:
-                    stream.result()
+            for stream in ended:
+                stream.result()
 
 
 async def _search(session: Session, tags: Sequence[str], page_size: int) -> float:
