@@ -55,6 +55,8 @@ def status(profile: ProfileOption, as_json: JsonOption = False) -> None:
             "identity": node.identity,
             "online": node.online,
             "last_seen": node.last_seen.ToJsonString() if node.HasField("last_seen") else None,
+            "version": node.version,
+            "datasets": node.datasets,
         }
         for node in federation.nodes
     ]
@@ -68,8 +70,17 @@ def status(profile: ProfileOption, as_json: JsonOption = False) -> None:
         if_empty="The coordinator names no parties. Check its settings.",
     )
     print_table(
-        ["hospital", "online", "last seen"],
-        [[node["name"], "yes" if node["online"] else "no", node["last_seen"] or "never"] for node in nodes],
+        ["hospital", "online", "last seen", "version", ">data sets"],
+        [
+            [
+                node["name"],
+                "yes" if node["online"] else "no",
+                node["last_seen"] or "never",
+                node["version"],
+                node["datasets"],
+            ]
+            for node in nodes
+        ],
         title="Hospitals",
-        if_empty="No hospital has ever attached. Start one: trefoil hospital serve",
+        if_empty="No hospital has been approved and attached. See who asked: trefoil node list",
     )

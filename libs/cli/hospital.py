@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from libs.cli.options import JsonOption, ProfileOption
 from libs.cli.serve import ConfigOption, KeysOption, become
 
-app = typer.Typer(help="Run a hospital node; see what it is doing.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
+
+app = typer.Typer(
+    help="Run a hospital node; see what it is doing; join and leave the federation.", no_args_is_help=True
+)
+
+RequestOption = Annotated[
+    str, typer.Option(help="Chosen by you, so that a repetition changes nothing.", show_default="new")
+]
 
 
 @app.command()
@@ -66,12 +76,60 @@ def status(profile: ProfileOption, as_json: JsonOption = False) -> None:
                 "identity": node.identity,
                 "attached_to_coordinator": node.attached_to_coordinator,
                 "activity": node.activity,
+                "in_federation": node.in_federation,
+                "refusal": node.refusal,
+                "version": node.version,
             }
         )
         return
-    link = (
-        "attached to the coordinator"
-        if node.attached_to_coordinator
-        else "[red]not attached to the coordinator[/]"
+    results().print(f"[bold]{plain(node.name)}[/] {_link(node)}; {plain(node.activity or 'idle')}.")
+    if node.in_federation and node.refusal:
+        results().print(f"The coordinator says: {plain(node.refusal)}")
+
+
+def _link(node: hospital_pb2.DescribeNodeResponse) -> str:
+    """In words."""
+    if not node.in_federation:
+        return "has left the federation (join again: trefoil hospital join)"
+    if node.attached_to_coordinator:
+        return "is attached to the coordinator"
+    if node.refusal:
+        return "is [red]waiting for the operator's approval[/]"
+    return "is [red]not attached to the coordinator[/]"
+
+
+@app.command()
+def join(profile: ProfileOption, request_id: RequestOption = "") -> None:
+    """Take part in the federation. Its operator has to approve this hospital first."""
+    _change(profile, request_id, joins=True)
+
+
+@app.command()
+def leave(profile: ProfileOption, request_id: RequestOption = "") -> None:
+    """Take part no longer: what runs is stopped and the data sets leave the catalogue. Nothing is deleted."""
+    _change(profile, request_id, joins=False)
+
+
+def _change(profile: Path, request_id: str, *, joins: bool) -> None:
+    from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
+    from libs.cli.output import results
+    from libs.core.ids import new_id
+    from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
+
+    chosen = request_id or new_id("request")
+
+    async def ask() -> None:
+        async with open_session(profile) as session:
+            if joins:
+                join = hospital_pb2.JoinFederationRequest(request_id=chosen)
+                await session.hospital.JoinFederation(join, timeout=CALL_TIMEOUT_S)
+            else:
+                leave = hospital_pb2.LeaveFederationRequest(request_id=chosen)
+                await session.hospital.LeaveFederation(leave, timeout=CALL_TIMEOUT_S)
+
+    run(ask())
+    results().print(
+        "The node asks the coordinator to let it in. See how far it is: trefoil hospital status"
+        if joins
+        else "The node leaves the federation. Its images, data sets and accounts stay as they are."
     )
-    results().print(f"[bold]{plain(node.name)}[/] is {link}; {plain(node.activity or 'idle')}.")

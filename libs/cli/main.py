@@ -22,6 +22,7 @@ from libs.cli import (
     ledger,
     login,
     model,
+    node,
     party,
     predict,
     request,
@@ -54,11 +55,11 @@ _RUN = "Operators"
 app.command("demo", rich_help_panel=_TRY)(demo_command.demo)
 app.add_typer(bench.app, name="bench", rich_help_panel=_TRY)
 app.add_typer(dataset.app, name="dataset", rich_help_panel=_USE)
+app.add_typer(request.app, name="request", rich_help_panel=_USE)
 app.add_typer(study.app, name="study", rich_help_panel=_USE)
 app.add_typer(model.app, name="model", rich_help_panel=_USE)
 app.command("predict", rich_help_panel=_USE)(predict.predict)
 app.add_typer(hospital.app, name="hospital", rich_help_panel=_OWN)
-app.add_typer(request.app, name="request", rich_help_panel=_OWN)
 app.add_typer(rule.app, name="rule", rich_help_panel=_OWN)
 app.add_typer(ledger.app, name="ledger", rich_help_panel=_OWN)
 app.add_typer(statistics.app, name="statistics", rich_help_panel=_OWN)
@@ -70,6 +71,7 @@ app.add_typer(role.app, name="role", rich_help_panel=_OWN)
 app.add_typer(group.app, name="group", rich_help_panel=_OWN)
 app.add_typer(audit.app, name="audit", rich_help_panel=_OWN)
 app.add_typer(keys.app, name="keys", rich_help_panel=_RUN)
+app.add_typer(node.app, name="node", rich_help_panel=_RUN)
 app.add_typer(coordinator.app, name="coordinator", rich_help_panel=_RUN)
 app.add_typer(party.app, name="party", rich_help_panel=_RUN)
 

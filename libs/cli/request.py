@@ -1,4 +1,4 @@
-"""`trefoil request`: hospital staff read who asks for their data, and decide."""
+"""`trefoil request`: scientists and clinics ask for data; hospital staff read who asks, and decide."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from libs.cli import request_create
 from libs.cli.options import JsonOption, ProfileOption
 from libs.cli.privacy_options import DeltaOption, EpsilonOption, WithoutPrivacyOption
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from libs.rpc._generated.trefoil.hospital.v1 import access_pb2
 
 app = typer.Typer(help="Ask for data; read, approve, narrow, deny and revoke.", no_args_is_help=True)
+
+app.command()(request_create.create)
+app.command()(request_create.status)
 
 RequestArgument = Annotated[str, typer.Argument(metavar="REQUEST", help="The request's id.")]
 ReasonOption = Annotated[str, typer.Option(help="Told to whoever asked.")]

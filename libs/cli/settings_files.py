@@ -16,14 +16,21 @@ Settings = dict[str, Any]
 
 
 def coordinator_settings(
-    *, listen: str, parties: Sequence[str], cells: Sequence[Sequence[str]] = (), keys: str = "keys"
+    *,
+    listen: str,
+    parties: Sequence[str],
+    cells: Sequence[Sequence[str]] = (),
+    preapproved: Sequence[str] = (),
+    keys: str = "keys",
 ) -> Settings:
     """Settings of the coordinator. `parties`: addresses of party 0, 1 and 2. `keys`: its folder of keys.
 
-    `cells`: for each further cell the addresses of the three parties' replicas in it.
+    `cells`: for each further cell the addresses of the three parties' replicas in it. `preapproved`:
+    identities of hospitals that no operator has to approve.
     """
     return {
         "listen": listen,
+        "preapproved": list(preapproved),
         "cells": [list(cell) for cell in cells],
         "database": "sqlite:///coordinator.db",
         "log_level": "info",

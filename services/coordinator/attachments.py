@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 
@@ -18,8 +19,9 @@ log = get_logger(__name__)
 class Attachment:
     """One hospital's stream: a queue of orders, each of them sent once."""
 
-    def __init__(self, hospital: str) -> None:
-        self.hospital = hospital
+    def __init__(self, hospital: str, key_sha256: str = "") -> None:
+        self.hospital, self.key_sha256 = hospital, key_sha256
+        self.cut_off = False
         self._queue: asyncio.Queue[Order | None] = asyncio.Queue()
         self._queued: set[OrderKey] = set()
         self._reason: Exception | None = None
@@ -35,9 +37,16 @@ class Attachment:
         self._reason = self._reason or reason
         self._queue.put_nowait(None)
 
+    def cut(self, reason: Exception | None) -> None:
+        """End the stream at once: what is queued is not sent any more, and nothing that comes counts."""
+        self.cut_off = True
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self.close(reason)
+
     async def orders(self) -> AsyncIterator[Order]:
         """What to send, until closed."""
-        while (order := await self._queue.get()) is not None:
+        while (order := await self._queue.get()) is not None and not self.cut_off:
             yield order
         if self._reason is not None:
             raise self._reason
@@ -54,8 +63,11 @@ class Attachments:
         self._started_at_s = clock.monotonic_s()
         self._closed = False
 
-    def attach(self, hospital: str) -> Attachment:
-        """A new stream. It replaces an older one, whose end may not have been noticed yet."""
+    def attach(self, hospital: str, *, key_sha256: str = "") -> Attachment:
+        """A new stream. It replaces an older one, whose end may not have been noticed yet.
+
+        `key_sha256`: of the key that its connection proved.
+        """
         if self._closed:
             raise Unavailable("The coordinator is stopping. Attach again in a moment.")
         replaced = self._attached.get(hospital)
@@ -66,7 +78,7 @@ class Attachments:
                     "stop one of them."
                 )
             )
-        attachment = Attachment(hospital)
+        attachment = Attachment(hospital, key_sha256)
         self._attached[hospital] = attachment
         self.touch(hospital)
         log.info("hospital_attached", hospital=hospital, replaced=replaced is not None)
@@ -78,6 +90,25 @@ class Attachments:
             del self._attached[attachment.hospital]
             self._left_at_s[attachment.hospital] = self._clock.monotonic_s()
             log.info("hospital_detached", hospital=attachment.hospital)
+
+    def expel(self, hospital: str, reason: Exception | None, *, key_sha256: str = "") -> None:
+        """End the hospital's stream at once, if it is attached (with this key, where one is given).
+
+        Nobody waits for it to come back: it counts as gone from now on.
+        """
+        attachment = self._attached.get(hospital)
+        if attachment is not None and key_sha256 in {"", attachment.key_sha256}:
+            del self._attached[hospital]
+            attachment.cut(reason)
+            log.info("hospital_expelled", hospital=hospital)
+        if hospital not in self._attached:
+            self._left_at_s[hospital] = -math.inf
+
+    def push(self, hospital: str, order: Order) -> None:
+        """Queue an order for the hospital if it is attached."""
+        attachment = self._attached.get(hospital)
+        if attachment is not None:
+            attachment.push(order)
 
     def touch(self, hospital: str) -> datetime:
         """The hospital was heard of just now."""

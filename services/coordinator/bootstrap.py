@@ -21,10 +21,12 @@ from libs.runtime.audit.writer import AuditWriter
 from libs.runtime.logging import configure_logging
 from libs.runtime.private_files import PRIVATE_UMASK
 from libs.runtime.settings import load_settings
+from services.coordinator.access import AccessRequests
 from services.coordinator.adapters.compiler import TorchCompiler
 from services.coordinator.adapters.database import Database, open_database
 from services.coordinator.adapters.parties import GrpcParties
 from services.coordinator.adapters.tables import AUDIT
+from services.coordinator.associations import Associations
 from services.coordinator.attachments import Attachments
 from services.coordinator.catalogue import Catalogue
 from services.coordinator.changes import ChangeFeed, ProgressBoard
@@ -37,6 +39,7 @@ from services.coordinator.releases import Releases
 from services.coordinator.rounds import Rounds
 from services.coordinator.rpc import CoordinatorService
 from services.coordinator.settings import CoordinatorSettings
+from services.coordinator.statements import Statements
 from services.coordinator.studies import Studies
 from services.coordinator.supervisor import Supervisor
 from services.coordinator.wire import party_messages
@@ -84,6 +87,9 @@ class _Parts:
     parties: GrpcParties
     attachments: Attachments
     catalogue: Catalogue
+    associations: Associations
+    statements: Statements
+    access: AccessRequests
     feed: ChangeFeed
     board: ProgressBoard
     journal: Journal
@@ -126,6 +132,9 @@ def _parts(
     )
     attachments = Attachments(clock=clock, reattach_grace_s=settings.reattach_grace_s)
     feed = ChangeFeed()
+    catalogue = Catalogue(store=database.catalogue, attachments=attachments)
+    journal = Journal(repository=database, attachments=attachments, feed=feed)
+    statements = Statements(ca=settings.tls.ca, clock=clock)
     return _Parts(
         settings=settings,
         clock=clock,
@@ -134,10 +143,26 @@ def _parts(
         database=database,
         parties=parties,
         attachments=attachments,
-        catalogue=Catalogue(repository=database, attachments=attachments),
+        catalogue=catalogue,
+        associations=Associations(
+            store=database.associations,
+            catalogue=catalogue,
+            attachments=attachments,
+            journal=journal,
+            clock=clock,
+            preapproved=settings.preapproved,
+            max_pending=settings.max_pending_associations,
+        ),
+        statements=statements,
+        access=AccessRequests(
+            store=database.access_requests,
+            catalogue=catalogue,
+            attachments=attachments,
+            statements=statements,
+        ),
         feed=feed,
         board=ProgressBoard(),
-        journal=Journal(repository=database, attachments=attachments, feed=feed),
+        journal=journal,
     )
 
 
@@ -174,13 +199,16 @@ def _supervisor(parts: _Parts) -> Supervisor:
 def _service(parts: _Parts, supervisor: Supervisor) -> CoordinatorService:
     return CoordinatorService(
         hospitals=_hospitals(parts),
+        associations=parts.associations,
         catalogue=parts.catalogue,
+        access=parts.access,
         studies=Studies(
             repository=parts.database,
             journal=parts.journal,
             catalogue=parts.catalogue,
             parties=parts.parties,
             compiler=parts.compiler,
+            statements=parts.statements,
             clock=parts.clock,
             watch_interval_s=parts.settings.watch_interval_s,
             on_created=supervisor.supervise,
@@ -201,12 +229,16 @@ def _service(parts: _Parts, supervisor: Supervisor) -> CoordinatorService:
 def _hospitals(parts: _Parts) -> Hospitals:
     return Hospitals(
         attachments=parts.attachments,
+        associations=parts.associations,
         catalogue=parts.catalogue,
+        access=parts.access,
         events=HospitalEvents(
             catalogue=parts.catalogue,
+            access=parts.access,
             journal=parts.journal,
             board=parts.board,
             attachments=parts.attachments,
+            clock=parts.clock,
         ),
         journal=parts.journal,
         welcome=coordinator_pb2.Welcome(parties=party_messages(parts.parties.addresses)),

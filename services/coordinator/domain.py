@@ -102,6 +102,15 @@ class CompiledPlan:
 
 
 @dataclass(frozen=True)
+class SignedText:
+    """What somebody signed, kept and passed on as it came (`libs/rpc/statements.py`)."""
+
+    payload: bytes
+    signature: bytes
+    certificate_chain: bytes
+
+
+@dataclass(frozen=True)
 class Member:
     """One hospital with one dataset in a study.
 
@@ -120,7 +129,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Study:
-    """A study, complete: what is stored, and all that a restarted coordinator knows of it."""
+    """A study, complete: what is stored, and all that a restarted coordinator knows of it.
+
+    `statement` is its creator's own word for it; only studies of the first release have none.
+    """
 
     study_id: str
     request_id: str
@@ -139,6 +151,7 @@ class Study:
     calibration: Calibration | None = None
     compiled: CompiledPlan | None = None
     failure: str = ""
+    statement: SignedText | None = None
 
     # ------------------------------------------------------------ questions
 

@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from libs.core.clock import Clock
 from libs.core.errors import CallerError, InvalidInput
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from libs.rpc.identity import Identity
 from libs.runtime.logging import get_logger
+from services.coordinator.access import AccessRequests
 from services.coordinator.attachments import Attachments
-from services.coordinator.catalogue import Catalogue, checked_text
+from services.coordinator.catalogue import Catalogue
 from services.coordinator.changes import Phase, Progress, ProgressBoard
+from services.coordinator.descriptions import checked_text
 from services.coordinator.journal import Journal
 from services.coordinator.states import StudyState, TaskStatus
 
@@ -30,8 +33,16 @@ class HospitalEvents:
     """Applies events. The hospital is the certificate's, so it can only ever speak for itself."""
 
     def __init__(
-        self, *, catalogue: Catalogue, journal: Journal, board: ProgressBoard, attachments: Attachments
+        self,
+        *,
+        catalogue: Catalogue,
+        access: AccessRequests,
+        journal: Journal,
+        board: ProgressBoard,
+        attachments: Attachments,
+        clock: Clock,
     ) -> None:
+        self._access, self._clock = access, clock
         self._catalogue, self._journal, self._board = catalogue, journal, board
         self._attachments = attachments
         self._handlers: Mapping[str, Callable[[Identity, Any], None]] = MappingProxyType(
@@ -45,6 +56,7 @@ class HospitalEvents:
                 "calibration": self._calibration,
                 "task_failed": self._task_failed,
                 "heartbeat": self._heartbeat,
+                "access_decision": self._access_decision,
             }
         )
 
@@ -62,25 +74,21 @@ class HospitalEvents:
             log.warning("hospital_event_refused", hospital=hospital.uri, kind=kind, reason=str(error))
 
     def _hello(self, hospital: Identity, hello: coordinator_pb2.HospitalHello) -> None:
-        self._catalogue.greet(hospital, name=hello.name)
+        self._catalogue.greet(hospital, name=hello.name, version=hello.version)
 
     def _heartbeat(self, hospital: Identity, _heartbeat: coordinator_pb2.Heartbeat) -> None:
         """Being heard of is all there is to it."""
 
     def _dataset_published(self, hospital: Identity, dataset: coordinator_pb2.Dataset) -> None:
-        self._catalogue.publish(
-            hospital,
-            name=dataset.name,
-            description=dataset.description,
-            tags=dataset.tags,
-            modality=dataset.modality,
-            images=dataset.images,
-        )
+        self._catalogue.publish(hospital, dataset, now=self._clock.now())
         log.info("dataset_published", hospital=hospital.uri, dataset_name=dataset.name)
 
     def _dataset_withdrawn(self, hospital: Identity, withdrawn: coordinator_pb2.DatasetWithdrawn) -> None:
         self._catalogue.withdraw(hospital, name=withdrawn.name)
         log.info("dataset_withdrawn", hospital=hospital.uri, dataset_name=withdrawn.name)
+
+    def _access_decision(self, hospital: Identity, decision: coordinator_pb2.AccessDecision) -> None:
+        self._access.decided(hospital, decision)
 
     def _plan_decision(self, hospital: Identity, decision: coordinator_pb2.PlanDecision) -> None:
         study = self._journal.study(decision.study_id)

@@ -74,6 +74,15 @@ class Journal:
             if study.member(hospital) is not None:
                 self.announce(study)
 
+    def withdraw_hospital(self, hospital: str, *, reason: str) -> None:
+        """The hospital is no longer here: every living study goes on without it, as after a denial."""
+        for study in self._repository.live_studies():
+            if study.member(hospital) is not None:
+                self.update(
+                    study.study_id,
+                    lambda study: study.with_decision(hospital, approved=False, reason=reason),
+                )
+
     def end_was_told(self, study_id: str, hospital: str) -> None:
         """The hospital's stream has carried the study's end."""
         self._repository.update_study(study_id, lambda study: study.with_end_told(hospital))

@@ -11,7 +11,7 @@ from libs.core.errors import AlreadyExists, Bug, InvalidInput, NotFound, Unavail
 from libs.core.ids import PARTIES, new_id
 from libs.runtime.logging import get_logger
 from services.coordinator import trail_events
-from services.coordinator.catalogue import checked_text
+from services.coordinator.descriptions import checked_text
 from services.coordinator.model_access import ModelUse
 from services.coordinator.paging import from_token, page_size, to_token
 from services.coordinator.ports import (

@@ -11,19 +11,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from services.coordinator.domain import Member, Round, Study, training_model_id
+from services.coordinator.gateway_ports import AccessRequest
 from services.coordinator.states import Decision, RoundKind, RoundState, StudyState, TaskStatus
+from services.coordinator.wire_values import to_fraction, to_signed, to_timestamp
 
 _BEFORE_TRAINING = (StudyState.CREATED, StudyState.AWAITING_APPROVAL)
 
 
 @dataclass(frozen=True)
 class OrderKey:
-    """What makes an order the same order: it is sent once on each stream."""
+    """What makes an order the same order: it is sent once on each stream. A request for access stands in the
+    place of a study.
+    """
 
     study_id: str
     kind: str
@@ -63,16 +65,17 @@ def outstanding_orders(study: Study, hospital: str) -> Iterator[Order]:
                 yield _contribute(study, current, participant.weight)
 
 
-def to_timestamp(moment: datetime) -> Timestamp:
-    """The moment as it travels."""
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp
-
-
-def to_fraction(fraction: Fraction) -> types_pb2.Fraction:
-    """The fraction in lowest terms."""
-    return types_pb2.Fraction(numerator=fraction.numerator, denominator=fraction.denominator)
+def access_request_order(request: AccessRequest) -> Order:
+    """What the dataset's hospital is asked: the words as they were signed, and who the token says it is."""
+    asked = coordinator_pb2.AccessRequestOrder(
+        request_id=request.request_id,
+        statement=to_signed(request.statement),
+        training_plan=request.training_plan,
+        requested_by=request.requested_by,
+    )
+    return Order(
+        OrderKey(request.request_id, "access_request"), coordinator_pb2.CoordinatorOrder(access_request=asked)
+    )
 
 
 def _study_ended(study: Study) -> Order:
@@ -91,6 +94,7 @@ def _proposal(study: Study, member: Member) -> Order:
         requested_by=study.created_by,
         hospital_identities=[member.hospital for member in study.members],
         reader_identities=[study.creator, *(member.hospital for member in study.members)],
+        statement=None if study.statement is None else to_signed(study.statement),
     )
     return Order(OrderKey(study.study_id, "proposal"), coordinator_pb2.CoordinatorOrder(proposal=proposal))
 

@@ -36,37 +36,6 @@ class PartyAddress:
 
 
 @dataclass(frozen=True)
-class Node:
-    """A hospital that has attached at least once."""
-
-    identity: str
-    name: str
-    last_seen: datetime
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A published dataset as its hospital describes it: words and a count."""
-
-    dataset_id: str
-    hospital: str
-    name: str
-    description: str
-    tags: tuple[str, ...]
-    modality: str
-    images: int
-
-
-@dataclass(frozen=True)
-class DatasetQuery:
-    """A dataset matches when it has all tags, the text in its name, and enough images."""
-
-    tags: tuple[str, ...] = ()
-    name_contains: str = ""
-    min_images: int = 0
-
-
-@dataclass(frozen=True)
 class Model:
     """A model that can be asked, or will be once its owner has dealt it.
 
@@ -84,7 +53,10 @@ class Model:
 
 
 class Repository(Protocol):
-    """All that survives a restart. Each call is one transaction; none awaits (see DECISIONS.md)."""
+    """Studies and models, which survive a restart.
+
+    Each call is one transaction; none awaits (see DECISIONS.md).
+    """
 
     def record(self, event: Event) -> None:
         """Enter something into the audit trail that changes nothing else; changes enter themselves."""
@@ -111,22 +83,6 @@ class Repository(Protocol):
 
     def page_of_studies(self, *, after: str, limit: int) -> Page[Study]:
         """In the order of creation, from behind the key `after` (empty: from the first)."""
-        ...
-
-    def save_node(self, node: Node) -> None: ...
-
-    def nodes(self) -> list[Node]: ...
-
-    def save_dataset(self, dataset: Dataset) -> None: ...
-
-    def remove_dataset(self, dataset_id: str) -> None: ...
-
-    def datasets(self, dataset_ids: Sequence[str]) -> dict[str, Dataset]:
-        """Those of the ids that exist."""
-        ...
-
-    def page_of_datasets(self, query: DatasetQuery, *, after: str, limit: int) -> Page[Dataset]:
-        """In the order of ids."""
         ...
 
     def add_model(self, model: Model) -> Model:

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, TypeVar
 
 import grpc
 
-from libs.core.errors import Unauthenticated
+from libs.core.errors import InvalidInput, Unauthenticated
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as messages
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2_grpc
 from libs.rpc.caller import current_caller
+from libs.rpc.peer_key import peer_key_sha256
+from libs.rpc.tokens import Role
 from services.coordinator import wire
-from services.coordinator.catalogue import Catalogue, normal_tags
+from services.coordinator.access import AccessRequests
+from services.coordinator.associations import Associations, Decision
+from services.coordinator.catalogue import Catalogue, query_of
 from services.coordinator.changes import ProgressBoard
 from services.coordinator.domain import training_model_id
 from services.coordinator.hospitals import Hospitals
 from services.coordinator.models import Models
-from services.coordinator.ports import DatasetQuery, PartyAddress
+from services.coordinator.ports import PartyAddress
+from services.coordinator.states import AssociationEvent, AssociationState
 from services.coordinator.studies import Person, Studies, StudyRequest
 
+_STATES: Mapping[int, AssociationState] = {
+    messages.AssociationState.Value(f"ASSOCIATION_STATE_{state.name}"): state for state in AssociationState
+}
+_DECISIONS: Mapping[int, AssociationEvent] = {
+    messages.ASSOCIATION_STATE_APPROVED: AssociationEvent.APPROVED,
+    messages.ASSOCIATION_STATE_DENIED: AssociationEvent.DENIED,
+    messages.ASSOCIATION_STATE_REVOKED: AssociationEvent.REVOKED,
+}
+
 Context = grpc.aio.ServicerContext[Any, Any]
+T = TypeVar("T")
 
 
 class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
@@ -30,20 +45,26 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self,
         *,
         hospitals: Hospitals,
+        associations: Associations,
         catalogue: Catalogue,
+        access: AccessRequests,
         studies: Studies,
         models: Models,
         board: ProgressBoard,
         parties: tuple[PartyAddress, ...],
     ) -> None:
         self._hospitals, self._catalogue, self._studies = hospitals, catalogue, studies
+        self._associations, self._access = associations, access
         self._models, self._board, self._parties = models, board, parties
 
     async def Attach(
-        self, request_iterator: AsyncIterator[messages.HospitalEvent], _context: Context
+        self, request_iterator: AsyncIterator[messages.HospitalEvent], context: Context
     ) -> AsyncIterator[messages.CoordinatorOrder]:
         """A hospital's link, for as long as it lasts."""
-        async for order in self._hospitals.serve(current_caller().identity, aiter(request_iterator)):
+        orders = self._hospitals.serve(
+            current_caller().identity, aiter(request_iterator), key_sha256=peer_key_sha256(context)
+        )
+        async for order in orders:
             yield order
 
     async def DescribeFederation(
@@ -57,10 +78,50 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self, request: messages.SearchDatasetsRequest, _context: Context
     ) -> messages.SearchDatasetsResponse:
         """Datasets that match."""
-        query = DatasetQuery(normal_tags(request.tags), request.name_contains, request.min_images)
-        page = self._catalogue.search(query, size=request.page_size, token=request.page_token)
+        page = self._catalogue.search(query_of(request), size=request.page_size, token=request.page_token)
         datasets = [wire.dataset_message(dataset) for dataset in page.items]
         return messages.SearchDatasetsResponse(datasets=datasets, next_page_token=page.next_key)
+
+    async def ListAssociations(
+        self, request: messages.ListAssociationsRequest, _context: Context
+    ) -> messages.ListAssociationsResponse:
+        """Keys with which hospitals asked to join."""
+        state = None
+        if request.state != messages.ASSOCIATION_STATE_UNSPECIFIED:
+            state = _known(_STATES, request.state)
+        page = self._associations.page(state, size=request.page_size, token=request.page_token)
+        associations = [wire.association_message(association) for association in page.items]
+        return messages.ListAssociationsResponse(associations=associations, next_page_token=page.next_key)
+
+    async def DecideAssociation(
+        self, request: messages.DecideAssociationRequest, _context: Context
+    ) -> messages.DecideAssociationResponse:
+        """The operator's word about one key."""
+        decision = Decision(
+            request_id=request.request_id,
+            hospital=request.hospital_identity,
+            key_sha256=request.key_sha256,
+            event=_known(_DECISIONS, request.state),
+            reason=request.reason,
+        )
+        association = self._associations.decide(_person(), decision)
+        return messages.DecideAssociationResponse(association=wire.association_message(association))
+
+    async def RequestAccess(
+        self, request: messages.RequestAccessRequest, _context: Context
+    ) -> messages.RequestAccessResponse:
+        """A request for a hospital, which decides."""
+        asked = self._access.ask(_person(), request)
+        return messages.RequestAccessResponse(request=wire.access_request_message(asked))
+
+    async def ListAccessRequests(
+        self, request: messages.ListAccessRequestsRequest, _context: Context
+    ) -> messages.ListAccessRequestsResponse:
+        """The caller's own requests; an operator sees all."""
+        owner = None if _is_operator() else _person()
+        page = self._access.page(owner, size=request.page_size, token=request.page_token)
+        requests = [wire.access_request_message(asked) for asked in page.items]
+        return messages.ListAccessRequestsResponse(requests=requests, next_page_token=page.next_key)
 
     async def CreateStudy(
         self, request: messages.CreateStudyRequest, _context: Context
@@ -74,6 +135,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
                 training_plan=request.training_plan,
                 dataset_ids=tuple(request.dataset_ids),
                 parameters=request.parameters,
+                statement=request.statement,
             ),
         )
         return messages.CreateStudyResponse(
@@ -157,3 +219,17 @@ def _person() -> Person:
     if caller.token is None:
         raise Unauthenticated("This needs a token that says who you are. Get one with: trefoil keys token")
     return Person(caller.identity.uri, caller.token.subject)
+
+
+def _is_operator() -> bool:
+    token = current_caller().token
+    return token is not None and token.role is Role.OPERATOR
+
+
+def _known(table: Mapping[int, T], state: int) -> T:
+    """What the state stands for. InvalidInput for one that this call does not take."""
+    try:
+        return table[state]
+    except KeyError as error:
+        names = ", ".join(messages.AssociationState.keys()[known] for known in sorted(table))
+        raise InvalidInput(f"The state is one of {names}. Update the client.") from error

@@ -59,9 +59,28 @@ class CoordinatorSettings(RpcSettings):
     party_call_timeout_s: float = Field(default=10.0, gt=0)
     closing_timeout_s: float = Field(default=120.0, gt=0, description="for the parties to add one round")
     max_round_attempts: int = Field(default=3, ge=1, le=100)
+    preapproved: tuple[str, ...] = Field(
+        default=(),
+        description="identities of hospitals that need no operator: each is bound to the first key that it "
+        "shows. For one machine and for tests; without it an operator approves every hospital's key",
+    )
+    max_pending_associations: int = Field(
+        default=1000, ge=1, description="requests to join that may wait for the operator"
+    )
     watch_interval_s: float = Field(
         default=0.2, ge=0, description="shortest time between two messages to one watcher of a study"
     )
+
+    @field_validator("preapproved")
+    @classmethod
+    def _are_hospitals(cls, uris: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            kinds = {Identity.parse(uri).kind for uri in uris}
+        except InvalidInput as error:
+            raise ValueError(str(error)) from error
+        if kinds - {Kind.HOSPITAL}:
+            raise ValueError("preapproved lists hospitals only")
+        return uris
 
     @model_validator(mode="after")
     def _three_parties(self) -> Self:

@@ -117,3 +117,66 @@ class TaskStatus(enum.Enum):
     PENDING = "pending"
     DONE = "done"
     FAILED = "failed"
+
+
+class AssociationState(enum.Enum):
+    """Whether a hospital's key belongs to the federation."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    REVOKED = "revoked"
+    LEFT = "left"
+
+
+class AssociationEvent(enum.Enum):
+    """What happens to an association: the hospital asks and leaves, the operator does the rest."""
+
+    ASKED = "asked"
+    APPROVED = "approved"
+    DENIED = "denied"
+    REVOKED = "revoked"
+    LEFT = "left"
+
+
+ASSOCIATION_TRANSITIONS: Mapping[tuple[AssociationState, AssociationEvent], AssociationState] = (
+    MappingProxyType(
+        {
+            (AssociationState.LEFT, AssociationEvent.ASKED): AssociationState.PENDING,
+            (AssociationState.PENDING, AssociationEvent.APPROVED): AssociationState.APPROVED,
+            (AssociationState.DENIED, AssociationEvent.APPROVED): AssociationState.APPROVED,
+            (AssociationState.REVOKED, AssociationEvent.APPROVED): AssociationState.APPROVED,
+            (AssociationState.APPROVED, AssociationEvent.APPROVED): AssociationState.APPROVED,
+            (AssociationState.PENDING, AssociationEvent.DENIED): AssociationState.DENIED,
+            (AssociationState.DENIED, AssociationEvent.DENIED): AssociationState.DENIED,
+            (AssociationState.APPROVED, AssociationEvent.REVOKED): AssociationState.REVOKED,
+            (AssociationState.LEFT, AssociationEvent.REVOKED): AssociationState.REVOKED,
+            (AssociationState.REVOKED, AssociationEvent.REVOKED): AssociationState.REVOKED,
+            (AssociationState.APPROVED, AssociationEvent.LEFT): AssociationState.LEFT,
+        }
+    )
+)
+
+
+class AccessState(enum.Enum):
+    """What a hospital said about a request for access, as far as the coordinator was told."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    USED_UP = "used_up"
+
+
+_GRANT_ENDED = (AccessState.REVOKED, AccessState.EXPIRED, AccessState.USED_UP)
+
+ACCESS_TRANSITIONS: frozenset[tuple[AccessState, AccessState]] = frozenset(
+    {
+        *((AccessState.PENDING, state) for state in AccessState if state is not AccessState.PENDING),
+        *((AccessState.APPROVED, state) for state in _GRANT_ENDED),
+        # A grant may be told again: after a reconnect, or narrowed.
+        (AccessState.APPROVED, AccessState.APPROVED),
+    }
+)
+"""From what was known to what a hospital says now. The end of a request or of a grant is final."""

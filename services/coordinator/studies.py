@@ -14,13 +14,18 @@ from libs.fl.metrics import MAX_HOSPITALS
 from libs.fl.model_access import version_readers
 from libs.fl.training_plan import TrainingPlan
 from libs.mpc.ring import Ring
-from services.coordinator.catalogue import Catalogue, checked_text
+from libs.rpc._generated.trefoil.types.v1.types_pb2 import SignedStatement
+from services.coordinator.catalogue import Catalogue
+from services.coordinator.descriptions import checked_text
 from services.coordinator.domain import Member, Study, training_model_id
 from services.coordinator.journal import Journal
 from services.coordinator.paging import from_token, page_size, to_token
 from services.coordinator.ports import Compiler, ModelRegistration, Page, Parties, Repository
+from services.coordinator.statements import Statements
 from services.coordinator.states import StudyEvent, StudyState
+from services.coordinator.wire_values import signed_of
 
+KIND = "study"
 MAX_TITLE = 200
 MAX_REQUEST_ID = 128
 
@@ -42,6 +47,7 @@ class StudyRequest:
     training_plan: bytes
     dataset_ids: tuple[str, ...]
     parameters: int
+    statement: SignedStatement
 
 
 class Studies:
@@ -55,12 +61,14 @@ class Studies:
         catalogue: Catalogue,
         parties: Parties,
         compiler: Compiler,
+        statements: Statements,
         clock: Clock,
         watch_interval_s: float,
         on_created: Callable[[str], None],
     ) -> None:
         self._repository, self._journal, self._catalogue = repository, journal, catalogue
         self._parties, self._compiler, self._clock = parties, compiler, clock
+        self._statements = statements
         self._watch_interval_s, self._on_created = watch_interval_s, on_created
 
     async def create(self, person: Person, request: StudyRequest) -> Study:
@@ -68,8 +76,9 @@ class Studies:
 
         The parties know its first version before it is stored, so a study that exists can be dealt. Its id
         follows from who asks and the request id: repeating a request that failed half-way ends in one study.
-        Raises InvalidInput for a wrong plan or datasets, AlreadyExists for another request with this id,
-        Unavailable when a party is down.
+        Raises InvalidInput for a wrong plan or datasets, or when the person did not sign just this;
+        PermissionDenied when somebody else did; AlreadyExists for another request with this id; Unavailable
+        when a party is down.
         """
         study = self._prepare(person, request)
         existing = self._repository.study(study.study_id)
@@ -139,10 +148,18 @@ class Studies:
         """The study without its members: all that can be checked without asking anybody."""
         plan = TrainingPlan.from_json(request.training_plan)
         request_id = checked_text("request id", request.request_id, limit=MAX_REQUEST_ID)
+        title = checked_text("title", request.title, limit=MAX_TITLE)
+        stated = self._statements.verified(request.statement, kind=KIND, identity=person.identity)
+        signed = (stated.text("request_id"), stated.text("title"), stated.text("plan_hash"))
+        if (*signed, stated.texts("dataset_ids")) != (request_id, title, plan.hash, request.dataset_ids):
+            raise InvalidInput(
+                "The request is not the one that was signed: request id, title, plan and datasets must be "
+                "the same. Sign the request that is sent."
+            )
         return Study(
             study_id=derived_id("study", person.identity, request_id),
             request_id=request_id,
-            title=checked_text("title", request.title, limit=MAX_TITLE),
+            title=title,
             plan_json=plan.canonical_json(),
             plan_hash=plan.hash,
             rounds_planned=plan.rounds,
@@ -152,6 +169,7 @@ class Studies:
             created_by=person.subject,
             created_at=self._clock.now(),
             members=tuple(Member("", "", dataset_id, "", 0) for dataset_id in request.dataset_ids),
+            statement=signed_of(request.statement),
         )
 
     async def _check_parameters(self, plan: TrainingPlan, claimed: int) -> None:

@@ -11,8 +11,15 @@ from collections.abc import Iterator
 from libs.rpc.caller import current_actor, current_request_id
 from libs.runtime.audit.entry import Detail, Event, Outcome, listed
 from services.coordinator.domain import Round, Study
-from services.coordinator.ports import Dataset, Model, PredictionOpening
-from services.coordinator.states import Decision, RoundState, StudyState
+from services.coordinator.gateway_ports import AccessRequest, Association, Dataset, Grant
+from services.coordinator.ports import Model, PredictionOpening
+from services.coordinator.states import (
+    AccessState,
+    AssociationState,
+    Decision,
+    RoundState,
+    StudyState,
+)
 
 _STUDY_ACTIONS = {
     StudyState.AWAITING_APPROVAL: "study.started",
@@ -87,6 +94,46 @@ def dataset_published(dataset: Dataset) -> Event:
 def dataset_withdrawn(dataset_id: str) -> Event:
     """No longer in the catalogue."""
     return made("dataset.withdrawn", dataset_id)
+
+
+def association_changed(association: Association) -> Event:
+    """A hospital asked with a key, left, or the operator decided about it."""
+    turned_away = association.state in (AssociationState.DENIED, AssociationState.REVOKED)
+    action = "asked" if association.state is AssociationState.PENDING else association.state.value
+    return made(
+        f"association.{action}",
+        association.hospital,
+        Outcome.REFUSED if turned_away else Outcome.DONE,
+        key_sha256=association.key_sha256,
+    )
+
+
+def access_requested(request: AccessRequest) -> Event:
+    """Somebody asked a hospital for access."""
+    return made(
+        "access.requested",
+        request.request_id,
+        dataset=request.dataset_id,
+        purpose=request.purpose,
+        plan_hash=request.plan_hash,
+        model=request.model_id,
+        epsilon=request.epsilon,
+        delta=request.delta,
+        uses=request.uses,
+    )
+
+
+def access_decided(request_id: str, grant: Grant) -> Event:
+    """A hospital said what became of a request."""
+    approved = grant.state is AccessState.APPROVED
+    return made(
+        f"access.{grant.state.value}",
+        request_id,
+        Outcome.DONE if approved else Outcome.REFUSED,
+        epsilon=grant.epsilon,
+        delta=grant.delta,
+        uses=grant.uses,
+    )
 
 
 def model_added(model: Model) -> Event:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from libs.core.errors import InvalidInput
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
@@ -10,11 +13,13 @@ from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.identity import Identity
 from services.coordinator.catalogue import ListedDataset, ListedNode
 from services.coordinator.changes import ProgressBoard
+from services.coordinator.descriptions import disclosure_value
 from services.coordinator.domain import Member, Round, Study
+from services.coordinator.gateway_ports import AccessRequest, Association
 from services.coordinator.model_access import ModelUse
 from services.coordinator.models import OpenedPrediction
-from services.coordinator.orders import to_timestamp
 from services.coordinator.ports import Model, PartyAddress
+from services.coordinator.wire_values import to_timestamp
 
 MAX_ASKERS = 256
 """As many as a training plan may name."""
@@ -38,6 +43,8 @@ def node_message(listed: ListedNode) -> coordinator_pb2.Node:
         name=listed.node.name,
         online=listed.online,
         last_seen=to_timestamp(listed.node.last_seen),
+        version=listed.node.version,
+        datasets=listed.datasets,
     )
 
 
@@ -54,6 +61,57 @@ def dataset_message(listed: ListedDataset) -> coordinator_pb2.Dataset:
         hospital_identity=dataset.hospital,
         hospital_name=listed.hospital_name,
         online=listed.online,
+        last_seen=_moment(listed.last_seen),
+        version=dataset.version,
+        licence=dataset.licence,
+        content_hash=dataset.content_hash,
+        schema=dataset.schema,
+        disclosed_counts=dataset.disclosed_counts,
+        disclosure=disclosure_value(dataset.disclosure),
+        mock_recipe=dataset.mock_recipe,
+        mock_hash=dataset.mock_hash,
+        published_at=to_timestamp(dataset.published_at),
+    )
+
+
+def association_message(association: Association) -> coordinator_pb2.Association:
+    """A hospital's key and what the operator said about it."""
+    return coordinator_pb2.Association(
+        hospital_identity=association.hospital,
+        name=association.name,
+        state=coordinator_pb2.AssociationState.Value(f"ASSOCIATION_STATE_{association.state.name}"),
+        key_sha256=association.key_sha256,
+        requested_at=to_timestamp(association.requested_at),
+        decided_at=_moment(association.decided_at),
+        decided_by=association.decided_by,
+        reason=association.reason,
+    )
+
+
+def access_request_message(request: AccessRequest) -> coordinator_pb2.AccessRequest:
+    """A request for access and what its hospital said."""
+    grant = request.grant
+    decision = coordinator_pb2.AccessDecision(
+        request_id=request.request_id,
+        state=coordinator_pb2.AccessState.Value(f"ACCESS_STATE_{grant.state.name}"),
+        reason=grant.reason,
+        uses=grant.uses,
+        expires_at=_moment(grant.expires_at),
+    )
+    if grant.epsilon:
+        decision.granted.CopyFrom(types_pb2.PrivacyCost(epsilon=grant.epsilon, delta=grant.delta))
+    return coordinator_pb2.AccessRequest(
+        request_id=request.request_id,
+        dataset_id=request.dataset_id,
+        purpose=request.purpose,
+        plan_hash=request.plan_hash,
+        model_id=request.model_id,
+        requested_by=request.requested_by,
+        requested_at=to_timestamp(request.requested_at),
+        asked=types_pb2.PrivacyCost(epsilon=request.epsilon, delta=request.delta),
+        uses_asked=request.uses,
+        decision=decision,
+        delivered=request.delivered,
     )
 
 
@@ -134,6 +192,10 @@ def prediction_message(opened: OpenedPrediction) -> coordinator_pb2.OpenPredicti
         plan=opened.model.plan,
         deadline_s=opening.deadline_s,
     )
+
+
+def _moment(moment: datetime | None) -> Timestamp | None:
+    return None if moment is None else to_timestamp(moment)
 
 
 def _member_message(member: Member) -> coordinator_pb2.StudyMember:

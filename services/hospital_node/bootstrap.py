@@ -34,6 +34,7 @@ from services.hospital_node.accounts.rpc import AccountService
 from services.hospital_node.adapters.access_store import SqlAccess
 from services.hospital_node.adapters.database import Database
 from services.hospital_node.adapters.dataset_store import DatasetStore
+from services.hospital_node.adapters.membership import SqlMembership
 from services.hospital_node.adapters.parties import ShareParties
 from services.hospital_node.adapters.tables import AUDIT
 from services.hospital_node.adapters.transactions import Transactions
@@ -42,6 +43,7 @@ from services.hospital_node.dataset_rpc import DatasetCalls
 from services.hospital_node.datasets import Publisher
 from services.hospital_node.inbox import NodeInbox
 from services.hospital_node.link import CoordinatorLink, Outbox
+from services.hospital_node.membership import Membership
 from services.hospital_node.rpc import HospitalService
 from services.hospital_node.settings import HospitalSettings
 from services.hospital_node.tasks import TaskRunner
@@ -127,6 +129,12 @@ async def run(settings: HospitalSettings) -> None:
         datasets=datasets,
         on_change=lambda attached: audit.submit(link_changed(attached=attached)),
     )
+    membership = Membership(
+        store=SqlMembership(transactions),
+        keep_attached=link.run,
+        say_goodbye=link.say_goodbye,
+        stop_work=tasks.stop,
+    )
     service = HospitalService(
         identity=identity,
         datasets=DatasetCalls(
@@ -139,6 +147,8 @@ async def run(settings: HospitalSettings) -> None:
         attached=lambda: link.attached,
         activity=lambda: tasks.activity,
         consent_changed=tasks.consent_changed,
+        membership=membership,
+        refusal=lambda: link.refusal,
     )
     access_service = AccessService(access=access, consent_changed=tasks.consent_changed)
     node = node_accounts(settings, transactions=transactions, trail=trail, clock=clock)
@@ -160,7 +170,7 @@ async def run(settings: HospitalSettings) -> None:
         await server.start()
         async with asyncio.TaskGroup() as group:
             counts = PredictionReader(store=access_store, parties=parties)
-            own = [group.create_task(work) for work in (link.run(), model_use.run(), counts.run())]
+            own = [group.create_task(work) for work in (membership.run(), model_use.run(), counts.run())]
             await server.serve_until_stopped()
             for task in own:
                 task.cancel()

@@ -16,11 +16,11 @@ from typing import Protocol
 
 import grpc
 
-from libs.core.errors import TrefoilError
+from libs.core.errors import CallerError, TrefoilError
 from libs.core.ids import PartyId
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
 from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceStub
-from libs.rpc.channel import translate
+from libs.rpc.channel import translate, translated
 from libs.runtime.logging import get_logger
 from services.hospital_node import messages
 from services.hospital_node.access.domain import StudyState, Told
@@ -146,11 +146,28 @@ class CoordinatorLink:
         self._datasets, self._decisions = datasets, decisions
         self._backoff, self._heartbeat_s = backoff or Backoff(), heartbeat_s
         self._attached, self._on_change = False, on_change
+        self._refusal = ""
 
     @property
     def attached(self) -> bool:
         """Whether the coordinator has welcomed us on the stream that is open now."""
         return self._attached
+
+    @property
+    def refusal(self) -> str:
+        """In the coordinator's words, why it does not let us attach; empty while it does, or is away."""
+        return "" if self._attached else self._refusal
+
+    async def say_goodbye(self) -> None:
+        """Tell the coordinator that this hospital leaves; returns once it has heard. Raises TrefoilError."""
+
+        async def leaving() -> AsyncIterator[pb.HospitalEvent]:
+            yield messages.leave_event()
+
+        with translated():
+            async with self._connect() as channel:
+                async for _ in CoordinatorServiceStub(channel).Attach(leaving()):
+                    pass
 
     async def run(self) -> None:
         """Connect, serve, lose, wait, and again; for ever. Only cancelling ends it."""
@@ -178,7 +195,7 @@ class CoordinatorLink:
                     self._set_attached(welcomed)
                     await self._receive(message)
         except grpc.aio.AioRpcError as error:
-            return welcomed, translate(error).code
+            return welcomed, self._noted(translate(error)).code
         except TrefoilError as error:
             return welcomed, error.code
         except Exception as error:  # a defect costs this stream, not the link: the next one begins afresh
@@ -189,6 +206,11 @@ class CoordinatorLink:
             self._outbox.close()
             beats.cancel()
         return welcomed, "closed"
+
+    def _noted(self, error: TrefoilError) -> TrefoilError:
+        """Keep what staff should read: a refusal, which waiting alone does not cure."""
+        self._refusal = str(error) if isinstance(error, CallerError) else ""
+        return error
 
     def _set_attached(self, attached: bool) -> None:
         if attached is not self._attached:

@@ -184,6 +184,11 @@ def hello_event(*, name: str, version: str) -> pb.HospitalEvent:
     return pb.HospitalEvent(hello=pb.HospitalHello(name=name, version=version))
 
 
+def leave_event() -> pb.HospitalEvent:
+    """The hospital takes part no longer."""
+    return pb.HospitalEvent(leave=pb.Leave())
+
+
 def heartbeat_event() -> pb.HospitalEvent:
     """A sign of life."""
     return pb.HospitalEvent(heartbeat=pb.Heartbeat())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from importlib.metadata import version
 from typing import Any
 
 from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2 as pb
 from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceServicer
 from libs.rpc.identity import Identity
 from services.hospital_node.dataset_rpc import DatasetCalls
+from services.hospital_node.membership import Membership
 
 
 class HospitalService(HospitalServiceServicer):
@@ -22,11 +24,14 @@ class HospitalService(HospitalServiceServicer):
         attached: Callable[[], bool],
         activity: Callable[[], str],
         consent_changed: Callable[[], Awaitable[None]],
+        membership: Membership,
+        refusal: Callable[[], str],
     ) -> None:
         """`consent_changed` stops what may no longer run; every way to withdraw consent leads through it."""
         self._identity, self._attached, self._activity = identity, attached, activity
         self._datasets = datasets
         self._consent_changed = consent_changed
+        self._membership, self._refusal = membership, refusal
 
     async def DescribeNode(self, request: pb.DescribeNodeRequest, context: Any) -> pb.DescribeNodeResponse:
         """Who this node is and what it is doing."""
@@ -35,7 +40,24 @@ class HospitalService(HospitalServiceServicer):
             identity=self._identity.uri,
             attached_to_coordinator=self._attached(),
             activity=self._activity(),
+            in_federation=await self._membership.takes_part(),
+            refusal=self._refusal(),
+            version=version("trefoil"),
         )
+
+    async def JoinFederation(
+        self, request: pb.JoinFederationRequest, context: Any
+    ) -> pb.JoinFederationResponse:
+        """Take part, once the federation's operator has approved."""
+        await self._membership.join(request_id=request.request_id)
+        return pb.JoinFederationResponse()
+
+    async def LeaveFederation(
+        self, request: pb.LeaveFederationRequest, context: Any
+    ) -> pb.LeaveFederationResponse:
+        """Take part no longer. What runs is stopped, and the coordinator is told."""
+        await self._membership.leave(request_id=request.request_id)
+        return pb.LeaveFederationResponse()
 
     async def PublishDataset(
         self, request: pb.PublishDatasetRequest, context: Any

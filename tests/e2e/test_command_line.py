@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,58 @@ def test_the_operators_view_names_parties_and_hospitals(federation: Federation) 
     assert [party["index"] for party in status["parties"]] == [0, 1, 2]
     assert {node["name"] for node in status["nodes"] if node["online"]} == set(HOSPITALS)
     assert federation.ask("staff-north", "hospital", "status")["attached_to_coordinator"]
+
+
+def test_a_scientist_asks_for_access_once_and_sees_what_became_of_it(
+    federation: Federation, study_id: str, tmp_path: Path
+) -> None:
+    shown = federation.ask("scientist", "study", "show", study_id)
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps(shown["training_plan"]))
+    asking = ["request", "create", "--dataset", "east/x-rays", "--plan", str(plan), "--reason", "A detector."]
+    asking += ["--epsilon", "2.5", "--delta", "0.00001", "--request-id", "mine"]
+    first = federation.ask("scientist", *asking)
+    assert first["plan_hash"] == shown["plan_hash"]
+    assert federation.ask("scientist", *asking)["request_id"] == first["request_id"] == "mine"
+    (known,) = federation.ask("scientist", "request", "status")
+    assert known["asked"] == {"epsilon": "2.5", "delta": "0.00001", "uses": 1}
+    assert known["requested_by"] == "scientist"
+    assert "east/x-rays" in federation.command("operator", "request", "status")
+    assert federation.ask("clinic", "request", "status") == []
+
+
+def test_the_operator_revokes_a_hospital_and_lets_it_in_again(federation: Federation, study_id: str) -> None:
+    listed = federation.ask("operator", "node", "list", "--state", "approved")
+    keys = {node["name"]: node["key_sha256"] for node in listed}
+    assert set(keys) == set(HOSPITALS)
+    assert federation.ask("operator", "node", "revoke", "east", "--reason", "Test.")["state"] == "revoked"
+    found = federation.ask("scientist", "dataset", "search")
+    assert "east" not in [dataset["hospital"] for dataset in found]
+    wait_until(lambda: "Test." in federation.command("staff-east", "hospital", "status"))
+    federation.command("operator", "node", "approve", "east", "--key", keys["east"])
+    wait_until(lambda: federation.ask("staff-east", "hospital", "status")["attached_to_coordinator"])
+
+
+def test_a_hospital_leaves_and_waits_for_approval_when_it_comes_back(
+    federation: Federation, study_id: str
+) -> None:
+    def east() -> str:
+        return federation.command("staff-east", "hospital", "status")
+
+    federation.command("staff-east", "hospital", "leave")
+    assert "has left the federation" in east()
+    wait_until(lambda: federation.ask("operator", "node", "list", "--state", "left") != [])
+    federation.command("staff-east", "hospital", "join")
+    wait_until(lambda: "waiting for the operator's approval" in east())
+    (waiting,) = federation.ask("operator", "node", "list", "--state", "pending")
+    assert waiting["key_sha256"] in east()
+    federation.command("operator", "node", "approve", "east", "--key", waiting["key_sha256"])
+    wait_until(lambda: "is attached" in east())
+
+
+def wait_until(condition: Callable[[], bool], *, timeout_s: float = 40.0) -> None:
+    """Commands return at once; what they began takes a moment."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -15,11 +16,13 @@ from libs.mpc.ring import Ring
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2_grpc as pb_grpc
 from libs.rpc._generated.trefoil.party.v1 import party_pb2_grpc
+from libs.rpc._generated.trefoil.types.v1.types_pb2 import SignedStatement
 from libs.rpc.channel import open_channel
 from libs.rpc.dev_ca import issuing_secret
 from libs.rpc.identity import COORDINATOR, Identity, Kind, party_identity
 from libs.rpc.server import RpcServer
 from libs.rpc.settings import TlsSettings
+from libs.rpc.statements import sign_statement
 from libs.rpc.token_settings import TokenSecretSettings
 from libs.rpc.tokens import FEDERATION_AUDIENCE, FEDERATION_ISSUER, Role, TokenIssuer, TokenVerifier
 from libs.runtime.private_files import write_private
@@ -97,6 +100,7 @@ class Federation:
     async def start_coordinator(self) -> None:
         """A coordinator with the federation's one database file."""
         files = tls_files(self.keys, COORDINATOR)
+        nodes = [folder.name.removeprefix("hospital-") for folder in sorted(self.keys.glob("hospital-*"))]
         settings = CoordinatorSettings(
             listen="127.0.0.1:0",
             tls=TlsSettings(certificate=files.certificate, key=files.key, ca=files.ca),
@@ -107,12 +111,17 @@ class Federation:
                     audience=FEDERATION_AUDIENCE,
                 ),
             ),
-            database=f"sqlite:///{self.folder / 'coordinator.db'}",
             parties=tuple(
                 PartySettings(index=index, address=f"127.0.0.1:{port}", identity=party_identity(index).uri)
                 for index, port in zip(PARTIES, self._party_ports, strict=True)
             ),
-            **{"reattach_grace_s": 0.3, "watch_interval_s": 0.0, **self._settings},
+            **{
+                "database": f"sqlite:///{self.folder / 'coordinator.db'}",
+                "preapproved": tuple(Identity(Kind.HOSPITAL, name).uri for name in nodes),
+                "reattach_grace_s": 0.3,
+                "watch_interval_s": 0.0,
+                **self._settings,
+            },
         )
         self.coordinator = build(settings, compiler=FakeCompiler())
         self._address = f"127.0.0.1:{await self.coordinator.start()}"
@@ -179,7 +188,14 @@ class Federation:
             "parameters": PARAMETERS,
             **changes,
         }
+        fields.setdefault("statement", self.signed_study(fields))
         return await (await self.stub()).CreateStudy(pb.CreateStudyRequest(**fields))
+
+    def signed_study(self, fields: Mapping[str, Any], *, signer: Identity = SCIENTIST) -> SignedStatement:
+        """What the scientist signs: just this request."""
+        plan_hash = hashlib.sha256(fields["training_plan"]).hexdigest()
+        named = {name: fields[name] for name in ("request_id", "title", "dataset_ids")}
+        return sign_statement("study", {**named, "plan_hash": plan_hash}, tls=tls_files(self.keys, signer))
 
     async def launch(self, plan: TrainingPlan, **changes: Any) -> str:
         """Create and start a study; its id."""

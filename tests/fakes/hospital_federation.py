@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from libs.core.errors import TrefoilError
 from libs.core.ids import PARTIES
 from libs.mpc.ring import Ring, RingArray
 from libs.mpc.schemes.additive.sharing import SeedShare, VectorShare, join, split_compressed
@@ -46,6 +47,7 @@ class FakeCoordinator(pb_grpc.CoordinatorServiceServicer):
         self._orders: asyncio.Queue[pb.CoordinatorOrder | None] = asyncio.Queue()
         self._changed = asyncio.Event()
         self.welcome = pb.Welcome()
+        self.refuses: TrefoilError | None = None
 
     def say(self, order: pb.CoordinatorOrder) -> None:
         self._orders.put_nowait(order)
@@ -57,6 +59,8 @@ class FakeCoordinator(pb_grpc.CoordinatorServiceServicer):
         self, requests: AsyncIterator[pb.HospitalEvent], context: Any
     ) -> AsyncIterator[pb.CoordinatorOrder]:
         self.attachments += 1
+        if self.refuses is not None:
+            raise self.refuses
         self._orders = asyncio.Queue()
         reading = asyncio.create_task(self._read(requests))
         try:
@@ -70,6 +74,8 @@ class FakeCoordinator(pb_grpc.CoordinatorServiceServicer):
         async for event in requests:
             self.events.append(event)
             self._changed.set()
+            if event.HasField("leave"):
+                self.hang_up()
 
     async def heard(
         self, kind: str, *, where: Callable[[Any], bool] = lambda _: True, count: int = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from libs.cli.bench.catalogue import catalogue
 from libs.cli.bench.inference import inference
 from libs.cli.bench.logins import logins
 from libs.cli.bench.matmul import matmul
@@ -19,4 +20,5 @@ app.command()(inference)
 app.command()(relu)
 app.command()(matmul)
 app.command()(primitives)
+app.command()(catalogue)
 app.command()(logins)

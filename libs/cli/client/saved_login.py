@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 RENEW_BEFORE = timedelta(minutes=2)
 """An access token that is good for less than that is renewed before it is used."""
 
+_FINISH_S = 10.0
+
 LOG_IN = "Log in: trefoil login"
 
 Renew = Callable[[Secret[str]], Awaitable["accounts_pb2.Tokens"]]
@@ -93,7 +95,13 @@ class SavedLogin:
         saved = self.read()
         if self._good(saved, now()):
             return saved.access_expires_at
-        return await asyncio.shield(asyncio.ensure_future(self._renewed(renew, now)))
+        renewing = asyncio.ensure_future(self._renewed(renew, now))
+        try:
+            return await asyncio.shield(renewing)
+        except asyncio.CancelledError:
+            # The node has used the old refresh token up by now: the next one must not be lost.
+            await asyncio.wait([renewing], timeout=_FINISH_S)
+            raise
 
     async def _renewed(self, renew: Renew, now: Callable[[], datetime]) -> datetime:
         async with self._alone():

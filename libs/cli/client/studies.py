@@ -20,6 +20,7 @@ from libs.mpc.ring import Ring
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.share_client import deal_vector, fetch_vector
+from libs.rpc.statements import sign_statement
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,12 +73,8 @@ async def create_and_start(
     """
     weights = state_vector(model_of(plan))
     created = await session.coordinator.CreateStudy(
-        coordinator_pb2.CreateStudyRequest(
-            request_id=new_id("request"),
-            title=title,
-            training_plan=plan.canonical_json(),
-            dataset_ids=dataset_ids,
-            parameters=len(weights),
+        _signed_request(
+            session, plan=plan, title=title.strip(), dataset_ids=dataset_ids, parameters=len(weights)
         ),
         timeout=CALL_TIMEOUT_S,
     )
@@ -91,6 +88,24 @@ async def create_and_start(
         coordinator_pb2.StartStudyRequest(study_id=created.study.study_id), timeout=CALL_TIMEOUT_S
     )
     return started.study
+
+
+def _signed_request(
+    session: Session, *, plan: TrainingPlan, title: str, dataset_ids: Sequence[str], parameters: int
+) -> coordinator_pb2.CreateStudyRequest:
+    """The request with its own words signed by the profile's key: hospitals believe those, and nobody who
+    passes them on.
+    """
+    request_id, ids = new_id("request"), list(dataset_ids)
+    words = {"request_id": request_id, "title": title, "plan_hash": plan.hash, "dataset_ids": ids}
+    return coordinator_pb2.CreateStudyRequest(
+        request_id=request_id,
+        title=title,
+        training_plan=plan.canonical_json(),
+        dataset_ids=ids,
+        parameters=parameters,
+        statement=sign_statement("study", words, tls=session.profile.tls.files),
+    )
 
 
 @plain_errors

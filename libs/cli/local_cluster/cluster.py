@@ -52,13 +52,17 @@ class LocalCluster:
         overrides: Mapping[str, Settings] | None = None,
         threads: int = 1,
         link: LinkEmulation | None = None,
+        preapproved: bool = True,
     ) -> None:
-        """`link`: what every connection between processes, clients included, is slowed down to."""
+        """`link`: what every connection between processes, clients included, is slowed down to.
+        `preapproved`: hospitals belong here from the start; else the operator has to approve each.
+        """
         self.root = layout.private_folder(root.resolve())
         self.hospitals = tuple(hospitals)
         self.cells = cells
         self.services = layout.services_of(self.hospitals, cells)
         self._record_received, self._link = record_received, link
+        self._preapproved = preapproved
         self._overrides = dict(overrides or {})
         self._ports = PortReservation()
         self._processes: dict[str, ServiceProcess] = {}
@@ -107,6 +111,7 @@ class LocalCluster:
             self.hospitals,
             self.addresses,
             cells=self.cells,
+            preapproved=self._preapproved,
             reached_at=self.reached_at,
             record_received=self._record_received,
             overrides=self._overrides,
@@ -194,7 +199,7 @@ class LocalCluster:
         return self.root / name
 
     def profile(self, client: str) -> Path:
-        """The connection profile of `scientist`, `clinic` or `staff-<hospital>`."""
+        """The connection profile of `scientist`, `clinic`, `operator` or `staff-<hospital>`."""
         return self.folder(f"client-{client}") / "profile.toml"
 
     def process(self, name: str) -> ServiceProcess:

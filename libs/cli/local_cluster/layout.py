@@ -29,6 +29,11 @@ from libs.runtime.private_files import write_private
 
 COORDINATOR = "coordinator"
 PARTY_NAMES = ("party-0", "party-1", "party-2")
+_FEDERATION_CLIENTS = {
+    "scientist": Role.SCIENTIST,
+    "clinic": Role.CLINICIAN,
+    "operator": Role.OPERATOR,
+}
 _TOKEN_LIFETIME = timedelta(days=1)
 HOSPITAL_NAMES = ("north", "east", "south", "west", "river", "lake", "hill", "forest")
 
@@ -75,16 +80,23 @@ def write_settings(
     *,
     reached_at: Mapping[str, str],
     cells: int = 1,
+    preapproved: bool = True,
     record_received: bool,
     overrides: Mapping[str, Settings],
 ) -> None:
     """Write every service's settings.toml. `addresses`: where each listens; `reached_at`: where the others
-    find it. `overrides`: service name -> keys to set on top (bench and tests use it).
+    find it. `preapproved`: the hospitals need no operator. `overrides`: service name -> keys to set on top
+    (bench and tests use it).
     """
     groups = [[replica_name(index, cell) for index in range(len(PARTY_NAMES))] for cell in range(cells)]
     found = [[reached_at[name] for name in group] for group in groups]
     settings: dict[str, Settings] = {
-        COORDINATOR: coordinator_settings(listen=addresses[COORDINATOR], parties=found[0], cells=found[1:])
+        COORDINATOR: coordinator_settings(
+            listen=addresses[COORDINATOR],
+            parties=found[0],
+            cells=found[1:],
+            preapproved=[Identity(Kind.HOSPITAL, name).uri for name in hospitals] if preapproved else [],
+        )
     }
     for cell, group in enumerate(groups):
         for index, name in enumerate(group):
@@ -108,19 +120,19 @@ def write_settings(
 
 
 def make_identities(root: Path, hospitals: Sequence[str], cells: int = 1) -> None:
-    """Keys, certificates and tokens for all services, the scientist, the clinic and each hospital's staff.
+    """Keys, certificates and tokens for all services, scientist, clinic, operator and each hospital's staff.
 
     They are made in one place, as `trefoil keys init` does, and then moved: each folder gets its own and
     keeps nobody else's. A party's replicas share the party's identity, so they get copies.
     """
     keys = root / "keys"
-    clients = ["scientist", "clinic", *[f"staff-{name}" for name in hospitals]]
+    clients = [*_FEDERATION_CLIENTS, *[f"staff-{name}" for name in hospitals]]
     create_keys(keys, hospitals=hospitals, clients=clients)
     for name in hospitals:
         _write_token(keys, "federation", keys / f"hospital-{name}" / "worker.token", name, Role.WORKER)
         staff = keys / f"client-staff-{name}" / "hospital.token"
         _write_token(keys, f"hospital-{name}", staff, f"staff-{name}", Role.OWNER)
-    for client, role in (("scientist", Role.SCIENTIST), ("clinic", Role.CLINICIAN)):
+    for client, role in _FEDERATION_CLIENTS.items():
         _write_token(keys, "federation", keys / f"client-{client}" / "federation.token", client, role)
     owners = [service.name for service in services_of(hospitals)] + [f"client-{client}" for client in clients]
     for owner in owners:
@@ -140,7 +152,7 @@ def _write_token(keys: Path, issuer: str, path: Path, subject: str, role: Role) 
 def write_profiles(root: Path, hospitals: Sequence[str], reached_at: Mapping[str, str]) -> None:
     """The profile of every client."""
     tls = {"certificate": "keys/tls.crt", "key": "keys/tls.key", "ca": "keys/ca.crt"}
-    for client in ("scientist", "clinic"):
+    for client in _FEDERATION_CLIENTS:
         coordinator = {"address": reached_at[COORDINATOR], "token": "keys/federation.token"}
         profile = {"tls": tls, "coordinator": coordinator}
         (root / f"client-{client}" / "profile.toml").write_text(to_toml(profile))

@@ -18,7 +18,6 @@ from libs.rpc.channel import open_channel, translate
 from libs.rpc.identity import Identity, TlsFiles
 from libs.rpc.recorder import Recorder
 from services.coordinator.model_access import ModelUse
-from services.coordinator.orders import to_fraction
 from services.coordinator.ports import (
     ModelRegistration,
     PartyAddress,
@@ -27,6 +26,7 @@ from services.coordinator.ports import (
     RoundKey,
     RoundOpening,
 )
+from services.coordinator.wire_values import to_fraction
 
 T = TypeVar("T")
 _RINGS = {Ring.RING_32: types_pb2.RING_32, Ring.RING_64: types_pb2.RING_64}

@@ -15,6 +15,7 @@ from services.coordinator.domain import (
     Member,
     Participant,
     Round,
+    SignedText,
     Study,
 )
 from services.coordinator.states import Decision, RoundKind, RoundState, StudyState, TaskStatus
@@ -40,6 +41,9 @@ def study_of(row: StudyRow) -> Study:
         calibration=None if row.calibration is None else _calibration_of(row.calibration),
         compiled=None if row.compiled is None else _compiled_of(row.compiled, row.compiled_json or b""),
         failure=row.failure,
+        statement=None
+        if row.statement is None
+        else SignedText(row.statement, row.statement_signature or b"", row.statement_chain or b""),
     )
 
 
@@ -53,6 +57,10 @@ def write_study(row: StudyRow, study: Study) -> None:
     row.calibration = None if study.calibration is None else _calibration_json(study.calibration)
     row.compiled = None if study.compiled is None else _compiled_json(study.compiled)
     row.compiled_json = None if study.compiled is None else study.compiled.json
+    if study.statement is not None:
+        row.statement = study.statement.payload
+        row.statement_signature = study.statement.signature
+        row.statement_chain = study.statement.certificate_chain
     members = {member.hospital: member for member in row.members}
     for position, member in enumerate(study.members):
         kept = members.get(member.hospital) or MemberRow(hospital=member.hospital)

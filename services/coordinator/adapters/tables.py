@@ -1,4 +1,4 @@
-"""The coordinator's tables. A change here needs a new SCHEMA_VERSION (database.py)."""
+"""Tables of studies and models. A changed table needs a migration (`migrations/versions`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from libs.runtime.audit.tables import audit_tables
 
-_Sequence = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only in INTEGER keys
+Sequence = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only in INTEGER keys
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -51,52 +51,11 @@ AUDIT = audit_tables(Base.metadata)
 """The coordinator's audit trail. What changes a row appends to it in the same transaction."""
 
 
-class SchemaVersionRow(Base):
-    """One row: which version of this file made the tables."""
-
-    __tablename__ = "schema_version"
-    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-
-
-class NodeRow(Base):
-    """A hospital that has attached."""
-
-    __tablename__ = "nodes"
-    identity: Mapped[str] = mapped_column(String(255), primary_key=True)
-    name: Mapped[str] = mapped_column(String(255))
-    last_seen: Mapped[datetime] = mapped_column(UtcDateTime)
-
-
-class DatasetRow(Base):
-    """A dataset's description."""
-
-    __tablename__ = "datasets"
-    dataset_id: Mapped[str] = mapped_column(String(255), primary_key=True)
-    hospital: Mapped[str] = mapped_column(String(255), index=True)
-    name: Mapped[str] = mapped_column(String(255))
-    description: Mapped[str] = mapped_column(Text)
-    modality: Mapped[str] = mapped_column(String(64))
-    images: Mapped[int] = mapped_column(BigInteger)
-    tags: Mapped[list[DatasetTagRow]] = relationship(
-        cascade="all, delete-orphan", lazy="selectin", order_by="DatasetTagRow.tag"
-    )
-
-
-class DatasetTagRow(Base):
-    """One tag of one dataset, in lower case: how it is found."""
-
-    __tablename__ = "dataset_tags"
-    dataset_id: Mapped[str] = mapped_column(
-        ForeignKey("datasets.dataset_id", ondelete="CASCADE"), primary_key=True
-    )
-    tag: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
-
-
 class StudyRow(Base):
     """A study. `sequence` orders the list and is its page key."""
 
     __tablename__ = "studies"
-    sequence: Mapped[int] = mapped_column(_Sequence, primary_key=True, autoincrement=True)
+    sequence: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=True)
     study_id: Mapped[str] = mapped_column(String(64), unique=True)
     request_id: Mapped[str] = mapped_column(String(128))
     title: Mapped[str] = mapped_column(String(255))
@@ -113,6 +72,9 @@ class StudyRow(Base):
     calibration: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     compiled_json: Mapped[bytes | None] = mapped_column(LargeBinary)
     compiled: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    statement: Mapped[bytes | None] = mapped_column(LargeBinary)
+    statement_signature: Mapped[bytes | None] = mapped_column(LargeBinary)
+    statement_chain: Mapped[bytes | None] = mapped_column(LargeBinary)
     members: Mapped[list[MemberRow]] = relationship(
         cascade="all, delete-orphan", lazy="selectin", order_by="MemberRow.position"
     )
@@ -162,7 +124,7 @@ class ModelRow(Base):
     """A model that can be asked."""
 
     __tablename__ = "models"
-    sequence: Mapped[int] = mapped_column(_Sequence, primary_key=True, autoincrement=True)
+    sequence: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=True)
     model_id: Mapped[str] = mapped_column(String(128), unique=True)
     name: Mapped[str] = mapped_column(String(255))
     plan: Mapped[bytes] = mapped_column(LargeBinary)

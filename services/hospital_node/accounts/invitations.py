@@ -28,6 +28,7 @@ from services.hospital_node.accounts.domain import (
 )
 from services.hospital_node.accounts.passwords import Passwords, require_good
 from services.hospital_node.accounts.sessions import Sessions
+from services.hospital_node.accounts.telling import tell
 from services.hospital_node.accounts.tokens import Client, Issued, code_hash, new_code
 from services.hospital_node.adapters.account_store import OWNERLESS, AccountStore
 from services.hospital_node.adapters.transactions import Transactions
@@ -191,4 +192,4 @@ class Invitations:
         return Invitation(code, expires_at)
 
     def _append(self, session: Session, event: Event) -> None:
-        self._trail.append(session.connection(), event)
+        tell(self._trail, session, event)

@@ -15,6 +15,7 @@ from services.hospital_node.accounts.passwords import Passwords, require_good
 from services.hospital_node.accounts.second_factor import SecondFactors
 from services.hospital_node.accounts.sessions import Sessions
 from services.hospital_node.accounts.signing_in import SigningIn
+from services.hospital_node.accounts.telling import tell
 from services.hospital_node.accounts.tokens import Client
 from services.hospital_node.adapters.account_store import AccountStore
 from services.hospital_node.adapters.transactions import Transactions
@@ -107,4 +108,4 @@ class OwnAccount:
         await self._transactions.run(work)
 
     def _append(self, session: Session, event: Event) -> None:
-        self._trail.append(session.connection(), event)
+        tell(self._trail, session, event)

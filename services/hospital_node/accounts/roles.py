@@ -26,6 +26,7 @@ from services.hospital_node.accounts.domain import (
     require_not_owner,
     short_text,
 )
+from services.hospital_node.accounts.telling import tell
 from services.hospital_node.adapters.account_store import AccountStore
 from services.hospital_node.adapters.role_store import RoleStore
 
@@ -102,7 +103,7 @@ class Roles:
         self._append(session, Event("group.removed", actor.text, object=name))
 
     def _append(self, session: Session, event: Event) -> None:
-        self._trail.append(session.connection(), event)
+        tell(self._trail, session, event)
 
 
 def _short(text: str) -> str:

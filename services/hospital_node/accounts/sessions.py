@@ -14,6 +14,7 @@ from libs.rpc.token_checks.claims import TokenClaims
 from libs.runtime.audit.entry import Event, Outcome
 from libs.runtime.audit.trail import AuditTrail
 from services.hospital_node.accounts.domain import AccountState, Actor
+from services.hospital_node.accounts.telling import tell
 from services.hospital_node.accounts.tokens import (
     AccessTokens,
     Client,
@@ -56,6 +57,7 @@ class Sessions:
         now, store = self._clock.now(), SessionStore(session)
         for oldest in store.of(account)[: -(MOST_PER_ACCOUNT - 1)]:
             store.end(oldest.session_id)
+            self._record(session, "session.ended", client.identity, oldest, Outcome.DONE, "too_many")
         opened = OpenSession(
             session_id=new_id("session"),
             account=account,
@@ -191,7 +193,7 @@ class Sessions:
     ) -> None:
         details = {"session": opened.session_id, "reason": reason}
         event = Event(action, actor, object=opened.account, outcome=outcome, details=details)
-        self._trail.append(session.connection(), event)
+        tell(self._trail, session, event)
 
 
 def _theft(opened: OpenSession, used: bool, client: Client) -> str:

@@ -28,6 +28,7 @@ from services.hospital_node.accounts.domain import AccountState, Actor
 from services.hospital_node.accounts.passwords import Passwords
 from services.hospital_node.accounts.second_factor import SecondFactors
 from services.hospital_node.accounts.sessions import Sessions
+from services.hospital_node.accounts.telling import tell
 from services.hospital_node.accounts.tokens import Client, Issued
 from services.hospital_node.accounts.turnstile import Turnstile
 from services.hospital_node.adapters.account_store import AccountStore, Credentials
@@ -202,7 +203,7 @@ class SigningIn:
         return await self._passwords.hash(password) if self._passwords.outdated(attempt.hash) else ""
 
     def _append(self, session: Session, event: Event) -> None:
-        self._trail.append(session.connection(), event)
+        tell(self._trail, session, event)
 
 
 def _locked(attempts: Attempts | None, now: datetime, *, allowed: int) -> bool:

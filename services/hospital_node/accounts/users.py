@@ -29,6 +29,7 @@ from services.hospital_node.accounts.domain import (
 )
 from services.hospital_node.accounts.invitations import Invitation, Invitations
 from services.hospital_node.accounts.sessions import Sessions
+from services.hospital_node.accounts.telling import tell
 from services.hospital_node.adapters.account_store import AccountStore
 from services.hospital_node.adapters.role_store import RoleStore
 
@@ -171,7 +172,7 @@ class Users:
         require_may_give(actor, given)
 
     def _append(self, session: Session, event: Event) -> None:
-        self._trail.append(session.connection(), event)
+        tell(self._trail, session, event)
 
 
 def _listed(names: Collection[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,7 +54,9 @@ class Transactions:
 
         What was begun is finished even if nobody waits for it any more.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self.run_blocking, work)
+        context = contextvars.copy_context()  # who is calling, and what logs say of it
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: context.run(self.run_blocking, work))
 
     def run_blocking(self, work: Callable[[Session], T]) -> T:
         """The same, for callers that are in a thread already."""

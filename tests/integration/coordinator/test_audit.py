@@ -16,6 +16,7 @@ from libs.rpc.dev_ca import issuing_secret
 from libs.rpc.identity import COORDINATOR, Identity, Kind
 from libs.rpc.signing import checkpoint_check, read_authorities
 from libs.rpc.tokens import Role, TokenIssuer
+from libs.runtime.audit.trail import AuditTrail
 from libs.runtime.audit.verify import verify_trail
 from libs.runtime.private_files import write_private
 from tests.fakes.federation import SCIENTIST, Federation, eventually, training_plan
@@ -74,6 +75,7 @@ async def test_hospitals_and_their_datasets_are_told_once(federation: Federation
     actor = f"{alpha.identity.uri} (alpha)"
     mine = [entry for entry in exported(federation) if entry["actor"] == actor]
     assert [(entry["action"], entry["details"].get("images")) for entry in mine] == [
+        ("association.approved", None),
         ("hospital.attached", None),
         ("dataset.published", 100),
         ("hospital.detached", None),
@@ -99,7 +101,6 @@ async def test_a_study_that_could_not_be_stored_leaves_no_entry(
 ) -> None:
     """The entry is part of the change's transaction, and the other way round."""
     assert federation.coordinator is not None
-    trail = federation.coordinator.database._trail
     study_id = await federation.launch(training_plan(rounds=1))
     await federation.ended(study_id)
     before = exported(federation)
@@ -108,10 +109,10 @@ async def test_a_study_that_could_not_be_stored_leaves_no_entry(
         raise KeyError
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(trail), "append", fails)
+        patch.setattr(AuditTrail, "append", fails)
         with pytest.raises(KeyError):
-            federation.coordinator.database.remove_dataset("alpha/xrays")
-    assert "alpha/xrays" in federation.coordinator.database.datasets(["alpha/xrays"])
+            federation.coordinator.database.catalogue.remove_dataset("alpha/xrays")
+    assert "alpha/xrays" in federation.coordinator.database.catalogue.datasets(["alpha/xrays"])
     assert exported(federation) == before
 
 
@@ -163,3 +164,23 @@ def _profile(federation: Federation) -> Path:
         """
     )
     return profile
+
+
+async def test_associations_and_requests_for_access_are_entries_with_who_decided(
+    federation: Federation,
+) -> None:
+    alpha = federation.hospitals["alpha"]
+    operator = await federation.stub(Identity(Kind.CLIENT, "eve"), Role.OPERATOR)
+    (first, *_) = (await operator.ListAssociations(pb.ListAssociationsRequest())).associations
+    await operator.DecideAssociation(
+        pb.DecideAssociationRequest(
+            request_id="decide-1",
+            hospital_identity=alpha.identity.uri,
+            key_sha256=first.key_sha256,
+            state=pb.ASSOCIATION_STATE_REVOKED,
+        )
+    )
+    (entry,) = [entry for entry in exported(federation) if entry["action"] == "association.revoked"]
+    assert entry["actor"] == "spiffe://trefoil.local/client/eve (eve)"
+    assert (entry["object"], entry["outcome"]) == (alpha.identity.uri, "refused")
+    assert entry["details"] == {"key_sha256": first.key_sha256}

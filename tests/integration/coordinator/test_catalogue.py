@@ -143,3 +143,33 @@ async def test_a_stream_that_does_not_begin_with_hello_is_refused(federation: Fe
         async for _ in stub.Attach(iter([pb.HospitalEvent(heartbeat=pb.Heartbeat())])):
             pass
     assert code_of(raised.value) == "invalid_input"
+
+
+async def test_a_search_matches_modality_size_and_presence(federation: Federation) -> None:
+    await publish(federation, "alpha", "Hands", modality="CT scan", images=50)
+    await publish(federation, "beta", "Feet", modality="ct SCAN", images=500)
+
+    async def ids(**query: object) -> list[str]:
+        return [dataset.dataset_id for dataset in (await search(federation, **query)).datasets]
+
+    assert await ids(modality="ct scan") == ["alpha/Hands", "beta/Feet"]
+    assert await ids(modality="ct") == []
+    assert await ids(modality="ct scan", max_images=50) == ["alpha/Hands"]
+    await federation.hospitals["alpha"].detach()
+
+    async def only_beta() -> bool:
+        return await ids(modality="ct scan", online_only=True) == ["beta/Feet"]
+
+    await eventually(only_beta)
+    (away,) = (await search(federation, modality="ct scan", max_images=50)).datasets
+    assert (away.online, away.last_seen.seconds > 0) == (False, True)
+
+
+async def test_nodes_say_their_release_and_how_much_they_publish(federation: Federation) -> None:
+    await publish(federation, "alpha", "more")
+    described = await (await federation.stub()).DescribeFederation(pb.DescribeFederationRequest())
+    assert [(node.version, node.datasets) for node in described.nodes] == [
+        ("test", 2),
+        ("test", 1),
+        ("test", 1),
+    ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
 from pathlib import Path
 
 import pytest
 
+from libs.core.errors import FailedPrecondition, Unavailable
 from libs.core.ids import PartyId
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
 from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import (
@@ -214,6 +215,37 @@ async def test_another_service_in_the_coordinators_place_is_not_talked_to(
     assert federation.coordinator.attachments == before
     await impostor.stop(grace_s=0)
     await federation.start_coordinator()
+
+
+async def test_a_refusal_is_kept_for_staff_to_read_until_the_coordinator_lets_us_in(
+    attached: Attached, federation: FakeFederation
+) -> None:
+    await federation.coordinator.heard("heartbeat")
+    assert attached.link.refusal == ""
+    federation.coordinator.refuses = FailedPrecondition("An operator has to approve this hospital first.")
+    federation.coordinator.hang_up()
+    await until(lambda: "operator" in attached.link.refusal)
+    federation.coordinator.refuses = Unavailable("The coordinator is stopping.")
+    await until(lambda: attached.link.refusal == "")
+    federation.coordinator.refuses = None
+    await federation.coordinator.heard("hello", count=2)
+
+
+async def test_a_goodbye_is_a_stream_of_its_own_and_returns_once_heard(
+    attached: Attached, federation: FakeFederation
+) -> None:
+    await attached.link.say_goodbye()
+    await federation.coordinator.heard("leave")
+    await federation.stop_coordinator()
+    with pytest.raises(Unavailable):
+        await attached.link.say_goodbye()
+    await federation.start_coordinator()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the link sets no events
+            await asyncio.sleep(0.01)
 
 
 def test_waits_double_up_to_a_limit_and_are_shortened_by_at_most_half() -> None:

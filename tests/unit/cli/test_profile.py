@@ -55,3 +55,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="plaintext"):
         load_profile(_write(tmp_path, "plaintext = true\n" + TLS + COORDINATOR))
+
+
+def test_staff_have_either_a_token_or_a_login(tmp_path: Path) -> None:
+    login = HOSPITAL.replace('token = "hospital.token"', 'session = "mine.session"')
+    profile = load_profile(_write(tmp_path, TLS + login))
+    assert profile.need_hospital().token_file == tmp_path / "mine.session.token"
+    for wrong in (HOSPITAL + 'session = "mine.session"\n', HOSPITAL.replace('token = "hospital.token"', "")):
+        with pytest.raises(InvalidInput, match="either token"):
+            load_profile(_write(tmp_path, TLS + wrong))

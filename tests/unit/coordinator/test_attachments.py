@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from libs.core.errors import Unavailable
+from libs.core.errors import PermissionDenied, Unavailable
+from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2 import CoordinatorOrder
 from services.coordinator.attachments import Attachments
 from services.coordinator.changes import ChangeFeed
+from services.coordinator.orders import Order, OrderKey
 from tests.fakes.studies import A, B, created
 
 
@@ -98,3 +100,33 @@ async def test_a_stopping_coordinator_says_so_to_all_that_wait(attachments: Atta
         await waiting
     with pytest.raises(Unavailable):
         attachments.attach(A)
+
+
+async def test_a_stream_that_is_cut_sends_nothing_that_was_queued(attachments: Attachments) -> None:
+    attachment = attachments.attach(A, key_sha256="a" * 64)
+    attachments.deliver(created())
+    attachments.expel(A, PermissionDenied("revoked"), key_sha256="b" * 64)
+    assert attachments.present == {A}  # another key's stream is not meant
+    attachments.expel(A, PermissionDenied("revoked"), key_sha256="a" * 64)
+    assert attachments.present == frozenset()
+    assert attachments.gone([A]) == {A}
+    attachments.deliver(created())
+    attachment.close()
+    with pytest.raises(PermissionDenied):
+        await anext(attachment.orders())
+
+
+async def test_an_order_under_way_when_the_stream_is_cut_is_not_sent(
+    attachments: Attachments,
+) -> None:
+    attachment = attachments.attach(A)
+    attachments.deliver(created())
+    orders = attachment.orders()
+    waiting = asyncio.ensure_future(anext(orders))
+    await waiting
+    next_one = asyncio.ensure_future(anext(orders))
+    await asyncio.sleep(0)
+    attachment.push(Order(OrderKey("study-2", "proposal"), CoordinatorOrder()))
+    attachment.cut(PermissionDenied("revoked"))
+    with pytest.raises(PermissionDenied):
+        await next_one

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
-from libs.core.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound, Unavailable
+from libs.core.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidInput,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+)
 from libs.fl.strategies.fedavg import FedAvg
 from services.coordinator.adapters.database import Database, open_database
 from services.coordinator.adapters.tables import AUDIT
-from services.coordinator.domain import Study
+from services.coordinator.domain import SignedText, Study
+from services.coordinator.gateway_ports import AnsweredCall, Association, Dataset, DatasetQuery, Node
 from services.coordinator.model_access import ModelUse
-from services.coordinator.ports import Dataset, DatasetQuery, Model, Node
-from services.coordinator.states import RoundEvent, RoundKind, StudyState, TaskStatus
+from services.coordinator.ports import Model
+from services.coordinator.states import AssociationState, RoundEvent, RoundKind, StudyState, TaskStatus
 from tests.fakes.audit import unsigned_trail
 from tests.fakes.studies import (
     LATER,
@@ -38,8 +49,20 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def database(file: Path) -> Database:
-    return open_database(f"sqlite:///{file}", unsigned_trail(AUDIT))
+def database(database_url: str) -> Iterator[Database]:
+    opened = open_database(database_url, unsigned_trail(AUDIT))
+    yield opened
+    opened.close()
+
+
+def approve(database: Database, hospital: str = A, key: str = "a" * 64) -> None:
+    database.associations.save_associations(
+        [Association(hospital, key, "Alpha", AssociationState.APPROVED, NOW)]
+    )
+
+
+def dataset(name: str, *tags: str, hospital: str = A) -> Dataset:
+    return Dataset(f"alpha/{name}", hospital, name, "", tags, "CR", 1, NOW)
 
 
 STUDIES = {
@@ -51,16 +74,19 @@ STUDIES = {
     "calibrating": calibrating().with_bounds(A, {"conv": -3}).with_bounds(B, None),
     "released": released(),
     "failed": created().with_failure("Why."),
+    "signed": replace(created(), statement=SignedText(b"{}", b"signature", b"chain")),
 }
 
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES.keys())
-def test_a_study_comes_back_equal_after_a_restart(file: Path, study: Study) -> None:
-    first = open_database(f"sqlite:///{file}", unsigned_trail(AUDIT))
+def test_a_study_comes_back_equal_after_a_restart(database_url: str, study: Study) -> None:
+    first = open_database(database_url, unsigned_trail(AUDIT))
     first.add_study(created())
     first.update_study("study-1", lambda _: study)
     first.close()
-    assert open_database(f"sqlite:///{file}", unsigned_trail(AUDIT)).study("study-1") == study
+    second = open_database(database_url, unsigned_trail(AUDIT))
+    assert second.study("study-1") == study
+    second.close()
 
 
 def test_a_retried_round_replaces_its_first_attempt(database: Database) -> None:
@@ -117,23 +143,25 @@ def test_studies_are_paged_in_the_order_of_creation_while_more_are_created(datab
 
 
 def test_a_dataset_published_again_is_overwritten_with_its_tags(database: Database) -> None:
+    approve(database)
     for tags in (("a", "b"), ("b", "c")):
-        database.save_dataset(Dataset("alpha/x", A, "x", "", tags, "CR", 1))
+        database.catalogue.save_dataset(dataset("x", *tags))
 
     def found(tag: str) -> int:
-        return len(database.page_of_datasets(DatasetQuery((tag,)), after="", limit=10).items)
+        return len(database.catalogue.page_of_datasets(DatasetQuery((tag,)), after="", limit=10).items)
 
     assert [found(tag) for tag in "abc"] == [0, 1, 1]
-    database.remove_dataset("alpha/x")
-    database.remove_dataset("alpha/x")
+    database.catalogue.remove_dataset("alpha/x")
+    database.catalogue.remove_dataset("alpha/x")
     assert [found(tag) for tag in "abc"] == [0, 0, 0]
 
 
 def test_nodes_and_models_come_back_equal(database: Database) -> None:
-    node = Node(A, "Alpha", NOW)
-    database.save_node(Node(A, "Old name", NOW))
-    database.save_node(node)
-    assert database.nodes() == [node]
+    node = Node(A, "Alpha", NOW, "0.3")
+    approve(database)
+    database.catalogue.save_node(Node(A, "Old name", NOW))
+    database.catalogue.save_node(node)
+    assert database.catalogue.nodes() == [node]
     use = ModelUse(askers=("a", "b"), max_predictions=3)
     model = Model("model-1", "Detector", b"{}", "d" * 64, "dana", NOW, ready=False, use=use)
     assert database.add_model(model) == model
@@ -144,21 +172,21 @@ def test_nodes_and_models_come_back_equal(database: Database) -> None:
 
 def test_a_moment_without_a_zone_is_never_stored(database: Database) -> None:
     with pytest.raises(Exception, match="without a zone"):
-        database.save_node(Node(A, "Alpha", datetime(2026, 11, 23)))  # noqa: DTZ001 - that is the point
+        database.catalogue.save_node(Node(A, "Alpha", datetime(2026, 11, 23)))  # noqa: DTZ001 - that is the point
 
 
-def test_tables_of_an_unknown_version_are_refused(file: Path) -> None:
+def test_tables_of_a_newer_release_are_refused(file: Path) -> None:
     open_database(f"sqlite:///{file}", unsigned_trail(AUDIT)).close()
     with sqlite3.connect(file) as connection:
-        connection.execute("UPDATE schema_version SET version = 99")
-    with pytest.raises(FailedPrecondition, match="schema version 99"):
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(FailedPrecondition, match="revision 9999"):
         open_database(f"sqlite:///{file}", unsigned_trail(AUDIT))
 
 
 def test_somebody_elses_tables_are_refused_and_left_alone(file: Path) -> None:
     with sqlite3.connect(file) as connection:
         connection.execute("CREATE TABLE accounts (id INTEGER)")
-    with pytest.raises(FailedPrecondition, match="something else"):
+    with pytest.raises(FailedPrecondition, match="no migration of this service made"):
         open_database(f"sqlite:///{file}", unsigned_trail(AUDIT))
     with sqlite3.connect(file) as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("accounts",)]
@@ -183,7 +211,50 @@ def test_a_file_that_is_no_database_is_said_in_plain_words(file: Path) -> None:
         open_database(f"sqlite:///{file}", unsigned_trail(AUDIT))
 
 
-def test_the_states_are_stored_by_name(database: Database, file: Path) -> None:
-    database.add_study(created())
+def test_the_states_are_stored_by_name(file: Path) -> None:
+    open_database(f"sqlite:///{file}", unsigned_trail(AUDIT)).add_study(created())
     with sqlite3.connect(file) as connection:
         assert connection.execute("SELECT state FROM studies").fetchall() == [(StudyState.CREATED.value,)]
+
+
+def test_only_hospitals_that_belong_here_publish_and_losing_that_forgets_it_all(
+    database: Database,
+) -> None:
+    with pytest.raises(PermissionDenied):
+        database.catalogue.save_dataset(dataset("x", "chest"))
+    approve(database)
+    approve(database, hospital=B, key="b" * 64)
+    for name, hospital in (("x", A), ("y", B)):
+        database.catalogue.save_dataset(dataset(name, "chest", hospital=hospital))
+    revoked = Association(A, "a" * 64, "Alpha", AssociationState.REVOKED, NOW)
+    database.associations.save_associations([revoked])
+    found = database.catalogue.page_of_datasets(DatasetQuery(("chest",)), after="", limit=10)
+    assert [entry.name for entry in found.items] == ["y"]
+    assert database.catalogue.dataset_counts() == {B: 1}
+    with pytest.raises(PermissionDenied):
+        database.catalogue.save_dataset(dataset("x", "chest"))
+
+
+def test_a_hospital_with_another_approved_key_keeps_its_datasets(database: Database) -> None:
+    approve(database)
+    database.catalogue.save_dataset(dataset("x", "chest"))
+    database.associations.save_associations(
+        [
+            Association(A, "b" * 64, "Alpha", AssociationState.APPROVED, NOW),
+            Association(A, "a" * 64, "Alpha", AssociationState.REVOKED, NOW),
+        ]
+    )
+    assert database.catalogue.dataset_counts() == {A: 1}
+
+
+def test_a_decision_whose_call_is_known_already_changes_nothing(database: Database) -> None:
+    approve(database)
+    call = AnsweredCall("operator", "request-1", "c" * 64)
+    revoked = Association(A, "a" * 64, "Alpha", AssociationState.REVOKED, NOW)
+    denied = Association(B, "b" * 64, "Beta", AssociationState.DENIED, NOW)
+    database.associations.save_associations([denied], call=call)
+    with pytest.raises(IntegrityError):
+        database.associations.save_associations([revoked], call=call)
+    (kept,) = database.associations.associations_of(A)
+    assert kept.state is AssociationState.APPROVED
+    assert database.associations.answered("operator", "request-1") == call

@@ -43,17 +43,27 @@ def fields_of(message: Descriptor, seen: set[str]) -> Iterator[FieldDescriptor]:
 
 
 def test_no_message_to_the_coordinator_can_hold_an_array() -> None:
-    """Bytes are plans (JSON, parsed on arrival); the one real number is a progress bar; the one list of
-    numbers is the bounds of a calibration, powers of two that the protocol publishes.
+    """Bytes are plans, schemas, recipes and statements (JSON, parsed on arrival) and what proves who signed
+    them; the one real number is a progress bar; lists of numbers are the bounds of a calibration, powers of
+    two that the protocol publishes, and the counts that an owner discloses.
     """
     seen: set[str] = set()
     fields = [field for message in received() for field in fields_of(message, seen)]
     assert {f.full_name.removeprefix("trefoil.coordinator.v1.") for f in fields if f.type in ARRAYS} == {
         "CreateStudyRequest.training_plan",
+        "Dataset.mock_recipe",
+        "Dataset.schema",
         "ImportModelRequest.plan",
+        "RequestAccessRequest.training_plan",
+        "trefoil.types.v1.SignedStatement.certificate_chain",
+        "trefoil.types.v1.SignedStatement.payload",
+        "trefoil.types.v1.SignedStatement.signature",
         "TrainingProgress.fraction",
     }
     assert not [f.full_name for f in fields if f.is_repeated and f.type in NUMBERS | ARRAYS]
-    assert [
+    assert {
         f.full_name for f in fields if f.message_type is not None and f.message_type.GetOptions().map_entry
-    ] == ["trefoil.coordinator.v1.CalibrationReport.bound_bits"]
+    } == {
+        "trefoil.coordinator.v1.CalibrationReport.bound_bits",
+        "trefoil.coordinator.v1.Dataset.disclosed_counts",
+    }

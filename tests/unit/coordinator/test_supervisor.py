@@ -32,7 +32,7 @@ class FlakyDatabase:
     def __init__(self, file: Path) -> None:
         self.database: Database = open_database(f"sqlite:///{file}", unsigned_trail(AUDIT))
         self.down, self.refused = False, 0
-        sa.event.listen(self.database._engine, "begin", self._begin)
+        sa.event.listen(self.database.engine, "begin", self._begin)
 
     def _begin(self, _connection: Any) -> None:
         if self.down:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 import grpc
@@ -154,3 +155,13 @@ async def test_lists_come_in_pages(server: AccountServer) -> None:
     assert names == [OWNER, *(f"user{number}" for number in range(5))]
     assert await refused(olga.ListUsers(pb.ListUsersRequest(page_size=1001))) == "invalid_input"
     assert await refused(olga.ListUsers(pb.ListUsersRequest(page_token="\x00"))) == "invalid_input"
+
+
+async def test_what_was_done_is_told_with_the_id_of_the_call(server: AccountServer) -> None:
+    olga = await server.stub((await server.claim()).access_token)
+    await olga.InviteUser(pb.InviteUserRequest(name="ben"))
+    with sqlite3.connect(server.folder / "node.db") as database:
+        query = "SELECT actor, object, request_id FROM audit_entries WHERE action = 'user.invited'"
+        [(actor, subject, request_id)] = database.execute(query).fetchall()
+    assert (actor, subject) == ("spiffe://trefoil.local/client/desk (olga)", "ben")
+    assert request_id.startswith("request-")

@@ -163,3 +163,5 @@ async def test_one_account_has_a_bounded_number_of_sessions(rig: AccountRig) -> 
         latest = await rig.log_in()
     assert len(await rig.accounts.sessions.listed(await rig.actor(OWNER), "")) == MOST_PER_ACCOUNT
     assert (await rig.works(first), await rig.works(latest)) == (False, True)
+    [ended] = [told for told in rig.told() if told.action == "session.ended"]
+    assert ended.details == {"session": first.session_id, "reason": "too_many"}

@@ -1,0 +1,1 @@
+"""Alembic's scripts; `libs/runtime/migrations.py` runs them."""
