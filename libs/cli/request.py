@@ -1,4 +1,4 @@
-"""`trefoil request`: scientists and clinicians ask for data; hospital staff read who asks, and decide."""
+"""`trefoil request`: scientists and clinics ask for data; hospital staff read who asks, and decide."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Ask for data; read, approve, narrow, deny and revoke.", no_args_is_help=True)
 
-RequestArgument = Annotated[str, typer.Argument(metavar="REQUEST", help="The request's id.")]
-ReasonOption = Annotated[str, typer.Option(help="Told to whoever asked.")]
-
 app.command()(request_create.create)
 app.command()(request_create.status)
+
+RequestArgument = Annotated[str, typer.Argument(metavar="REQUEST", help="The request's id.")]
+ReasonOption = Annotated[str, typer.Option(help="Told to whoever asked.")]
 
 
 @app.command("list")
