@@ -6,6 +6,8 @@ import asyncio
 import os
 import re
 import secrets
+import sys
+import threading
 import unicodedata
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +29,7 @@ MEMORY_KIB, PASSES, LANES = 19 * 1024, 2, 1
 """Argon2id as OWASP recommends it: 19 MiB, 2 passes, 1 lane (DECISIONS.md)."""
 
 MAX_WAITING = 64
+_NICE = 10
 
 # What is left of the usual passwords once digits, signs and look-alikes are gone.
 _WORDS = """
@@ -93,6 +96,12 @@ def _halves_common(word: str) -> bool:
     return any(word[:at] in _COMMON and word[at:] in _COMMON for at in range(3, len(word) - 2))
 
 
+def _step_back() -> None:
+    """Let every other thread of this process go first, where threads have priorities of their own (Linux)."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+
+
 class Passwords:
     """Hashes and verifies, a few at a time and so many waiting: logins cannot take the processor from others.
 
@@ -112,7 +121,9 @@ class Passwords:
             time_cost=passes, memory_cost=memory_kib, parallelism=LANES, type=argon2.Type.ID
         )
         self._pool = ThreadPoolExecutor(
-            max_workers=threads or max(1, (os.cpu_count() or 2) // 2), thread_name_prefix="passwords"
+            max_workers=threads or max(1, (os.cpu_count() or 2) // 2),
+            thread_name_prefix="passwords",
+            initializer=_step_back,
         )
         self._waiting, self._max_waiting = 0, max_waiting
         # Nobody knows its password: what an account that does not exist is compared with.

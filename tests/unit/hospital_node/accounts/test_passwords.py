@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -108,3 +110,11 @@ async def test_more_than_may_wait_are_refused_at_once_and_the_event_loop_goes_on
     finish.set()
     await asyncio.gather(held, *waiting)
     assert not await passwords.verify(Secret(GOOD), "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
+async def test_whoever_hashes_lets_the_rest_of_the_process_go_first(passwords: Passwords) -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    assert await passwords._queued(priority) > priority()
