@@ -75,6 +75,7 @@ def request_text(request: pb.AccessRequest) -> str:
     asker = f"{plain(request.requester_identity)} ({plain(request.requested_by)})"
     lines = [
         f"[bold]{plain(request.reason or request.title)}[/], asked by {asker}",
+        f"request         {plain(request.request_id)}",
         f"purpose         {PURPOSES.get(request.purpose, '?')}",
         f"data set        {plain(request.dataset_name)}, {content}",
         f"asked           {in_words(request.asked)}, uses {request.uses_asked}",

@@ -30,7 +30,7 @@ from services.hospital_node.domain import (
     Terms,
 )
 from services.hospital_node.tasks import TaskRunner
-from tests.fakes.access import DANA, FREELY, AccessRig
+from tests.fakes.access import DANA, FREELY, PRIVATE_PLAN, AccessRig
 from tests.fakes.hospital_ports import (
     HOSPITALS,
     NOW,
@@ -213,6 +213,18 @@ async def test_a_new_attempt_from_the_same_version_is_sent_under_a_new_upload_id
     await node.obey(train_order(1))
     await node.obey(train_order(1, attempt=1))
     assert len({upload_id for *_, upload_id in node.parties.dealt}) == 2
+
+
+async def test_with_privacy_a_new_attempt_that_cannot_be_paid_for_is_refused(
+    rig: AccessRig, node: Node
+) -> None:
+    await rig.access.plan_proposed(rig.people.proposal(PRIVATE_PLAN, study_id="study-2"))
+    await rig.decide("study-2", Decision(True, PRIVATE_PLAN.hash))
+    order = train_order(plan_hash=PRIVATE_PLAN.hash, base="study-2/round-0")
+    for attempt in (0, 1):
+        await node.obey(replace(order, key=TaskKey("study-2", TaskKind.TRAIN, 1, attempt)))
+    assert node.failure()[0] == "failed_precondition"
+    assert len(node.parties.dealt) == 1
 
 
 async def test_a_worker_crash_fails_the_task_and_the_next_attempt_at_it_works(node: Node) -> None:

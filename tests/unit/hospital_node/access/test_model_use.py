@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -31,6 +32,7 @@ class RememberingParties:
     told: list[tuple[int, UseRules]] = field(default_factory=list)
     ahead: int = 0
     refusal: Exception | None = None
+    meanwhile: Callable[[], Awaitable[object]] | None = None
 
     async def set_model_use(self, party: PartyId, rules: UseRules) -> int:
         if party in self.away:
@@ -38,6 +40,9 @@ class RememberingParties:
         if self.refusal is not None:
             raise self.refusal
         self.told.append((party, rules))
+        if self.meanwhile is not None:
+            now, self.meanwhile = self.meanwhile, None
+            await now()
         return max(self.ahead, rules.revision)
 
 
@@ -152,6 +157,18 @@ async def test_a_party_that_was_away_is_told_when_it_is_back_and_no_other_again(
     parties.away = set()
     assert await teller.tell()
     assert [party for party, _ in parties.told] == [0, 2, 1]
+
+
+async def test_what_changes_while_it_is_told_is_told_again_to_all(
+    rig: AccessRig, teller: ModelUseTeller, parties: RememberingParties
+) -> None:
+    await ask(rig)
+    await rig.decide("ask-1", Decision(True))
+    parties.meanwhile = lambda: rig.revoke("ask-1")
+    await teller.tell()
+    await teller.tell()
+    after = {party for party, rules in parties.told if not rules.rules[0].allowed}
+    assert after == {0, 1, 2}
 
 
 async def test_a_party_with_a_later_revision_is_told_a_still_later_one(
