@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from libs.core.errors import FailedPrecondition
 from services.hospital_node.access import statistics
@@ -74,3 +75,19 @@ async def test_of_a_hundred_arrivals_the_rule_approves_as_many_as_it_has_uses_fo
     await asyncio.gather(*(rig.access.access_asked(one) for one in asked))
     found = await rig.store.run(lambda unit: unit.approvals_for(requester=DANA.uri, dataset_name="chest"))
     assert len(found) == 3
+
+
+async def test_no_unit_of_work_begins_before_the_one_before_it_is_kept(rig: AccessRig) -> None:
+    """On which all of the above rests, however the threads happen to be scheduled."""
+    inside: list[int] = []
+    most: list[int] = []
+
+    def work(unit: Unit) -> None:
+        unit.budget("chest")
+        inside.append(1)
+        time.sleep(0.02)
+        most.append(len(inside))
+        inside.pop()
+
+    await asyncio.gather(*(rig.store.run(work) for _ in range(6)))
+    assert most == [1] * 6
