@@ -14,6 +14,7 @@ from libs.core.errors import Unavailable
 BUSY_TIMEOUT_MS = 10_000
 _TURN = 7_463_115
 """PostgreSQL's number of the lock; a database belongs to one service."""
+_NO_TURN = "takes_no_turn"
 
 
 def open_engine(url: str, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> Engine:
@@ -48,6 +49,17 @@ def open_engine(url: str, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") ->
     return engine
 
 
+def single_reads(engine: Engine) -> Engine:
+    """The same database for reads of one statement each, which take no turn and wait for nobody.
+
+    A statement sees one moment of the database by itself. Two of them may see two, so nothing that is decided
+    here, or written afterwards, may rest on them: use a transaction of `engine` for that.
+    """
+    if engine.dialect.name == "sqlite":
+        return engine.execution_options(**{_NO_TURN: True})
+    return engine.execution_options(isolation_level="AUTOCOMMIT", **{_NO_TURN: True})
+
+
 @contextmanager
 def unavailable_when_down(what: str) -> Iterator[None]:
     """Raise `Unavailable` for errors of the database itself, which trying again may cure: it is down,
@@ -64,8 +76,10 @@ def unavailable_when_down(what: str) -> Iterator[None]:
 
 
 def _take_turn(connection: Connection) -> None:
-    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_TURN})")
+    if not connection.get_execution_options().get(_NO_TURN):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_TURN})")
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    if not connection.get_execution_options().get(_NO_TURN):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

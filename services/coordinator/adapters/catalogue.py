@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from sqlalchemy import Row, Select, Table, delete, func, insert, select
+from sqlalchemy import ColumnElement, Row, Select, Table, delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from libs.core.errors import PermissionDenied
@@ -18,8 +17,10 @@ from services.coordinator.gateway_ports import Dataset, DatasetQuery, Node
 from services.coordinator.ports import Page
 from services.coordinator.states import AssociationState
 
+_NODES = cast(Table, NodeRow.__table__)
 _DATASETS = cast(Table, DatasetRow.__table__)
 _TAGS = cast(Table, DatasetTagRow.__table__)
+_BETWEEN_TAGS = "\n"  # no part of a tag: those are printable
 
 
 class SqlCatalogue:
@@ -36,11 +37,9 @@ class SqlCatalogue:
 
     def nodes(self) -> list[Node]:
         """Those with an approved association, by identity."""
-        query = select(NodeRow).where(NodeRow.identity.in_(_approved_hospitals())).order_by(NodeRow.identity)
-        with self._transactions.begin() as session:
-            return [
-                Node(row.identity, row.name, row.last_seen, row.version) for row in session.scalars(query)
-            ]
+        query = select(_NODES).where(_NODES.c.identity.in_(_approved_hospitals())).order_by(_NODES.c.identity)
+        rows = self._transactions.read(query)
+        return [Node(row.identity, row.name, row.last_seen, row.version) for row in rows]
 
     def save_dataset(self, dataset: Dataset) -> None:
         """Store or overwrite. PermissionDenied unless the hospital's association is approved."""
@@ -50,7 +49,8 @@ class SqlCatalogue:
             known = _stored(session, [dataset.dataset_id])
             if known and replace(known[0], published_at=dataset.published_at) == dataset:
                 return  # hospitals say it again whenever they attach
-            _delete(session, dataset.dataset_id)
+            if known:
+                _delete(session, dataset.dataset_id)
             session.execute(insert(_DATASETS), _values_of(dataset))
             if tags:
                 session.execute(insert(_TAGS), tags)
@@ -71,61 +71,70 @@ class SqlCatalogue:
     def dataset_counts(self) -> dict[str, int]:
         """Hospital -> number of its datasets; without those that have none."""
         query = select(DatasetRow.hospital, func.count().label("number")).group_by(DatasetRow.hospital)
-        with self._transactions.begin() as session:
-            return {row.hospital: row.number for row in session.execute(query)}
+        return {row.hospital: row.number for row in self._transactions.read(query)}
 
     def page_of_datasets(
         self, query: DatasetQuery, *, online: Collection[str] = (), after: str, limit: int
     ) -> Page[Dataset]:
         """In the order of ids. `online`: the hospitals that `query.online_only` stands for."""
-        rows_query = _tagged(query.tags, after)
-        if query.min_images:
-            rows_query = rows_query.where(DatasetRow.images >= query.min_images)
-        if query.max_images:
-            rows_query = rows_query.where(DatasetRow.images <= query.max_images)
-        if query.name_contains:
-            rows_query = rows_query.where(DatasetRow.name.icontains(query.name_contains, autoescape=True))
-        if query.modality:
-            rows_query = rows_query.where(DatasetRow.modality_key == query.modality)
-        if query.online_only:
-            rows_query = rows_query.where(DatasetRow.hospital.in_(sorted(online)))
-        with self._transactions.begin() as session:
-            rows = session.execute(rows_query.limit(limit + 1)).all()
-            shown = _with_tags(session, rows[:limit])
+        chosen = _chosen(query, online, after).limit(limit + 1).subquery()
+        rows = self._transactions.read(
+            _described()
+            .join(chosen, chosen.c.dataset_id == _DATASETS.c.dataset_id)
+            .order_by(chosen.c.dataset_id)
+        )
+        shown = tuple(map(_dataset_of, rows[:limit]))
         return Page(shown, shown[-1].dataset_id if len(rows) > limit else "")
 
 
-def _tagged(tags: Sequence[str], after: str) -> Select[Any]:
-    """Datasets with all of the tags, by id, behind `after`.
+def _chosen(query: DatasetQuery, online: Collection[str], after: str) -> Select[Any]:
+    """Ids of the datasets that match, in their order, behind `after`.
 
     The first tag leads: its index gives ids in their order, so a page costs its own length and not the
-    catalogue's.
+    catalogue's. Tags alone are answered by that index: no description is read that the page does not show.
     """
-    query = select(_DATASETS)
-    key = _DATASETS.c.dataset_id
-    for number, tag in enumerate(tags):
-        tagged = _TAGS.alias()
-        query = query.join(tagged, tagged.c.dataset_id == _DATASETS.c.dataset_id).where(tagged.c.tag == tag)
-        key = tagged.c.dataset_id if number == 0 else key
-    return query.where(key > after).order_by(key)
+    leading, *further = [_TAGS.alias() for _ in query.tags] or [_DATASETS]
+    key = leading.c.dataset_id
+    ids = select(key).where(key > after).order_by(key)
+    if query.tags:
+        ids = ids.where(leading.c.tag == query.tags[0])
+    for tagged, tag in zip(further, query.tags[1:], strict=True):
+        ids = ids.join(tagged, tagged.c.dataset_id == key).where(tagged.c.tag == tag)
+    conditions = list(_conditions(query, online))
+    if conditions and leading is not _DATASETS:
+        ids = ids.join(_DATASETS, _DATASETS.c.dataset_id == key)
+    return ids.where(*conditions)
+
+
+def _conditions(query: DatasetQuery, online: Collection[str]) -> Iterator[ColumnElement[bool]]:
+    """What is asked of the description itself."""
+    if query.min_images:
+        yield _DATASETS.c.images >= query.min_images
+    if query.max_images:
+        yield _DATASETS.c.images <= query.max_images
+    if query.name_contains:
+        yield _DATASETS.c.name.icontains(query.name_contains, autoescape=True)
+    if query.modality:
+        yield _DATASETS.c.modality_key == query.modality
+    if query.online_only:
+        yield _DATASETS.c.hospital.in_(sorted(online))
+
+
+def _described() -> Select[Any]:
+    """Datasets with their tags, in one statement: one round trip, and one moment of the database.
+
+    Rows, not objects of the ORM: a page is only read, and this is half of what it costs.
+    """
+    tags = select(func.aggregate_strings(_TAGS.c.tag, _BETWEEN_TAGS)).where(
+        _TAGS.c.dataset_id == _DATASETS.c.dataset_id
+    )
+    return select(_DATASETS, tags.scalar_subquery().label("tags"))
 
 
 def _stored(session: Session, dataset_ids: Sequence[str]) -> tuple[Dataset, ...]:
     """Those of the ids that exist."""
-    rows = session.execute(select(_DATASETS).where(_DATASETS.c.dataset_id.in_(dataset_ids))).all()
-    return _with_tags(session, rows)
-
-
-def _with_tags(session: Session, rows: Sequence[Row[Any]]) -> tuple[Dataset, ...]:
-    """The datasets of these rows; their tags come with one more query, however many they are.
-
-    Rows, not objects of the ORM: a page is only read, and this is half of what it costs.
-    """
-    tags: defaultdict[str, list[str]] = defaultdict(list)
-    ids = [row.dataset_id for row in rows]
-    for dataset_id, tag in session.execute(select(_TAGS).where(_TAGS.c.dataset_id.in_(ids))):
-        tags[dataset_id].append(tag)
-    return tuple(_dataset_of(row, tuple(sorted(tags[row.dataset_id]))) for row in rows)
+    rows = session.execute(_described().where(_DATASETS.c.dataset_id.in_(dataset_ids)))
+    return tuple(map(_dataset_of, rows))
 
 
 def _delete(session: Session, dataset_id: str) -> None:
@@ -166,13 +175,13 @@ def _values_of(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _dataset_of(row: Row[Any], tags: tuple[str, ...]) -> Dataset:
+def _dataset_of(row: Row[Any]) -> Dataset:
     return Dataset(
         dataset_id=row.dataset_id,
         hospital=row.hospital,
         name=row.name,
         description=row.description,
-        tags=tags,
+        tags=tuple(sorted(row.tags.split(_BETWEEN_TAGS))) if row.tags else (),
         modality=row.modality,
         images=row.images,
         published_at=row.published_at,

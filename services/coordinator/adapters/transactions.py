@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Select
+from sqlalchemy import Row as SqlRow
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -15,7 +16,7 @@ from libs.core.errors import InvalidInput, Unavailable
 from libs.runtime.audit.entry import Event
 from libs.runtime.audit.trail import AuditTrail
 from libs.runtime.migrations import migrate
-from libs.runtime.sql import open_engine, unavailable_when_down
+from libs.runtime.sql import open_engine, single_reads, unavailable_when_down
 from services.coordinator.ports import Page
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
@@ -28,13 +29,22 @@ class Transactions:
 
     def __init__(self, engine: Engine, trail: AuditTrail) -> None:
         self.engine, self._trail = engine, trail
-        self._sessions = sessionmaker(engine, expire_on_commit=False)
+        self._sessions, self._reads = sessionmaker(engine, expire_on_commit=False), single_reads(engine)
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
         """One transaction. Unavailable when the database is down, restarts, or is locked for long."""
         with unavailable_when_down("The coordinator's database"), self._sessions.begin() as session:
             yield session
+
+    def read(self, statement: Select[Any]) -> Sequence[SqlRow[Any]]:
+        """All rows of one statement, which sees one moment of the database and waits for no transaction.
+
+        For what is shown and not decided upon: a change may be under way that it does not see. Unavailable
+        as in `begin`.
+        """
+        with unavailable_when_down("The coordinator's database"), self._reads.connect() as connection:
+            return connection.execute(statement).all()
 
     def enter(self, session: Session, event: Event) -> None:
         """Enter what this transaction does into the audit trail, as its last step."""
