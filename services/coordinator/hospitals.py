@@ -15,6 +15,7 @@ from services.coordinator.attachments import Attachment, Attachments
 from services.coordinator.catalogue import Catalogue
 from services.coordinator.hospital_events import HospitalEvents
 from services.coordinator.journal import Journal
+from services.coordinator.turns import Turns
 
 _HELLO_WITHIN_S = 30.0
 _FIRST = ("hello", "leave")
@@ -37,6 +38,7 @@ class Hospitals:
         self._associations, self._access = associations, access
         self._attachments, self._catalogue, self._events = attachments, catalogue, events
         self._journal, self._welcome = journal, welcome
+        self._turns = Turns()
 
     async def serve(
         self,
@@ -51,6 +53,7 @@ class Hospitals:
         on, in either direction, before `Associations.admit` lets the hospital in.
         """
         hello = await self._first(events)
+        await self._turns.take()
         if hello.HasField("leave"):
             self._associations.leave(hospital, key_sha256)
             return
@@ -93,7 +96,8 @@ class Hospitals:
         """Apply what the hospital says until it says no more. An error ends the stream and is its answer."""
         try:
             async for event in events:
-                if attachment.cut_off:
+                await self._turns.take()
+                if attachment.cut_off:  # perhaps while this event waited
                     return
                 if event.HasField("leave"):
                     self._associations.leave(hospital, attachment.key_sha256)
