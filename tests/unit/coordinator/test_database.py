@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete, event
 from sqlalchemy.exc import IntegrityError
 
 from libs.core.errors import (
@@ -21,6 +23,7 @@ from libs.core.errors import (
 )
 from libs.fl.strategies.fedavg import FedAvg
 from services.coordinator.adapters.database import Database, open_database
+from services.coordinator.adapters.gateway_tables import DatasetTagRow
 from services.coordinator.adapters.tables import AUDIT
 from services.coordinator.domain import SignedText, Study
 from services.coordinator.gateway_ports import AnsweredCall, Association, Dataset, DatasetQuery, Node
@@ -154,6 +157,40 @@ def test_a_dataset_published_again_is_overwritten_with_its_tags(database: Databa
     database.catalogue.remove_dataset("alpha/x")
     database.catalogue.remove_dataset("alpha/x")
     assert [found(tag) for tag in "abc"] == [0, 0, 0]
+
+
+def test_a_page_is_one_statement_that_waits_for_no_transaction(database: Database) -> None:
+    approve(database)
+    for number in range(3):
+        database.catalogue.save_dataset(dataset(f"x-{number}", "a", "b"))
+    statements = list[str]()
+
+    def page() -> list[Dataset]:
+        return list(
+            database.catalogue.page_of_datasets(DatasetQuery(tags=("a", "b")), after="", limit=2).items
+        )
+
+    with ThreadPoolExecutor(1) as people, database.engine.begin() as changing:
+        changing.execute(delete(DatasetTagRow))
+        event.listen(database.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+        assert people.submit(page).result(timeout=5) == [
+            dataset(f"x-{number}", "a", "b") for number in (0, 1)
+        ]
+    assert len(statements) == 1, statements
+    assert page() == []
+
+
+@pytest.mark.parametrize("tags", [(), ("a",), ("a", "b")])
+def test_a_page_matches_the_description_with_and_without_tags(
+    database: Database, tags: tuple[str, ...]
+) -> None:
+    approve(database)
+    small, large = dataset("small", "a", "b"), replace(dataset("large", "b", "a"), images=9)
+    for each in (small, large, replace(dataset("none"), images=9)):
+        database.catalogue.save_dataset(each)
+    query = DatasetQuery(tags=tags, min_images=2, name_contains="l")
+    found = database.catalogue.page_of_datasets(query, after="", limit=10)
+    assert found.items == (replace(large, tags=("a", "b")),)
 
 
 def test_nodes_and_models_come_back_equal(database: Database) -> None:
