@@ -55,7 +55,7 @@ def single_reads(engine: Engine) -> Engine:
     A statement sees one moment of the database by itself. Two of them may see two, so nothing that is decided
     here, or written afterwards, may rest on them: use a transaction of `engine` for that.
     """
-    if engine.dialect.name == "sqlite":
+    if engine.dialect.name == "sqlite":  # where the driver never begins a transaction anyway
         return engine.execution_options(**{_NO_TURN: True})
     return engine.execution_options(isolation_level="AUTOCOMMIT", **{_NO_TURN: True})
 

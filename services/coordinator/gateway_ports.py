@@ -125,7 +125,7 @@ class AccessRequest:
 
 
 class CatalogueStore(Protocol):
-    """Nodes and datasets. Each call is one transaction; none awaits (see DECISIONS.md)."""
+    """Nodes and datasets. Each call is one transaction, or one statement; none awaits (see DECISIONS.md)."""
 
     def save_node(self, node: Node) -> None: ...
 
