@@ -37,7 +37,7 @@ class Transactions:
         with unavailable_when_down("The coordinator's database"), self._sessions.begin() as session:
             yield session
 
-    def read(self, statement: Select[Any]) -> Sequence[SqlRow[Any]]:
+    def read(self, statement: Select[*tuple[Any, ...]]) -> Sequence[SqlRow[Any]]:
         """All rows of one statement, which sees one moment of the database and waits for no transaction.
 
         For what is shown and not decided upon: a change may be under way that it does not see. Unavailable
