@@ -20,6 +20,7 @@ from libs.rpc.tokens import Role
 from services.coordinator.associations import MAX_PENDING_KEYS
 from services.coordinator.attachments import Attachments
 from services.coordinator.hospitals import Hospitals
+from services.coordinator.turns import Turns
 from tests.fakes.federation import Federation, eventually, training_plan
 from tests.fakes.hospital import FakeHospital, Habits
 from tests.fakes.keys import issue_again, tls_files
@@ -288,5 +289,6 @@ async def test_what_a_revoked_hospital_still_says_is_not_heard() -> None:
 
     hospitals = Hospitals.__new__(Hospitals)
     hospitals._events = Listening()  # type: ignore[assignment]
+    hospitals._turns = Turns()
     await hospitals._read(ALPHA, attachment, saying())
     assert len(heard) == 1
