@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import subprocess
 import sys
@@ -29,6 +30,7 @@ def test_the_import_contracts_hold() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@functools.cache
 def imported(path: Path) -> set[str]:
     """Top-level names of everything a file imports, within functions too."""
     names: set[str] = set()

@@ -206,7 +206,7 @@ class Federation:
     async def study(self, study_id: str) -> Any:
         return (await (await self.stub()).GetStudy(pb.GetStudyRequest(study_id=study_id))).study
 
-    async def ended(self, study_id: str, *, timeout_s: float = 15.0) -> Any:
+    async def ended(self, study_id: str, *, timeout_s: float = 60.0) -> Any:
         """The study once it has ended."""
         last = None
         async with asyncio.timeout(timeout_s):
@@ -222,8 +222,8 @@ def training_plan(**changes: Any) -> TrainingPlan:
     return TrainingPlan.model_validate({**quick, **changes})
 
 
-async def eventually(condition: Callable[[], Any], *, timeout_s: float = 5.0) -> None:
-    """Wait until the condition, plain or awaitable, holds."""
+async def eventually(condition: Callable[[], Any], *, timeout_s: float = 30.0) -> None:
+    """Wait until the condition, plain or awaitable, holds. The time is that of a machine with much to do."""
     async with asyncio.timeout(timeout_s):
         while True:
             result = condition()

@@ -44,7 +44,7 @@ class FakeHospital:
         welcomed = asyncio.Event()
         self._events = asyncio.Queue()
         self._stream = asyncio.create_task(self._serve(stub, self._events, welcomed))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await welcomed.wait()
 
     async def detach(self) -> None:

@@ -6,6 +6,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -53,23 +54,34 @@ def postgres_cluster() -> Iterator[str]:
             _wait(url)
             yield url
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)  # at once; SIGTERM would wait for connections left open
             process.wait(timeout=30)
 
 
 @contextmanager
-def fresh_database(cluster: str) -> Iterator[str]:
-    """An empty database of the cluster; its URL."""
+def fresh_database(cluster: str, *, like: str | None = None) -> Iterator[str]:
+    """A database of the cluster, empty or with what the one at the URL `like` holds; its URL.
+
+    Nobody may be connected to `like` meanwhile.
+    """
     name = f"test_{secrets.token_hex(6)}"
+    template = "template1" if like is None else sa.make_url(like).database
     server = sa.create_engine(f"{cluster}/postgres", isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {template}{_by_copying(server)}"))
     try:
         yield f"{cluster}/{name}"
     finally:
         with server.connect() as connection:
             connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
         server.dispose()
+
+
+def _by_copying(server: sa.Engine) -> str:
+    """The way that takes a quarter of the time where nothing is synced. Before release 15 the only one."""
+    version = server.dialect.server_version_info
+    assert version is not None
+    return " STRATEGY file_copy" if version >= (15,) else ""
 
 
 def _unprivileged(place: Path) -> list[str]:

@@ -41,11 +41,15 @@ async def collect_records(cluster: LocalCluster) -> Records:
     asked += [(f"hospital-{name}", owners_profile(cluster, name), "hospital") for name in cluster.hospitals]
     trails = {}
     for service, profile, source in asked:
-        trails[service] = await _verified(cluster, profile, source)
-        finding = trails[service].finding
-        if finding is not None:
-            raise PeerViolation(computation="audit", sender=service, rule=finding.text)
+        trails[service] = require_whole(service, await _verified(cluster, profile, source))
     return Records(ledgers, trails)
+
+
+def require_whole(service: str, report: Report) -> Report:
+    """The report; PeerViolation when something is wrong with the trail."""
+    if report.finding is not None:
+        raise PeerViolation(computation="audit", sender=service, rule=report.finding.text)
+    return report
 
 
 async def _ledger(cluster: LocalCluster, hospital: str) -> Ledger:

@@ -221,7 +221,7 @@ async def test_a_cancelled_call_cancels_its_handler_and_is_no_error(rig: Rig) ->
         call = stub.GetShares(pb.GetSharesRequest())
         await call.read()
         call.cancel()
-        await asyncio.wait_for(cancelled.wait(), 5)
+        await asyncio.wait_for(cancelled.wait(), 30)
         await asyncio.sleep(0.05)
     assert "call_cancelled" in [log["event"] for log in logs]
     assert "call_failed" not in [log["event"] for log in logs]
@@ -240,7 +240,7 @@ async def test_a_deadline_of_the_client_cancels_the_handler(rig: Rig) -> None:
     rig.party.on_call = wait
     with pytest.raises(errors.DeadlineExceeded), translated():
         await stub.OpenRound(pb.OpenRoundRequest(), timeout=0.2)
-    await asyncio.wait_for(cancelled.wait(), 5)
+    await asyncio.wait_for(cancelled.wait(), 30)
 
 
 async def test_a_generator_is_closed_in_its_own_task_when_its_caller_goes_away(rig: Rig) -> None:
@@ -263,7 +263,7 @@ async def test_a_generator_is_closed_in_its_own_task_when_its_caller_goes_away(r
     await call.read()
     await asyncio.sleep(0.1)
     call.cancel()
-    await asyncio.wait_for(closed.wait(), 5)
+    await asyncio.wait_for(closed.wait(), 30)
     assert tasks[0] is tasks[1]
 
 

@@ -54,7 +54,7 @@ async def test_a_graceful_stop_finishes_the_call_in_flight_and_takes_no_new_one(
         await (await rig.stub()).OpenRound(pb.OpenRoundRequest(), timeout=5)
     leave.set()
     assert await in_flight == pb.OpenRoundResponse()
-    await asyncio.wait_for(stopping, 5)  # the grace was not used up
+    await asyncio.wait_for(stopping, 15)  # the grace was not used up
 
 
 async def test_a_call_that_outlives_the_grace_is_cancelled(rig: Rig) -> None:
@@ -73,8 +73,8 @@ async def test_a_call_that_outlives_the_grace_is_cancelled(rig: Rig) -> None:
     in_flight = asyncio.ensure_future(stub.OpenRound(pb.OpenRoundRequest()))
     await entered.wait()
     assert rig.server is not None
-    await asyncio.wait_for(rig.server.stop(grace_s=0.1), 5)
-    await asyncio.wait_for(cancelled.wait(), 5)
+    await asyncio.wait_for(rig.server.stop(grace_s=0.1), 15)
+    await asyncio.wait_for(cancelled.wait(), 15)
     with pytest.raises(Unavailable), translated():
         await in_flight
 
@@ -92,7 +92,7 @@ async def test_health_says_not_serving_and_closers_run_when_the_stop_begins(rig:
         watch.cancel()
 
     rig.server.on_stop(close)
-    await asyncio.wait_for(rig.server.stop(grace_s=20), 5)
+    await asyncio.wait_for(rig.server.stop(grace_s=20), 15)
     assert seen == [NOT_SERVING]
 
 
@@ -112,7 +112,7 @@ async def test_a_long_stream_ends_at_once_when_its_closer_ends_it(rig: Rig) -> N
     stub = await rig.stub(CLIENT, token=rig.token(Role.SCIENTIST))
     call = stub.GetShares(pb.GetSharesRequest())
     await call.read()
-    await asyncio.wait_for(rig.server.stop(grace_s=20), 5)
+    await asyncio.wait_for(rig.server.stop(grace_s=20), 15)
     assert (await call.read()).chunk == b"second"
 
 

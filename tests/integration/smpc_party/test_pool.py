@@ -24,6 +24,13 @@ from tests.fakes.party_rig import PartyRig, SmallModel
 MODEL = "study-1/released"
 P0, P1, P2 = PARTIES
 POOL = PoolSettings(low_watermark=2, high_watermark=2)
+SENSELESS: list[dict[str, Any]] = [
+    {"computation_id": "deal-x", "model_id": "no-such-model", "batch": 1},
+    {"computation_id": "deal-x", "model_id": MODEL, "batch": 0},
+    {"computation_id": "deal-x", "model_id": MODEL, "batch": 100_000},
+    {"computation_id": "deal/x", "model_id": MODEL, "batch": 1},
+    {"computation_id": "deal-x", "model_id": "../../etc", "batch": 1},
+]
 
 
 @pytest.fixture
@@ -246,24 +253,15 @@ async def test_the_level_is_told_to_those_who_may_ask(ready: PartyRig) -> None:
     assert not none.shelves
 
 
-@pytest.mark.parametrize(
-    "proposal",
-    [
-        {"computation_id": "deal-x", "model_id": "no-such-model", "batch": 1},
-        {"computation_id": "deal-x", "model_id": MODEL, "batch": 0},
-        {"computation_id": "deal-x", "model_id": MODEL, "batch": 100_000},
-        {"computation_id": "deal/x", "model_id": MODEL, "batch": 1},
-        {"computation_id": "deal-x", "model_id": "../../etc", "batch": 1},
-    ],
-)
 async def test_a_senseless_proposal_is_refused_and_the_link_goes_on(
-    ready: PartyRig, small_model: SmallModel, proposal: dict[str, Any]
+    ready: PartyRig, small_model: SmallModel
 ) -> None:
     party = ready.parties[P0]
     await party._filler.stop()
-    await party.network.propose(**proposal)
-    await asyncio.sleep(0.2)
-    assert ready.parties[P1]._filler._following == {}
+    for proposal in SENSELESS:
+        await party.network.propose(**proposal)
+        await asyncio.sleep(0.2)
+        assert ready.parties[P1]._filler._following == {}, proposal
     assert dealt_ahead(await ask(ready, small_model, turn=1)) == [True, True]
 
 

@@ -5,6 +5,7 @@ from dataclasses import fields
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from sklearn.metrics import roc_auc_score
 
 from libs.fl.metrics import (
@@ -18,7 +19,7 @@ from libs.fl.metrics import (
 )
 
 numbers = st.integers(0, 10_000)
-histograms = st.lists(numbers, min_size=SCORE_BINS, max_size=SCORE_BINS).map(tuple)
+histograms = arrays(np.int64, SCORE_BINS, elements=numbers).map(lambda bins: tuple(bins.tolist()))
 metrics = st.builds(
     RoundMetrics,
     train_loss_sum=st.floats(0, 10_000),

@@ -7,6 +7,7 @@ import re
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from libs.cli.demo.journey import Trained, training_bytes
 from libs.cli.demo.material import Material
 from libs.cli.demo.options import DemoOptions
 from libs.cli.demo.page import build_page, choose_samples
+from libs.cli.demo.record_tables import ledger_rows, trail_rows
+from libs.cli.demo.records import Records
 from libs.cli.demo.results_folder import federation_folder, new_run_folder, point_latest_at, write_results
 from libs.cli.demo.run import make_plan, run_demo
 from libs.cli.demo.summary import VOLATILE, build_summary, without_volatile
@@ -38,6 +41,7 @@ from libs.mpc.schemes.masked.comparison import Comparison
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from libs.secure_nn.calibrate import calibrate
 from libs.secure_nn.compile import compile_module
+from tests.fakes.demo_records import made_records
 
 SECONDS = {"train": 3.0, "predict": 1.0, "total": 4.5}
 
@@ -102,6 +106,7 @@ class _Run:
             for name in ("north", "east", CENTRALISED)
         }
         self.figures: Figures = measure(self.trained, self.asked, self.baselines, self.material.test)
+        self.records: Records = made_records()
 
     def summary(self, *, created_at: str = "2026-11-01T00:00:00+00:00") -> dict[str, Any]:
         return build_summary(
@@ -111,6 +116,7 @@ class _Run:
             trained=self.trained,
             asked=self.asked,
             figures=self.figures,
+            records=self.records,
             seconds=SECONDS,
             created_at=created_at,
         )
@@ -123,6 +129,7 @@ class _Run:
             asked=self.asked,
             baselines=self.baselines,
             figures=self.figures,
+            records=self.records,
             seconds=SECONDS,
             summary=self.summary(),
         )
@@ -153,6 +160,17 @@ def test_the_summary_has_the_keys_that_others_rely_on(run: _Run) -> None:
         "bytes_sent_by_party",
     }
     assert expected <= summary["encrypted"].keys()
+    assert {"ledgers", "trails_whole"} == summary["records"].keys()
+
+
+def test_the_summary_says_what_was_taken_and_which_trails_are_whole(run: _Run) -> None:
+    assert run.summary()["records"] == {
+        "ledgers": {
+            "north": {"entries": ["budget set", "training", "predictions"], "spent_epsilon": ["0.5"]},
+            "east": {"entries": ["budget set"], "spent_epsilon": ["0"]},
+        },
+        "trails_whole": {"coordinator": True, "party-0": True},
+    }
 
 
 def test_the_largest_difference_is_exact_and_may_differ_between_runs(run: _Run) -> None:
@@ -235,6 +253,15 @@ def test_the_page_escapes_what_comes_over_the_wire(run: _Run) -> None:
     page = run.page()
     assert "study-<1>" not in page
     assert "study-&lt;1&gt;" in page
+    assert "approval-<1>" not in page
+    assert "approval-&lt;1&gt;" in page
+
+
+def test_the_page_shows_every_ledger_entry_and_every_trail(run: _Run) -> None:
+    page = run.page()
+    for row in (*ledger_rows(run.records), *trail_rows(run.records)):
+        cells = "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        assert f'<th scope="row">{row[0]}</th>{cells}' in page
 
 
 def test_samples_are_of_both_classes_and_not_chosen_by_their_answers() -> None:

@@ -84,7 +84,7 @@ async def test_a_command_that_is_stopped_saves_what_it_began(login: SavedLogin, 
     node.now += LIFETIME
     node.pause.clear()
     renewing = asyncio.ensure_future(fresh(login, node))
-    await asyncio.wait_for(node.asked.wait(), 5)
+    await asyncio.wait_for(node.asked.wait(), 30)
     renewing.cancel()
     asyncio.get_running_loop().call_later(0.05, node.pause.set)
     with pytest.raises(asyncio.CancelledError):

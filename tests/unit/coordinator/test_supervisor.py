@@ -41,7 +41,7 @@ class FlakyDatabase:
 
     async def refuses(self) -> None:
         """Return once somebody has met the database while it is down."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not self.refused:  # noqa: ASYNC110 - a counter in a database
                 await asyncio.sleep(0.01)
 
@@ -112,7 +112,7 @@ async def test_a_study_goes_on_when_the_database_is_back(
     with pytest.raises(Unavailable, match="database"):
         flaky.database.live_studies()
     flaky.down = False
-    await asyncio.wait_for(rounds.begun.wait(), 5)
+    await asyncio.wait_for(rounds.begun.wait(), 30)
     assert state(flaky) is StudyState.TRAINING
 
 
@@ -123,5 +123,5 @@ async def test_a_failure_is_stored_once_the_database_is_back(
     rounds.steps.put_nowait(FailedPrecondition("Not enough hospitals."))
     await flaky.refuses()
     flaky.down = False
-    await asyncio.wait_for(rounds.abandoned.wait(), 5)
+    await asyncio.wait_for(rounds.abandoned.wait(), 30)
     assert state(flaky) is StudyState.FAILED

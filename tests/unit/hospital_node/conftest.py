@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,39 @@ from services.hospital_node.adapters.transactions import Transactions
 from tests.fakes.access import AccessRig, People
 from tests.fakes.audit import unsigned_trail
 from tests.fakes.hospital_ports import FixedClock
+from tests.fakes.postgres import fresh_database
 
 
-@pytest.fixture
-def transactions(database_url: str) -> Iterator[Transactions]:
-    opened = Transactions(database_url)
-    yield opened
-    opened.close()
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A node's database as the migrations leave it."""
+    file = tmp_path_factory.mktemp("template") / "node.db"
+    Transactions(f"sqlite:///{file}").close()
+    return file
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: str) -> Iterator[str]:
+    """The same at the cluster of this test process; its URL."""
+    with fresh_database(postgres) as url:
+        Transactions(url).close()
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def transactions(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Transactions]:
+    """On a database of either kind that was migrated once for all tests, and copied."""
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            file = shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "test.db")
+            url = f"sqlite:///{file}"
+        else:
+            cluster = request.getfixturevalue("postgres")
+            template = request.getfixturevalue("postgres_template")
+            url = stack.enter_context(fresh_database(cluster, like=template))
+        opened = Transactions(url)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture
@@ -39,9 +67,9 @@ async def rig(transactions: Transactions, people: People) -> AccessRig:
 
 
 @pytest.fixture
-async def light_rig(tmp_path: Path, people: People) -> AsyncIterator[AccessRig]:
+async def light_rig(sqlite_template: Path, tmp_path: Path, people: People) -> AsyncIterator[AccessRig]:
     """The same on SQLite only, for tables of what is refused before the database is asked."""
-    opened = Transactions(f"sqlite:///{tmp_path / 'light.db'}")
+    opened = Transactions(f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'light.db')}")
     yield await AccessRig(opened, people).ready()
     opened.close()
 

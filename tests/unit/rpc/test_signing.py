@@ -16,9 +16,9 @@ from libs.rpc.dev_ca import DevelopmentCa
 from libs.rpc.identity import COORDINATOR, Identity, Kind, TlsFiles, party_identity
 from libs.rpc.signing import TlsSigner, check_signature, read_authorities
 from tests.fakes.audit import issue
+from tests.fakes.hospital_ports import NOW, FixedClock
 
 MESSAGE = b"what was done"
-NOW = dt.datetime.now(dt.UTC)
 KEYS = {
     "P-256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "P-384": lambda: ec.generate_private_key(ec.SECP384R1()),
@@ -29,7 +29,7 @@ KEYS = {
 
 @pytest.fixture
 def ca() -> DevelopmentCa:
-    return DevelopmentCa()
+    return DevelopmentCa(clock=FixedClock())
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_another_service_signs_only_for_itself(files: TlsFiles) -> None:
 
 
 def test_another_ca_vouches_for_nobody_here(files: TlsFiles, tmp_path: Path) -> None:
-    forged = issue(DevelopmentCa(), party_identity(0), tmp_path / "forged")
+    forged = issue(DevelopmentCa(clock=FixedClock()), party_identity(0), tmp_path / "forged")
     signer = TlsSigner(forged)
     with pytest.raises(InvalidInput, match="not issued by this CA"):
         check(files, signature=signer.sign(MESSAGE), certificates=signer.certificates)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,14 +10,14 @@ from libs.rpc._generated.trefoil.types.v1.types_pb2 import SignedStatement
 from libs.rpc.dev_ca import DevelopmentCa
 from libs.rpc.identity import Identity, Kind, TlsFiles
 from libs.rpc.statements import sign_statement, verify_statement
+from tests.fakes.hospital_ports import NOW, FixedClock
 
 ADA = Identity(Kind.CLIENT, "ada")
-NOW = datetime.now(UTC)
 
 
 @pytest.fixture
 def ca() -> DevelopmentCa:
-    return DevelopmentCa()
+    return DevelopmentCa(clock=FixedClock())
 
 
 def tls_of(ca: DevelopmentCa, folder: Path) -> TlsFiles:
@@ -45,7 +45,7 @@ def test_a_changed_word_another_kind_or_a_foreign_certificate_is_refused(
     changed = SignedStatement()
     changed.CopyFrom(signed)
     changed.payload = signed.payload.replace(b"ab", b"ac")
-    foreign = tls_of(DevelopmentCa(), tmp_path / "foreign")
+    foreign = tls_of(DevelopmentCa(clock=FixedClock()), tmp_path / "foreign")
     theirs = sign_statement("study", {"plan_hash": "ab"}, tls=foreign)
     mixed = SignedStatement(
         payload=theirs.payload, signature=theirs.signature, certificate_chain=signed.certificate_chain
