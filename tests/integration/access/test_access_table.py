@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import importlib
 import pkgutil
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,10 @@ from libs.rpc.dev_ca import create_keys, issuing_secret
 from libs.rpc.identity import COORDINATOR as COORDINATOR_IDENTITY
 from libs.rpc.identity import Identity, Kind, party_identity
 from libs.rpc.permissions import Permission
-from libs.rpc.revoke import revoke_token
 from libs.rpc.server import RpcServer
 from libs.rpc.settings import RpcSettings
 from libs.rpc.tokens import Role, TokenClaims, TokenIssuer, TokenSecret
+from tests.fakes.bad_tokens import BAD_TOKENS, RSA_ISSUER, TokenMaker
 from tests.fakes.keys import tls_files
 from tests.integration.access.table import COORDINATOR, HOSPITAL, PARTY, ROWS, Row
 
@@ -57,7 +57,6 @@ REACHED, NO, WHO = (
     grpc.StatusCode.PERMISSION_DENIED,
     grpc.StatusCode.UNAUTHENTICATED,
 )
-RSA_ISSUER = "rsa-issuer"
 
 
 # ---------------------------------------------------------------- the services
@@ -143,11 +142,21 @@ class Services:
         self.root, self.keys = root, root / "keys"
         create_keys(self.keys, hospitals=["alpha", "beta", "gamma"], clients=["dana", "eve"])
         self.rsa = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        self.public_pem = self.rsa.public_key().public_bytes(
+        public_pem = self.rsa.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
-        (root / "issuer.pem").write_bytes(self.public_pem)
+        (root / "issuer.pem").write_bytes(public_pem)
         (root / "revoked.toml").write_text("version = 1\n")
+        self.maker = TokenMaker(
+            secrets={service: self.secret(service) for service in OFFERED},
+            foreign=issuing_secret(self.keys, "hospital-beta"),
+            public_pem=public_pem,
+            revocations=root / "revoked.toml",
+            certificates={
+                identity.kind: tls_files(self.keys, identity).certificate.read_bytes()
+                for identity in (OTHER_CLIENT, OTHER_HOSPITAL)
+            },
+        )
         self.accounts = Accounts()
         self.servers: list[RpcServer] = []
         self.addresses: dict[str, str] = {}
@@ -213,22 +222,6 @@ class Services:
             return error.code()
         return REACHED
 
-    def token(self, service: str, role: Role, *, subject: str = "dana", **changed: Any) -> str:
-        """A good token of the service's own issuer, but for what is `changed`."""
-        secret = self.secret(service)
-        now = int(datetime.now(UTC).timestamp())
-        claims = {
-            "iss": secret.issuer,
-            "aud": secret.audience,
-            "sub": subject,
-            "role": role.value,
-            "iat": now,
-            "exp": now + 600,
-            "jti": f"token-{role.value}-{subject}",
-            **changed,
-        }
-        return jwt.encode(claims, secret.secret.expose(), algorithm="HS256")
-
 
 @pytest.fixture
 async def services(tmp_path: Path) -> AsyncIterator[Services]:
@@ -265,7 +258,7 @@ async def test_every_rpc_admits_exactly_the_certificates_and_roles_of_its_row(se
             for kind, caller in CALLERS.items():
                 for role in (role for role in Role if role is not Role.STAFF):
                     good = row.without_token(kind) or (kind, role) in row.admitted
-                    token = services.token(row.service, role)
+                    token = services.maker.good(row.service, role)
                     yield row, f"{kind.value} as {role.value}", caller, token, REACHED if good else NO
 
     count, wrong = await disagreements(services, cases())
@@ -287,7 +280,7 @@ async def test_an_account_needs_the_permission_of_the_row_and_no_other_helps(ser
                 (f"lacks-{row.permission}", NO),
                 ("logged-out", NO if row.permission is None else WHO),
             ):
-                token = services.token(HOSPITAL, Role.STAFF, subject=subject)
+                token = services.maker.good(HOSPITAL, Role.STAFF, subject=subject)
                 yield row, f"account {subject}", dana, token, expected
 
     _, wrong = await disagreements(services, cases())
@@ -296,7 +289,7 @@ async def test_an_account_needs_the_permission_of_the_row_and_no_other_helps(ser
 
 async def test_the_role_staff_opens_nothing_where_there_are_no_accounts(services: Services) -> None:
     cases = [
-        (row, "staff", CALLERS[Kind.CLIENT], services.token(row.service, Role.STAFF), NO)
+        (row, "staff", CALLERS[Kind.CLIENT], services.maker.good(row.service, Role.STAFF), NO)
         for row in ROWS
         if row.service != HOSPITAL and not row.without_token(Kind.CLIENT)
     ]
@@ -306,87 +299,13 @@ async def test_the_role_staff_opens_nothing_where_there_are_no_accounts(services
 
 # ---------------------------------------------------------------- bad tokens
 
-Forge = Callable[[Services, str, Role], str | None]
 
-
-def _no_token(services: Services, service: str, role: Role) -> str | None:
-    return None
-
-
-def _expired(services: Services, service: str, role: Role) -> str:
-    past = int(datetime.now(UTC).timestamp()) - 3600
-    return services.token(service, role, iat=past, exp=past + 60)
-
-
-def _wrong_audience(services: Services, service: str, role: Role) -> str:
-    return services.token(service, role, aud="somebody-else")
-
-
-def _wrong_issuer(services: Services, service: str, role: Role) -> str:
-    return services.token(service, role, iss="somebody-else")
-
-
-def _none(services: Services, service: str, role: Role) -> str:
-    claims = jwt.decode(services.token(service, role), options={"verify_signature": False})
-    return jwt.encode(claims, key=None, algorithm="none")
-
-
-def _public_key_as_secret(services: Services, service: str, role: Role) -> str:
-    """HS256 under the text of the RSA public key that the service checks tokens of an issuer with."""
-    good = services.token(service, role, iss=RSA_ISSUER)
-    claims = jwt.decode(good, options={"verify_signature": False})
-    header, payload, _ = jwt.encode(claims, "x" * 32, algorithm="HS256").split(".")
-    algorithm = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
-    signature = algorithm.sign(f"{header}.{payload}".encode(), services.public_pem)
-    return f"{header}.{payload}.{_base64(signature)}"
-
-
-def _another_hospitals(services: Services, service: str, role: Role) -> str:
-    secret = issuing_secret(services.keys, "hospital-beta")
-    return TokenIssuer(secret).issue(subject="dana", role=role, lifetime=timedelta(hours=1))
-
-
-def _revoked(services: Services, service: str, role: Role) -> str:
-    token_id = f"revoked-{role.value}"
-    issuer = services.secret(service).issuer
-    revoke_token(services.root / "revoked.toml", issuer=issuer, token_id=token_id)
-    return services.token(service, role, jti=token_id)
-
-
-def _of_another_certificate(services: Services, service: str, role: Role) -> str:
-    other = OTHER_HOSPITAL if role is Role.WORKER else OTHER_CLIENT
-    certificate = tls_files(services.keys, other).certificate.read_bytes()
-    return TokenIssuer(services.secret(service)).issue(
-        subject="dana", role=role, lifetime=timedelta(hours=1), certificate=certificate
-    )
-
-
-def _not_a_token(services: Services, service: str, role: Role) -> str:
-    return "no.token.at-all"
-
-
-def _base64(data: bytes) -> str:
-    return jwt.utils.base64url_encode(data).decode()
-
-
-BAD = {
-    "no token": _no_token,
-    "expired": _expired,
-    "wrong audience": _wrong_audience,
-    "wrong issuer": _wrong_issuer,
-    "alg none": _none,
-    "HS256 under an RSA public key": _public_key_as_secret,
-    "another hospital's token": _another_hospitals,
-    "revoked": _revoked,
-    "of another certificate": _of_another_certificate,
-    "not a token": _not_a_token,
-}
-
-
-@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("bad", BAD_TOKENS)
 async def test_every_rpc_refuses_a_bad_token_whatever_role_it_claims(services: Services, bad: str) -> None:
     def cases() -> Iterator[Case]:
-        forged = {(name, role): BAD[bad](services, name, role) for name in OFFERED for role in Role}
+        forged = {
+            (name, role): BAD_TOKENS[bad](services.maker, name, role) for name in OFFERED for role in Role
+        }
         for row in ROWS:
             for role in Role:
                 kind = Kind.HOSPITAL if role is Role.WORKER else Kind.CLIENT
@@ -408,11 +327,9 @@ async def test_the_bad_tokens_are_bad_for_the_reason_that_they_name(services: Se
     bound = issuer.issue(
         subject="dana", role=Role.SCIENTIST, lifetime=timedelta(hours=1), certificate=certificate
     )
-    claims = jwt.decode(
-        services.token(COORDINATOR, Role.SCIENTIST, iss=RSA_ISSUER), options={"verify_signature": False}
-    )
+    claims = services.maker.claims(COORDINATOR, Role.SCIENTIST, iss=RSA_ISSUER)
     signed = jwt.encode(claims, services.rsa, algorithm="RS256")
-    kept = services.token(COORDINATOR, Role.SCIENTIST, jti="not-revoked")
+    kept = services.maker.good(COORDINATOR, Role.SCIENTIST, jti="not-revoked")
     for token in (bound, signed, kept):
         assert await services.answer(row, dana, token) is REACHED
 
