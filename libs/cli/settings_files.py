@@ -71,6 +71,7 @@ def hospital_settings(
         "database": f"sqlite:///hospital-{name}.db",
         "work_dir": f"work-{name}",
         "data_roots": list(data_roots),
+        "accounts_dir": f"accounts-{name}",
         "worker_token": f"{keys}/worker.token",
         "log_level": "info",
         "tls": _tls(keys),

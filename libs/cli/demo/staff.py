@@ -84,10 +84,10 @@ async def _claim(cluster: LocalCluster, hospital: str) -> None:
     profile.write_text(to_toml({"tls": tls, "hospital": node}), encoding="utf-8")
     password = secrets.token_urlsafe(18)
     write_private(profile.with_name("owner.password"), password)
-    code = (cluster.folder(f"hospital-{hospital}") / "accounts" / "owner.code").read_text("utf-8").strip()
+    code_file = cluster.folder(f"hospital-{hospital}") / f"accounts-{hospital}" / "owner.code"
     await claim_node(
         profile,
-        code=Secret(code),
+        code=Secret(code_file.read_text("utf-8").strip()),
         name="owner",
         full_name=f"Data owner of {hospital}",
         password=Secret(password),

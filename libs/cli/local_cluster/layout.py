@@ -143,8 +143,12 @@ def make_identities(root: Path, hospitals: Sequence[str], cells: int = 1) -> Non
 
 
 def _write_token(keys: Path, issuer: str, path: Path, subject: str, role: Role) -> None:
+    """A token in its owner's folder, worth nothing without the key of the certificate beside it."""
     token = TokenIssuer(issuing_secret(keys, issuer)).issue(
-        subject=subject, role=role, lifetime=_TOKEN_LIFETIME
+        subject=subject,
+        role=role,
+        lifetime=_TOKEN_LIFETIME,
+        certificate=(path.parent / "tls.crt").read_bytes(),
     )
     write_private(path, token)
 

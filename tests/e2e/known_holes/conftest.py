@@ -22,7 +22,7 @@ from libs.rpc.identity import COORDINATOR, Identity, Kind, TlsFiles, party_ident
 from libs.rpc.tokens import FEDERATION_AUDIENCE, FEDERATION_ISSUER, TokenSecret, read_token_secret
 from tests.fakes.bad_tokens import RSA_ISSUER, TokenMaker
 
-HOSPITALS = ("alpha", "beta")
+HOSPITALS = ("alpha", "beta", "gamma")
 SERVICES: Mapping[str, Identity] = {
     "coordinator": COORDINATOR,
     "party-0": party_identity(0),

@@ -95,7 +95,7 @@ def test_from_the_code_on_the_disk_to_logging_out(node: tuple[Path, str], tmp_pa
     root, address = node
     olga, ben = Person(root, "olga", address), Person(root, "ben", address)
     assert "trefoil login" in olga.refused("user", "list")
-    code_file = root / "hospital-north" / "accounts" / "owner.code"
+    code_file = root / "hospital-north" / "accounts-north" / "owner.code"
     code = code_file.read_text().strip()
     assert code not in (root / "hospital-north" / "log.jsonl").read_text()
     olga.done("user", "claim", "olga", "--full-name", "Olga Owner", "--code-file", str(code_file))
@@ -153,7 +153,7 @@ def _a_lost_password(root: Path, olga: Person) -> None:
     settings = root / "hospital-north" / "settings.toml"
     told, errors = olga.start("hospital", "owner-code", "--config", str(settings)).communicate(timeout=60)
     assert not errors
-    code_file = root / "hospital-north" / "accounts" / "owner.code"
+    code_file = root / "hospital-north" / "accounts-north" / "owner.code"
     assert str(code_file) in told
     assert code_file.read_text().strip() not in told
     olga.done("user", "accept", "--code-file", str(code_file), password=OTHER)
