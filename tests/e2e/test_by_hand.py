@@ -93,6 +93,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         yield Reader(tmp_path, text)
 
 
+@pytest.mark.slow
 def test_the_walk_through_of_the_readme_works_as_it_stands(reader: Reader, tmp_path: Path) -> None:
     for seed, hospital in enumerate(("north", "east")):
         export_part(make_phantoms(40, size=28, seed=seed), tmp_path / "data" / hospital)
