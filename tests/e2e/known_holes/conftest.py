@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from libs.cli.demo import staff
 from libs.cli.local_cluster import LocalCluster
 from libs.cli.local_cluster.layout import tls_files
-from libs.rpc.channel import open_channel
+from libs.core.secret import Secret
+from libs.rpc.channel import open_channel, translated
 from libs.rpc.dev_ca import folder_name
 from libs.rpc.identity import COORDINATOR, Identity, Kind, TlsFiles, party_identity
 from libs.rpc.tokens import FEDERATION_AUDIENCE, FEDERATION_ISSUER, TokenSecret, read_token_secret
@@ -149,3 +150,22 @@ def _maker(cluster: LocalCluster, public_pem: bytes, revocations: Path) -> Token
 def _rsa_public_key() -> bytes:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def secrets_below(folder: Path) -> set[bytes]:
+    """What is in every file with a secret."""
+    names = ("jwt.secret", "*.key", "*.token")
+    return {file.read_bytes() for name in names for file in folder.rglob(name)}
+
+
+def password_of(cluster: LocalCluster, hospital: str) -> Secret[str]:
+    """Of the hospital's owner."""
+    return Secret(
+        staff.owners_profile(cluster, hospital).with_name("owner.password").read_text("utf-8").strip()
+    )
+
+
+async def translate(call: Any) -> None:
+    """Await a call that is made on a stub; raises the errors of `libs/core/errors.py`."""
+    with translated():
+        await call

@@ -138,7 +138,7 @@ MADE_FOR_SHARES = re.compile(r"share|chunk|seed|vector|update|gradient|weights|l
 def test_no_message_to_the_coordinator_has_a_place_for_an_update_or_a_loss() -> None:
     """PyGrid's server saw every raw update, PriMIA's every batch's loss and label counts.
 
-    What really travels in a study is in `test_privacy.py`.
+    What really travels in a study is in `tests/e2e/test_privacy.py`.
     """
     seen: set[str] = set()
     for method in methods():
