@@ -72,6 +72,8 @@ def published(running: Federation) -> Federation:
 async def scientist(published: Federation) -> AsyncIterator[Session]:
     async with open_session(published.cluster.profile("scientist")) as session:
         yield session
+    await published.close()
+    published.cluster.check()
 
 
 async def test_who_wrote_a_rule_is_who_called_whatever_the_message_says(published: Federation) -> None:
@@ -125,7 +127,6 @@ async def test_nothing_is_trained_and_nothing_handed_out_before_every_owner_appr
     # The plan says download nobody: not even whoever made the study, who has the role that the call needs.
     with pytest.raises(PermissionDenied):
         await fetch_weights(scientist, model_id=study.latest_model_id, plan=plan())
-    await published.close()
     await scientist.coordinator.CancelStudy(coordinator_pb2.CancelStudyRequest(study_id=study.study_id))
 
 
@@ -158,7 +159,6 @@ async def test_a_round_closes_at_its_deadline_without_another_message(
     assert await published.answer("party-0", GET_SHARES, SCIENTIST, token, request) is NO
     worker = published.token_of("hospital-beta", "worker.token")
     assert await published.answer("party-0", GET_SHARES, BETA, worker, request) is NO
-    await published.close()
 
 
 async def first_round(scientist: Session, study_id: str) -> coordinator_pb2.Round:
