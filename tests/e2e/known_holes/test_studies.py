@@ -12,6 +12,7 @@ import pytest
 
 from libs.cli.client.session import CALL_TIMEOUT_S, Session, open_session
 from libs.cli.client.studies import create_and_start, fetch_weights, get_study
+from libs.cli.demo import journey
 from libs.cli.demo.material import DATASET_NAME, TAGS
 from libs.cli.demo.staff import WITHOUT_PRIVACY, owners_profile, publish_everywhere, until
 from libs.core.errors import PermissionDenied
@@ -71,6 +72,7 @@ def published(running: Federation) -> Federation:
 @pytest.fixture
 async def scientist(published: Federation) -> AsyncIterator[Session]:
     async with open_session(published.cluster.profile("scientist")) as session:
+        await journey.find_data(published.cluster, session)  # descriptions take a moment to arrive
         yield session
     await published.close()
     published.cluster.check()
