@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -209,13 +210,15 @@ async def test_an_approval_for_a_study_that_cannot_be_paid_for_is_refused_and_ke
 ) -> None:
     rig = await AccessRig(transactions, people).ready(budget=None)
     await rig.access.plan_proposed(people.proposal())
-    with pytest.raises(FailedPrecondition, match=r"trefoil dataset budget chest .*--without-privacy"):
+    with pytest.raises(
+        FailedPrecondition, match=r"Nobody has set .*dataset budget chest .*--without-privacy"
+    ):
         await rig.decide(STUDY)
     [request] = await rig.requests()
     assert request.state is RequestState.PENDING
     assert rig.audited()[-1] == "request.received"
     await rig.set_budget(cost("1000"))
-    with pytest.raises(FailedPrecondition, match="epsilon 1000"):
+    with pytest.raises(FailedPrecondition, match=r"does not allow this.*dataset budget chest"):
         await rig.decide(STUDY)
     await rig.set_budget(FREELY)
     await rig.decide(STUDY)
@@ -386,5 +389,21 @@ async def test_an_approval_with_less_than_the_plan_costs_admits_no_study(rig: Ac
     await rig.access.plan_proposed(rig.people.proposal(PRIVATE_PLAN))
     [(_, approved, reason)] = rig.listener.plans
     assert not approved
-    assert "has less left of the epsilon 0.01" in reason
+    assert "does not grant as much" in reason
     assert (await rig.approval_of("request-1")).used == 0
+
+
+@pytest.mark.parametrize("lacking", ["approval", "budget"])
+async def test_what_is_told_of_a_study_that_cannot_be_paid_for_holds_no_figure(
+    rig: AccessRig, lacking: str
+) -> None:
+    """The planned cost of a known plan gives the exact number of images away."""
+    granted = cost("0.01" if lacking == "approval" else "2", "0.00001")
+    await rig.access.access_asked(rig.people.asked(plan=PRIVATE_PLAN, epsilon="2", delta="0.00001"))
+    await rig.decide("request-1", Decision(True, PRIVATE_PLAN.hash, granted=granted))
+    await rig.set_budget(FREELY if lacking == "approval" else cost("0.01", "0.00001"))
+    await rig.access.plan_proposed(rig.people.proposal(PRIVATE_PLAN))
+    [(_, approved, reason)] = rig.listener.plans
+    assert not approved
+    approval = await rig.approval_of("request-1")
+    assert not re.search(r"[0-9]", reason.replace(approval.approval_id, ""))
