@@ -407,3 +407,14 @@ async def test_what_is_told_of_a_study_that_cannot_be_paid_for_holds_no_figure(
     assert not approved
     approval = await rig.approval_of("request-1")
     assert not re.search(r"[0-9]", reason.replace(approval.approval_id, ""))
+
+
+async def test_a_study_in_the_place_of_an_approved_request_changes_nothing(rig: AccessRig) -> None:
+    """The coordinator chooses study ids: under a request's id, another plan would take its approval over."""
+    await approved_request(rig)
+    before = await rig.request("request-1")
+    await rig.access.plan_proposed(rig.people.proposal(PRIVATE_PLAN, study_id="request-1"))
+    assert rig.listener.plans[-1][:2] == ("request-1", False)
+    assert await rig.request("request-1") == before
+    await rig.access.plan_proposed(rig.people.proposal(PRIVATE_PLAN, study_id="study-2"))
+    assert "study-2" not in {study_id for study_id, _, _ in rig.listener.plans}
