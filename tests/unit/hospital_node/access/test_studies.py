@@ -14,7 +14,7 @@ from libs.core.errors import FailedPrecondition, InvalidInput, NotFound
 from libs.rpc._generated.trefoil.types.v1.types_pb2 import SignedStatement
 from libs.rpc.identity import Identity, Kind, party_identity
 from services.hospital_node.access.admission import admit
-from services.hospital_node.access.domain import LedgerKind, RequestState, StudyState
+from services.hospital_node.access.domain import LedgerKind, RequestState, Standing, StudyState
 from services.hospital_node.access.requests import Decision
 from services.hospital_node.access.statements import Proposal
 from tests.fakes.access import (
@@ -418,3 +418,12 @@ async def test_a_study_in_the_place_of_an_approved_request_changes_nothing(rig: 
     assert await rig.request("request-1") == before
     await rig.access.plan_proposed(rig.people.proposal(PRIVATE_PLAN, study_id="study-2"))
     assert "study-2" not in {study_id for study_id, _, _ in rig.listener.plans}
+
+
+async def test_asking_under_the_id_of_a_study_tells_nothing_of_it(rig: AccessRig) -> None:
+    """What a study was granted is what its plan costs here."""
+    await rig.access.plan_proposed(rig.people.proposal(PRIVATE_PLAN))
+    await rig.decide(STUDY, Decision(True, PRIVATE_PLAN.hash))
+    await rig.access.access_asked(rig.people.asked(STUDY, plan=PRIVATE_PLAN, epsilon="2", delta="0.1"))
+    [told] = rig.listener.told
+    assert (told.standing, told.granted, told.uses) == (Standing.DENIED, None, 0)
