@@ -9,11 +9,13 @@ from pathlib import Path
 from libs.core.clock import Clock
 from libs.core.errors import Bug, DeadlineExceeded, FailedPrecondition, InvalidInput, TrefoilError
 from libs.core.ids import new_id
+from libs.fl.metrics import METRICS_LENGTH
 from libs.fl.model_access import named_askers, version_readers
 from libs.fl.training_plan import TrainingPlan
 from libs.mpc.ring import Ring, RingArray
 from libs.runtime.logging import get_logger
 from services.hospital_node.access.domain import Study
+from services.hospital_node.access.model_use import released_model
 from services.hospital_node.access.service import Access
 from services.hospital_node.domain import (
     CalibrateOrder,
@@ -239,19 +241,32 @@ class TaskRunner:
 def _terms(order: TrainOrder | ReleaseOrder, study: Study) -> Terms:
     """What the parties must not let the coordinator weaken.
 
-    A released model is read by nobody, and asked by those whom the plan names; versions on the way are read
-    as the plan says, and asked by nobody.
+    A released model is read by nobody, and asked by those whom the plan names: as it was compiled here, and
+    under the name that this hospital's later word on its use goes by. Versions on the way are read as the
+    plan says, and asked by nobody.
     """
     plan = TrainingPlan.from_json(study.training_plan)
     creator = study.requester
-    training = isinstance(order, TrainOrder)
+    if isinstance(order, ReleaseOrder):
+        return Terms(
+            quorum=plan.quorum,
+            hospitals=study.hospitals,
+            readers=(),
+            metrics_readers=(),
+            use=_use(plan, creator),
+            weight=order.weight,
+            metrics_length=0,
+            compiled_plan_hash=order.compiled_plan_hash,
+            result_model_id=released_model(study.study_id),
+        )
     return Terms(
         quorum=plan.quorum,
         hospitals=study.hospitals,
-        readers=version_readers(plan, creator=creator, hospitals=study.hospitals) if training else (),
-        metrics_readers=study.readers if training else (),
-        use=ModelUse() if training else _use(plan, creator),
+        readers=version_readers(plan, creator=creator, hospitals=study.hospitals),
+        metrics_readers=study.readers,
+        use=ModelUse(),
         weight=order.weight,
+        metrics_length=METRICS_LENGTH,
     )
 
 

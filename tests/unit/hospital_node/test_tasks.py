@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from libs.core.errors import InvalidInput, Unavailable
+from libs.fl.metrics import METRICS_LENGTH
 from libs.fl.training_plan import Download, ModelAccess, TrainingPlan
 from libs.mpc.ring import Ring
 from services.hospital_node.access.requests import Decision
@@ -123,7 +124,15 @@ READERS = (DANA.uri, *HOSPITALS)
 async def test_a_contribution_is_sent_on_the_terms_that_the_owner_approved(node: Node) -> None:
     await node.obey(train_order())
     assert node.parties.terms == [
-        Terms(PLAN.quorum, HOSPITALS, READERS, metrics_readers=READERS, use=ModelUse(), weight=Fraction(1, 3))
+        Terms(
+            PLAN.quorum,
+            HOSPITALS,
+            READERS,
+            metrics_readers=READERS,
+            use=ModelUse(),
+            weight=Fraction(1, 3),
+            metrics_length=METRICS_LENGTH,
+        )
     ]
 
 
@@ -154,6 +163,9 @@ async def test_a_released_model_is_read_by_nobody_and_asked_by_whom_the_plan_nam
             metrics_readers=(),
             weight=Fraction(1, 3),
             use=ModelUse(anyone=False, askers=(clinic, DANA.uri), max_predictions=5),
+            metrics_length=0,
+            compiled_plan_hash="f" * 64,
+            result_model_id="study-2/released",
         )
     ]
 
