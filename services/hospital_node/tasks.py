@@ -26,7 +26,6 @@ from services.hospital_node.domain import (
     Task,
     TaskKey,
     TaskKind,
-    TaskState,
     Terms,
     TrainOrder,
 )
@@ -122,22 +121,22 @@ class TaskRunner:
                 self._activity = IDLE
 
     async def _perform(self, order: Order) -> None:
-        """Check, do, and say that it is done; or say again that it was done before."""
+        """Check, pay, do, and say that it is done; or say again that it was done before.
+
+        An old or repeated order is not paid for: no coordinator can use up a budget with it.
+        """
+        key = order.key
         job = await self._check(order)
-        if order.key.kind is TaskKind.TRAIN:
-            await self._access.pay_for_attempt(
-                study_id=order.key.study_id,
-                plan_hash=order.plan_hash,
-                number=order.key.round,
-                attempt=order.key.attempt,
-            )
-        task = await self._store.start_task(order)
-        if task.state is not TaskState.DONE:
-            log.info(
-                "task_started", study=order.key.study_id, kind=order.key.kind.value, round=order.key.round
-            )
+        task = await self._store.done_before(order)
+        if task is None:
+            if key.kind is TaskKind.TRAIN:
+                await self._access.pay_for_attempt(
+                    study_id=key.study_id, plan_hash=order.plan_hash, number=key.round, attempt=key.attempt
+                )
+            await self._store.start_task(order)
+            log.info("task_started", study=key.study_id, kind=key.kind.value, round=key.round)
             task = await self._carry_out(order, job)
-            log.info("task_done", study=order.key.study_id, kind=order.key.kind.value, round=order.key.round)
+            log.info("task_done", study=key.study_id, kind=key.kind.value, round=key.round)
         self._announcer.task_done(task)
 
     async def _check(self, order: Order) -> StudyJob:
