@@ -1,7 +1,8 @@
 """What a training plan costs a hospital in privacy, before and while it trains.
 
-Everything follows from the plan and the number of images in the hospital's data set, which the catalogue
-tells anyway; so hospital, scientist and ledger agree without looking at an image.
+Everything follows from the plan and the number of images in the hospital's data set, without a look at an
+image. Whoever knows the cost of a known plan knows that number: the cost leaves the hospital only where its
+owner discloses exact counts.
 """
 
 from __future__ import annotations

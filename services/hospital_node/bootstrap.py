@@ -130,7 +130,7 @@ async def run(settings: HospitalSettings) -> None:
         on_change=lambda attached: audit.submit(link_changed(attached=attached)),
     )
     membership = Membership(
-        store=SqlMembership(transactions),
+        store=SqlMembership(transactions, trail),
         keep_attached=link.run,
         say_goodbye=link.say_goodbye,
         stop_work=tasks.stop,

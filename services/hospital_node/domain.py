@@ -184,7 +184,11 @@ class ModelUse:
 
 @dataclass(frozen=True)
 class Terms:
-    """What a contribution requires of its round, by what the owner approved. The parties hold it to that."""
+    """What a contribution requires of its round, by what the owner approved. The parties hold it to that.
+
+    `metrics_length` elements at its end are metrics. `compiled_plan_hash` and `result_model_id` are of the
+    released model, and empty for a version on the way, which nobody can ask.
+    """
 
     quorum: int
     hospitals: tuple[str, ...]
@@ -192,6 +196,9 @@ class Terms:
     metrics_readers: tuple[str, ...]
     use: ModelUse
     weight: Fraction
+    metrics_length: int
+    compiled_plan_hash: str = ""
+    result_model_id: str = ""
 
 
 def admit(order: Order, before: Iterable[Task]) -> None:

@@ -18,7 +18,7 @@ from services.hospital_node.link import Backoff
 
 log = get_logger(__name__)
 
-MAX_REQUEST_ID = 128
+MAX_REQUEST_ID = 100
 
 
 class MembershipState(enum.Enum):
@@ -34,8 +34,8 @@ class MembershipStore(Protocol):
 
     async def state(self) -> MembershipState: ...
 
-    async def change(self, state: MembershipState, *, request_id: str) -> bool:
-        """Store it, unless this request did before. Whether it did so now."""
+    async def change(self, state: MembershipState, *, request_id: str, actor: str) -> bool:
+        """Store it and who decided so, unless this request did before. Whether it did so now."""
         ...
 
     async def left(self) -> None:
@@ -64,13 +64,17 @@ class Membership:
         """False from the moment that somebody decided to leave."""
         return await self._store.state() is MembershipState.JOINED
 
-    async def join(self, *, request_id: str) -> None:
+    async def join(self, *, request_id: str, actor: str) -> None:
         """Take part again. The same request twice does nothing the second time."""
-        await self._change(MembershipState.JOINED, request_id)
+        await self._change(MembershipState.JOINED, request_id, actor)
 
-    async def leave(self, *, request_id: str) -> None:
-        """Take part no longer: nothing of this hospital is sent from now on."""
-        if await self._change(MembershipState.LEAVING, request_id):
+    async def leave(self, *, request_id: str, actor: str) -> None:
+        """Take part no longer: nothing of this hospital is sent from now on.
+
+        A repetition stops what runs as well: the caller of the first may have hung up in between.
+        """
+        await self._change(MembershipState.LEAVING, request_id, actor)
+        if not await self.takes_part():
             await self._stop_work()
 
     async def run(self) -> None:
@@ -85,10 +89,10 @@ class Membership:
             else:
                 await self._changed.wait()
 
-    async def _change(self, state: MembershipState, request_id: str) -> bool:
+    async def _change(self, state: MembershipState, request_id: str, actor: str) -> bool:
         if not 1 <= len(request_id) <= MAX_REQUEST_ID:
             raise InvalidInput(f"The request id has 1 to {MAX_REQUEST_ID} characters.")
-        changed = await self._store.change(state, request_id=request_id)
+        changed = await self._store.change(state, request_id=request_id, actor=actor)
         if changed:
             log.info("membership_changed", state=state.value)
             self._changed.set()

@@ -86,6 +86,13 @@ class Datasets(Protocol):
 class Store(Protocol):
     """What the node remembers of tasks. Every method is one transaction."""
 
+    async def done_before(self, order: Order) -> Task | None:
+        """The order's task if it is done already; None if it may begin now, but for what it costs.
+
+        Raises FailedPrecondition when `domain.admit` does.
+        """
+        ...
+
     async def start_task(self, order: Order) -> Task:
         """The order's task, now running; or, unchanged, the one that is done already.
 

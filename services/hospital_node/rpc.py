@@ -8,6 +8,7 @@ from typing import Any
 
 from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2 as pb
 from libs.rpc._generated.trefoil.hospital.v1.hospital_pb2_grpc import HospitalServiceServicer
+from libs.rpc.caller import current_actor
 from libs.rpc.identity import Identity
 from services.hospital_node.dataset_rpc import DatasetCalls
 from services.hospital_node.membership import Membership
@@ -49,14 +50,14 @@ class HospitalService(HospitalServiceServicer):
         self, request: pb.JoinFederationRequest, context: Any
     ) -> pb.JoinFederationResponse:
         """Take part, once the federation's operator has approved."""
-        await self._membership.join(request_id=request.request_id)
+        await self._membership.join(request_id=request.request_id, actor=current_actor())
         return pb.JoinFederationResponse()
 
     async def LeaveFederation(
         self, request: pb.LeaveFederationRequest, context: Any
     ) -> pb.LeaveFederationResponse:
         """Take part no longer. What runs is stopped, and the coordinator is told."""
-        await self._membership.leave(request_id=request.request_id)
+        await self._membership.leave(request_id=request.request_id, actor=current_actor())
         return pb.LeaveFederationResponse()
 
     async def PublishDataset(

@@ -9,11 +9,13 @@ from pathlib import Path
 from libs.core.clock import Clock
 from libs.core.errors import Bug, DeadlineExceeded, FailedPrecondition, InvalidInput, TrefoilError
 from libs.core.ids import new_id
+from libs.fl.metrics import METRICS_LENGTH
 from libs.fl.model_access import named_askers, version_readers
 from libs.fl.training_plan import TrainingPlan
 from libs.mpc.ring import Ring, RingArray
 from libs.runtime.logging import get_logger
 from services.hospital_node.access.domain import Study
+from services.hospital_node.access.model_use import released_model
 from services.hospital_node.access.service import Access
 from services.hospital_node.domain import (
     CalibrateOrder,
@@ -24,7 +26,6 @@ from services.hospital_node.domain import (
     Task,
     TaskKey,
     TaskKind,
-    TaskState,
     Terms,
     TrainOrder,
 )
@@ -120,22 +121,22 @@ class TaskRunner:
                 self._activity = IDLE
 
     async def _perform(self, order: Order) -> None:
-        """Check, do, and say that it is done; or say again that it was done before."""
+        """Check, pay, do, and say that it is done; or say again that it was done before.
+
+        An old or repeated order is not paid for: no coordinator can use up a budget with it.
+        """
+        key = order.key
         job = await self._check(order)
-        if order.key.kind is TaskKind.TRAIN:
-            await self._access.pay_for_attempt(
-                study_id=order.key.study_id,
-                plan_hash=order.plan_hash,
-                number=order.key.round,
-                attempt=order.key.attempt,
-            )
-        task = await self._store.start_task(order)
-        if task.state is not TaskState.DONE:
-            log.info(
-                "task_started", study=order.key.study_id, kind=order.key.kind.value, round=order.key.round
-            )
+        task = await self._store.done_before(order)
+        if task is None:
+            if key.kind is TaskKind.TRAIN:
+                await self._access.pay_for_attempt(
+                    study_id=key.study_id, plan_hash=order.plan_hash, number=key.round, attempt=key.attempt
+                )
+            await self._store.start_task(order)
+            log.info("task_started", study=key.study_id, kind=key.kind.value, round=key.round)
             task = await self._carry_out(order, job)
-            log.info("task_done", study=order.key.study_id, kind=order.key.kind.value, round=order.key.round)
+            log.info("task_done", study=key.study_id, kind=key.kind.value, round=key.round)
         self._announcer.task_done(task)
 
     async def _check(self, order: Order) -> StudyJob:
@@ -239,19 +240,32 @@ class TaskRunner:
 def _terms(order: TrainOrder | ReleaseOrder, study: Study) -> Terms:
     """What the parties must not let the coordinator weaken.
 
-    A released model is read by nobody, and asked by those whom the plan names; versions on the way are read
-    as the plan says, and asked by nobody.
+    A released model is read by nobody, and asked by those whom the plan names: as it was compiled here, and
+    under the name that this hospital's later word on its use goes by. Versions on the way are read as the
+    plan says, and asked by nobody.
     """
     plan = TrainingPlan.from_json(study.training_plan)
     creator = study.requester
-    training = isinstance(order, TrainOrder)
+    if isinstance(order, ReleaseOrder):
+        return Terms(
+            quorum=plan.quorum,
+            hospitals=study.hospitals,
+            readers=(),
+            metrics_readers=(),
+            use=_use(plan, creator),
+            weight=order.weight,
+            metrics_length=0,
+            compiled_plan_hash=order.compiled_plan_hash,
+            result_model_id=released_model(study.study_id),
+        )
     return Terms(
         quorum=plan.quorum,
         hospitals=study.hospitals,
-        readers=version_readers(plan, creator=creator, hospitals=study.hospitals) if training else (),
-        metrics_readers=study.readers if training else (),
-        use=ModelUse() if training else _use(plan, creator),
+        readers=version_readers(plan, creator=creator, hospitals=study.hospitals),
+        metrics_readers=study.readers,
+        use=ModelUse(),
         weight=order.weight,
+        metrics_length=METRICS_LENGTH,
     )
 
 

@@ -44,6 +44,12 @@ def link_changed(*, attached: bool) -> Event:
     return Event("node.attached" if attached else "node.detached", SYSTEM, COORDINATOR.uri)
 
 
+def membership_changed(*, joined: bool, actor: str, request_id: str) -> Event:
+    """Staff decided that the hospital takes part in the federation, or does so no longer."""
+    action = "federation.joined" if joined else "federation.left"
+    return Event(action, actor, COORDINATOR.uri, request_id=request_id)
+
+
 def _task(action: str, key: TaskKey, details: Mapping[str, Detail], outcome: Outcome = Outcome.DONE) -> Event:
     what = f"{key.kind.value} in round {key.round} of study {key.study_id}"
     return Event(action, SYSTEM, what, outcome, details={**details, "attempt": key.attempt})

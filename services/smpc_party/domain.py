@@ -7,6 +7,7 @@ what the index stores and what the three parties compare before they compute tog
 from __future__ import annotations
 
 import enum
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -223,6 +224,9 @@ class Terms:
     metrics_readers: frozenset[Identity]
     use: ModelUse
     weight: Fraction
+    metrics_length: int
+    compiled_plan_hash: str
+    result_model_id: str
 
 
 @dataclass(frozen=True)
@@ -278,6 +282,11 @@ class RoundSpec:
         return self.update_length + self.metrics_length
 
     @property
+    def plan_hash(self) -> str:
+        """Of the compiled plan, whose JSON is canonical; empty without one."""
+        return hashlib.sha256(self.plan).hexdigest() if self.plan else ""
+
+    @property
     def result_context(self) -> str:
         """What the share of the result is sealed for, whoever contributed to it."""
         return self.result(()).context
@@ -316,7 +325,9 @@ class RoundSpec:
         """Raise `FailedPrecondition` unless this round is at least what the hospital requires.
 
         The three parties compare their specs before they add, so no round that one of them holds to be too
-        weak is ever closed: a coordinator alone cannot have a single contribution read.
+        weak is ever closed: a coordinator alone cannot have a single contribution read, nor part of an update
+        as metrics, nor a released model asked by another plan, or under a name that no hospital's rules are
+        for.
         """
         weights = {participant.hospital: participant.weight for participant in self.participants}
         rules = {
@@ -326,6 +337,9 @@ class RoundSpec:
             "has other readers of its metrics": self.metrics_readers <= terms.metrics_readers,
             "lets others ask the result, or more often": self.use.within(terms.use),
             "weighs it differently": weights.get(hospital) == terms.weight,
+            "has more or less metrics": self.metrics_length == terms.metrics_length,
+            "evaluates the result by another plan": self.plan_hash == terms.compiled_plan_hash,
+            "names the result otherwise": terms.result_model_id in ("", self.result_model_id),
         }
         broken = [rule for rule, holds in rules.items() if not holds]
         if broken:

@@ -188,6 +188,9 @@ def _terms(message: types_pb2.ContributionTerms) -> Terms:
         metrics_readers=_identities(message.metrics_reader_identities),
         use=_use(message.use),
         weight=_fraction(message.weight),
+        metrics_length=message.metrics_length,
+        compiled_plan_hash=message.compiled_plan_hash,
+        result_model_id=message.result_model_id,
     )
 
 

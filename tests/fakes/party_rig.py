@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -87,6 +88,7 @@ class PartyRig:
         self.parties: dict[PartyId, Party] = {}
         self.stack = AsyncExitStack()
         self._channels: dict[tuple[PartyId, Identity], grpc.aio.Channel] = {}
+        self._opened: dict[int, party_pb2.OpenRoundRequest] = {}
 
     async def __aenter__(self) -> PartyRig:
         for party in PARTIES:
@@ -155,6 +157,8 @@ class PartyRig:
         return await together(*[self.tell(party, method, request) for party in PARTIES], grace_s=0.5)
 
     async def tell(self, party: PartyId, method: str, request: Any) -> Any:
+        if method == "OpenRound":
+            self._opened[request.round.round] = request
         with translated():
             return await getattr(await self.stub(party), method)(request)
 
@@ -165,7 +169,8 @@ class PartyRig:
     ) -> str:
         options.setdefault("patience", ONCE)
         if ref.HasField("contribution") and caller in HOSPITALS:
-            options.setdefault("terms", terms_of(caller))
+            opened = self._opened.get(ref.contribution.round)
+            options.setdefault("terms", terms_of(caller, **(approved_result(opened) if opened else {})))
         channels = await self.channels(caller)
         return await deal_vector(vector, ring=ring_of(vector), ref=ref, channels=channels, **options)
 
@@ -289,8 +294,20 @@ def terms_of(hospital: Identity, **fields: Any) -> types_pb2.ContributionTerms:
         "metrics_reader_identities": [SCIENTIST.uri, *(h.uri for h in HOSPITALS)],
         "use": FOR_THE_CLINIC,
         "weight": types_pb2.Fraction(numerator=weight.numerator, denominator=weight.denominator),
+        "metrics_length": 4,
     }
     return types_pb2.ContributionTerms(**{**defaults, **fields})
+
+
+def approved_result(request: party_pb2.OpenRoundRequest) -> dict[str, Any]:
+    """What the terms of a contribution say about the result of this very round."""
+    if not request.plan:
+        return {"metrics_length": request.metrics_length}
+    return {
+        "metrics_length": request.metrics_length,
+        "compiled_plan_hash": hashlib.sha256(request.plan).hexdigest(),
+        "result_model_id": request.result_model_id,
+    }
 
 
 def open_request(number: int, *, length: int, metrics: int = 4, **fields: Any) -> party_pb2.OpenRoundRequest:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from libs.core.errors import FailedPrecondition, NotFound
 from libs.dp.budget import Spend, remaining, total, would_exceed
 from libs.runtime.audit.entry import Event
-from services.hospital_node.access.costs import NOTHING, budget_of, decimal_text, epsilon_text, in_words
+from services.hospital_node.access.costs import NOTHING, budget_of, decimal_text, epsilon_text
 from services.hospital_node.access.domain import Approval, LedgerEntry, LedgerKind, NewEntry
 from services.hospital_node.access.ports import Unit
 
@@ -51,33 +51,32 @@ def set_budget(unit: Unit, *, dataset_name: str, budget: Spend, actor: str) -> B
 def spend(unit: Unit, line: NewEntry, *, approval: Approval) -> LedgerEntry:
     """Enter a cost, if the approval and the data set's budget have room for it. FailedPrecondition if not.
 
-    Both are checked in the transaction that enters it: of two that race for its last, one gets it.
+    Both are checked in the transaction that enters it: of two that race for its last, one gets it. The texts
+    hold no figure, because they leave the hospital: cost and balance of a private plan follow from the exact
+    number of images. The owner reads them in the request and in the ledger.
     """
     under = unit.spends(approval_id=approval.approval_id)
     if would_exceed(under, line.cost, budget_of(approval.granted)):
         raise FailedPrecondition(
-            f"This costs {in_words(line.cost)}, and the approval {approval.approval_id} has less left of the "
-            f"{in_words(approval.granted)} that it grants. Ask the data owner for another approval."
+            f"The approval {approval.approval_id} does not grant as much as this costs. Ask the data owner "
+            "for another approval."
         )
     if would_exceed(
         unit.spends(dataset_name=line.dataset_name),
         line.cost,
         budget_of(unit.budget(line.dataset_name) or NOTHING),
     ):
-        raise FailedPrecondition(_over_budget(unit, line))
+        raise FailedPrecondition(_over_budget(unit, line.dataset_name))
     return unit.enter(line)
 
 
-def _over_budget(unit: Unit, line: NewEntry) -> str:
-    command = f"trefoil dataset budget {line.dataset_name}"
-    if unit.budget(line.dataset_name) is None:
-        said = (
-            f"Nobody has set a privacy budget for the data set {line.dataset_name}, so nothing may be taken"
-        )
+def _over_budget(unit: Unit, dataset_name: str) -> str:
+    command = f"trefoil dataset budget {dataset_name}"
+    if unit.budget(dataset_name) is None:
+        said = f"Nobody has set a privacy budget for the data set {dataset_name}, so nothing may be taken."
     else:
-        left = balance(unit, line.dataset_name).left
-        said = f"The privacy budget of the data set {line.dataset_name} has {in_words(left)} left"
+        said = f"The privacy budget of the data set {dataset_name} does not allow this."
     return (
-        f"{said}, and this costs {in_words(line.cost)}. Its owner can set one: "
+        f"{said} Its owner sees what is left with trefoil ledger show, and can set another: "
         f"{command} --epsilon E --delta D, or {command} --without-privacy."
     )

@@ -69,7 +69,12 @@ def receive(unit: Unit, request: AccessRequest) -> Decided:
 
 
 def store(unit: Unit, request: AccessRequest) -> Decided:
-    """Keep a new request; the oldest rule that matches approves it."""
+    """Keep a new request; the oldest rule that matches approves it. InvalidInput for an id that is taken.
+
+    The coordinator chooses a study's id. In the place of an approved request its plan would be approved.
+    """
+    if unit.request(request.request_id) is not None:
+        raise InvalidInput("Another request at this hospital has this id. Create a new study.")
     details = {"purpose": request.purpose.value, "dataset": request.dataset_name, "uses": request.uses_asked}
     details |= {"epsilon": epsilon_text(request.asked.epsilon), "plan_hash": request.plan_hash}
     unit.record(

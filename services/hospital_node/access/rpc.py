@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
 
 from libs.core.errors import AlreadyExists, InvalidInput, NotFound
 from libs.dp.budget import Unbounded
@@ -26,6 +29,7 @@ DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
 
 log = get_logger(__name__)
+Answer = TypeVar("Answer", bound=Message)
 
 
 class AccessService(AccessServiceServicer):
@@ -34,6 +38,7 @@ class AccessService(AccessServiceServicer):
     def __init__(self, *, access: Access, consent_changed: Callable[[], Awaitable[None]]) -> None:
         """`consent_changed` stops what may no longer run."""
         self._access, self._store, self._consent_changed = access, access.store, consent_changed
+        self._deciding: set[asyncio.Task[Any]] = set()
 
     # ------------------------------------------------------------ requests and approvals
 
@@ -86,11 +91,10 @@ class AccessService(AccessServiceServicer):
             done[:] = [requests.decide(unit, request.request_id, decision, actor=actor)]
             return pb.DecideRequestResponse(request=_message(unit, done[0]))
 
-        answer = await self._store.answer(
-            actor=actor, message=request, answer_type=pb.DecideRequestResponse, work=work
+        return await self._decided(
+            self._store.answer(actor=actor, message=request, answer_type=pb.DecideRequestResponse, work=work),
+            done,
         )
-        await self._tell(done)
-        return answer
 
     async def RevokeApproval(
         self, request: pb.RevokeApprovalRequest, context: Any
@@ -103,11 +107,12 @@ class AccessService(AccessServiceServicer):
             done[:] = [requests.revoke(unit, request.approval_id, actor=actor, reason=request.reason)]
             return pb.RevokeApprovalResponse(request=_message(unit, done[0]))
 
-        answer = await self._store.answer(
-            actor=actor, message=request, answer_type=pb.RevokeApprovalResponse, work=work
+        return await self._decided(
+            self._store.answer(
+                actor=actor, message=request, answer_type=pb.RevokeApprovalResponse, work=work
+            ),
+            done,
         )
-        await self._tell(done)
-        return answer
 
     # ------------------------------------------------------------ rules
 
@@ -145,11 +150,10 @@ class AccessService(AccessServiceServicer):
                 )
             return pb.RevokeRuleResponse()
 
-        answer = await self._store.answer(
-            actor=actor, message=request, answer_type=pb.RevokeRuleResponse, work=work
+        return await self._decided(
+            self._store.answer(actor=actor, message=request, answer_type=pb.RevokeRuleResponse, work=work),
+            done,
         )
-        await self._tell(done)
-        return answer
 
     # ------------------------------------------------------------ the ledger
 
@@ -209,6 +213,19 @@ class AccessService(AccessServiceServicer):
         return await self._store.answer(
             actor=current_actor(), message=request, answer_type=pb.ReleaseStatisticsResponse, work=work
         )
+
+    async def _decided(self, answering: Coroutine[Any, Any, Answer], done: list[Decided]) -> Answer:
+        """The answer. What was decided takes effect though the caller hangs up meanwhile."""
+
+        async def to_the_end() -> Answer:
+            answer = await answering
+            await self._tell(done)
+            return answer
+
+        task = asyncio.create_task(to_the_end())
+        self._deciding.add(task)
+        task.add_done_callback(self._deciding.discard)
+        return await asyncio.shield(task)
 
     async def _tell(self, done: list[Decided]) -> None:
         """What was decided now; nothing when the call had been answered before."""

@@ -19,6 +19,8 @@ from services.hospital_node.domain import Dataset
 
 log = get_logger(__name__)
 
+_ID_TAKEN = InvalidInput("Something else at this hospital has this id. Ask again under an id of its own.")
+
 
 @dataclass(frozen=True)
 class Decisions:
@@ -74,8 +76,16 @@ class Access:
         self.tell(decided)
 
     async def access_asked(self, asked: Asked) -> None:
-        """Keep for the owner, approve by a rule, or answer with a denial. What is known stays what it was."""
+        """Keep for the owner, approve by a rule, or answer with a denial. What is known stays what it was.
+
+        Studies and what staff asked have their ids in the same list, and are nothing to be told of by that
+        id: what is granted to a study is its planned cost, which follows from the exact number of images.
+        """
         known = await self.store.run(lambda unit: _standing(unit, asked.request_id))
+        if known is not None and known[0].origin is not Origin.COORDINATOR:
+            await self._refused(f"request/{asked.request_id}", _ID_TAKEN)
+            self._listener.access_decided(Told(asked.request_id, Standing.DENIED, str(_ID_TAKEN)))
+            return
         if known is not None:
             if known[0].statement_hash != asked.statement_hash:
                 log.warning("access_request_refused", request=asked.request_id, reason="id_taken")

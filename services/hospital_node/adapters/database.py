@@ -50,15 +50,20 @@ class Database:
         session.flush()
         self._trail.append(session.connection(), event)
 
+    async def done_before(self, order: Order) -> Task | None:
+        def work(session: Session) -> Task | None:
+            row = _admitted(session, order)
+            return _to_task(row) if row is not None and row.state == TaskState.DONE.value else None
+
+        return await self._transact(work)
+
     async def start_task(self, order: Order) -> Task:
         key = order.key
 
         def work(session: Session) -> Task:
-            row = _task_row(session, key)
+            row = _admitted(session, order)
             if row is not None and row.state == TaskState.DONE.value:
                 return _to_task(row)
-            others = session.scalars(select(_TaskRow).where(_TaskRow.study_id == key.study_id))
-            admit(order, [_to_task(other) for other in others])
             if row is None:
                 row = _TaskRow(
                     study_id=key.study_id, kind=key.kind.value, round=key.round, attempt=key.attempt
@@ -121,6 +126,15 @@ def training_attempts(session: Session, study_id: str, *, number: int) -> list[T
         _TaskRow.study_id == study_id, _TaskRow.kind == TaskKind.TRAIN.value, _TaskRow.round == number
     )
     return [_to_task(row) for row in session.scalars(query)]
+
+
+def _admitted(session: Session, order: Order) -> _TaskRow | None:
+    """The order's task if there is one. FailedPrecondition unless it is done, or may be begun."""
+    row = _task_row(session, order.key)
+    if row is None or row.state != TaskState.DONE.value:
+        others = session.scalars(select(_TaskRow).where(_TaskRow.study_id == order.key.study_id))
+        admit(order, [_to_task(other) for other in others])
+    return row
 
 
 def _task_row(session: Session, key: TaskKey) -> _TaskRow | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from libs.runtime.audit.trail import AuditTrail
 from services.hospital_node.adapters.tables import Base
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.membership import MembershipState
+from services.hospital_node.trail_events import membership_changed
 
 _ONLY = 1
 
@@ -21,7 +23,10 @@ class MembershipRow(Base):
 
 
 class MembershipCallRow(Base):
-    """A call that joined or left; its repetition does neither."""
+    """A call that joined or left; its repetition does neither.
+
+    Named by what it asked for and its id: an id that joined once does not keep anybody from leaving.
+    """
 
     __tablename__ = "membership_calls"
     request_id: Mapped[str] = mapped_column(String(128), primary_key=True)
@@ -30,8 +35,8 @@ class MembershipCallRow(Base):
 class SqlMembership:
     """Implements `membership.MembershipStore`."""
 
-    def __init__(self, transactions: Transactions) -> None:
-        self._transactions = transactions
+    def __init__(self, transactions: Transactions, trail: AuditTrail) -> None:
+        self._transactions, self._trail = transactions, trail
 
     async def state(self) -> MembershipState:
         """What is stored."""
@@ -42,14 +47,19 @@ class SqlMembership:
 
         return await self._transactions.run(read)
 
-    async def change(self, state: MembershipState, *, request_id: str) -> bool:
+    async def change(self, state: MembershipState, *, request_id: str, actor: str) -> bool:
         """Store it, unless this request did before. Whether it did so now."""
+        call = f"{state.value}:{request_id}"
 
         def write(session: Session) -> bool:
-            if session.get(MembershipCallRow, request_id) is not None:
+            if session.get(MembershipCallRow, call) is not None:
                 return False
-            session.add(MembershipCallRow(request_id=request_id))
+            session.add(MembershipCallRow(request_id=call))
             session.merge(MembershipRow(only=_ONLY, state=state.value))
+            session.flush()
+            joined = state is MembershipState.JOINED
+            event = membership_changed(joined=joined, actor=actor, request_id=request_id)
+            self._trail.append(session.connection(), event)
             return True
 
         return await self._transactions.run(write)

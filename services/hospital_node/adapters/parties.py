@@ -74,6 +74,9 @@ class ShareParties:
                 max_predictions=terms.use.max_predictions,
             ),
             weight=types_pb2.Fraction(numerator=terms.weight.numerator, denominator=terms.weight.denominator),
+            metrics_length=terms.metrics_length,
+            compiled_plan_hash=terms.compiled_plan_hash,
+            result_model_id=terms.result_model_id,
         )
         await deal_vector(
             vector, ring=ring, ref=ref, channels=self._named(), upload_id=upload_id, terms=required

@@ -24,15 +24,18 @@ from libs.rpc._generated.trefoil.party.v1 import party_pb2
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from services.smpc_party.domain import RoundKey
 from services.smpc_party.limits import PredictionLimits
-from services.smpc_party.wire import round_spec
+from services.smpc_party.wire import RING_CODES, round_spec
 from tests.fakes.party_rig import (
     CLINIC,
     FOR_THE_CLINIC,
     HOSPITALS,
+    RELEASED,
     SCIENTIST,
     STUDY,
     WEIGHTS,
     PartyRig,
+    SmallModel,
+    approved_result,
     contribution_ref,
     metrics_ref,
     model_ref,
@@ -411,6 +414,9 @@ WEAKER: dict[str, tuple[dict[str, Any], str]] = {
     "metrics readers": ({"metrics_reader_identities": [h.uri for h in HOSPITALS]}, "readers of its metrics"),
     "use": ({"use": types_pb2.ModelUse(asker_identities=[SCIENTIST.uri])}, "lets others ask"),
     "weight": ({"weight": types_pb2.Fraction(numerator=1, denominator=3)}, "weighs it differently"),
+    "metrics": ({"metrics_length": 3}, "more or less metrics"),
+    "compiled plan": ({"compiled_plan_hash": "c" * 64}, "by another plan"),
+    "name": ({"result_model_id": f"{STUDY}/released"}, "names the result otherwise"),
 }
 
 
@@ -427,6 +433,34 @@ async def test_a_round_weaker_than_the_hospital_approved_takes_no_contribution(
     with pytest.raises(InvalidInput, match="terms"):
         await rig.deal(contribution(0), contribution_ref(1), HOSPITALS[0], terms=None)
     await contribute(rig, [0])
+
+
+async def test_a_coordinator_cannot_have_an_update_added_up_as_metrics(rig: PartyRig) -> None:
+    """The scientist may read metrics even where the plan lets nobody download the model."""
+    update, metrics = LENGTH, len(METRICS[0])
+    await open_round(rig, base_model_id="", update_length=1, metrics_length=update + metrics - 1)
+    terms = terms_of(HOSPITALS[0], metrics_length=metrics)
+    with pytest.raises(FailedPrecondition, match="more or less metrics"):
+        await rig.deal(contribution(0), contribution_ref(1), HOSPITALS[0], terms=terms)
+
+
+async def test_a_released_model_is_asked_by_the_plan_and_under_the_name_that_hospitals_know(
+    rig: PartyRig, small_model: SmallModel
+) -> None:
+    """Rules of hospitals go by the name: under another one, no revocation would reach the model."""
+    plan, length = small_model.plan.to_json(), len(small_model.parameters)
+    about = {"plan": plan, "ring": RING_CODES[small_model.plan.ring], "base_model_id": ""}
+    nobody: dict[str, Any] = {"reader_identities": [], "metrics_reader_identities": []}
+    request = open_request(9, length=length, metrics=0, result_model_id=RELEASED, **about, **nobody)
+    await rig.tell_all("OpenRound", request)
+    approved = approved_result(request)
+    for broken, rule in {"compiled_plan_hash": "another plan", "result_model_id": "otherwise"}.items():
+        terms = terms_of(HOSPITALS[0], **{**approved, broken: f"{STUDY}/other"})
+        with pytest.raises(FailedPrecondition, match=rule):
+            await rig.deal(small_model.parameters, contribution_ref(9), HOSPITALS[0], terms=terms)
+    await rig.deal(
+        small_model.parameters, contribution_ref(9), HOSPITALS[0], terms=terms_of(HOSPITALS[0], **approved)
+    )
 
 
 async def test_no_single_share_tells_the_sum(rig: PartyRig) -> None:

@@ -11,9 +11,12 @@ import pytest
 
 from libs.core.errors import FailedPrecondition, InvalidInput, TrefoilError, Unavailable
 from services.hospital_node.adapters.membership import SqlMembership
+from services.hospital_node.adapters.tables import AUDIT
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.link import Backoff
 from services.hospital_node.membership import Membership, MembershipState
+from tests.fakes.access import OWNER
+from tests.fakes.audit import unsigned_trail
 
 
 @dataclass
@@ -42,6 +45,10 @@ class Outside:
         self.stopped += 1
 
 
+def membership_store(transactions: Transactions) -> SqlMembership:
+    return SqlMembership(transactions, unsigned_trail(AUDIT))
+
+
 @pytest.fixture
 def outside() -> Outside:
     return Outside()
@@ -50,7 +57,7 @@ def outside() -> Outside:
 @asynccontextmanager
 async def running(transactions: Transactions, outside: Outside) -> AsyncIterator[Membership]:
     membership = Membership(
-        store=SqlMembership(transactions),
+        store=membership_store(transactions),
         keep_attached=outside.keep_attached,
         say_goodbye=outside.say_goodbye,
         stop_work=outside.stop_work,
@@ -72,7 +79,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def state_is(transactions: Transactions, state: MembershipState) -> None:
     async with asyncio.timeout(10):
-        while await SqlMembership(transactions).state() is not state:  # noqa: ASYNC110 - as above
+        while await membership_store(transactions).state() is not state:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.005)
 
 
@@ -87,7 +94,7 @@ async def test_leaving_stops_work_and_link_and_lasts_over_a_restart(
 ) -> None:
     async with running(transactions, outside) as membership:
         await until(lambda: outside.up)
-        await membership.leave(request_id="one")
+        await membership.leave(request_id="one", actor=OWNER)
         assert outside.stopped == 1
         assert not await membership.takes_part()
         await state_is(transactions, MembershipState.LEFT)
@@ -96,7 +103,7 @@ async def test_leaving_stops_work_and_link_and_lasts_over_a_restart(
     async with running(transactions, again) as membership:
         await asyncio.sleep(0.05)
         assert (again.up, again.goodbyes) == (False, 0)
-        await membership.join(request_id="two")
+        await membership.join(request_id="two", actor=OWNER)
         await until(lambda: again.up)
 
 
@@ -105,9 +112,9 @@ async def test_a_goodbye_is_said_until_it_is_heard_even_after_a_restart(
 ) -> None:
     outside.deaf = [Unavailable("down")] * 1000
     async with running(transactions, outside) as membership:
-        await membership.leave(request_id="one")
+        await membership.leave(request_id="one", actor=OWNER)
         await until(lambda: outside.goodbyes >= 3)
-    assert await SqlMembership(transactions).state() is MembershipState.LEAVING
+    assert await membership_store(transactions).state() is MembershipState.LEAVING
     again = Outside(deaf=[Unavailable("down")])
     async with running(transactions, again):
         await state_is(transactions, MembershipState.LEFT)
@@ -120,18 +127,49 @@ async def test_a_coordinator_that_refuses_to_listen_has_nothing_to_forget(
     outside.deaf = [FailedPrecondition("not approved")]
     async with running(transactions, outside) as membership:
         await until(lambda: outside.up)
-        await membership.leave(request_id="one")
+        await membership.leave(request_id="one", actor=OWNER)
         await state_is(transactions, MembershipState.LEFT)
     assert outside.goodbyes == 1
 
 
 async def test_the_same_request_again_changes_nothing(transactions: Transactions, outside: Outside) -> None:
     async with running(transactions, outside) as membership:
-        await membership.leave(request_id="one")
-        await membership.join(request_id="two")
-        await membership.leave(request_id="one")
+        await membership.leave(request_id="one", actor=OWNER)
+        await membership.join(request_id="two", actor=OWNER)
+        await membership.leave(request_id="one", actor=OWNER)
         assert await membership.takes_part()
         assert outside.stopped == 1
-        for wrong in ("", "x" * 129):
+        for wrong in ("", "x" * 101):
             with pytest.raises(InvalidInput):
-                await membership.leave(request_id=wrong)
+                await membership.leave(request_id=wrong, actor=OWNER)
+
+
+async def test_an_id_that_joined_leaves_as_well(transactions: Transactions, outside: Outside) -> None:
+    """A hospital that wants to leave is never told that it did while it stays."""
+    async with running(transactions, outside) as membership:
+        await membership.join(request_id="one", actor=OWNER)
+        await membership.leave(request_id="one", actor=OWNER)
+        assert not await membership.takes_part()
+
+
+async def test_who_joined_and_left_stands_in_the_trail_once(
+    transactions: Transactions, outside: Outside
+) -> None:
+    async with running(transactions, outside) as membership:
+        await membership.leave(request_id="one", actor=OWNER)
+        await membership.leave(request_id="one", actor=OWNER)
+        await membership.join(request_id="two", actor=OWNER)
+    with transactions.engine.begin() as connection:
+        trail = unsigned_trail(AUDIT).export(connection, after=0, limit=100)
+    told = [(line["action"], line["actor"], line["request_id"]) for line in trail]
+    assert told == [("federation.left", OWNER, "one"), ("federation.joined", OWNER, "two")]
+
+
+async def test_leaving_again_stops_what_the_first_call_could_not(
+    transactions: Transactions, outside: Outside
+) -> None:
+    store = membership_store(transactions)
+    await store.change(MembershipState.LEAVING, request_id="one", actor=OWNER)  # and its caller hung up
+    async with running(transactions, outside) as membership:
+        await membership.leave(request_id="one", actor=OWNER)
+        assert outside.stopped == 1

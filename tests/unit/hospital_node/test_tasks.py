@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from fractions import Fraction
@@ -12,8 +13,11 @@ import numpy as np
 import pytest
 
 from libs.core.errors import InvalidInput, Unavailable
+from libs.dp.budget import total
+from libs.fl.metrics import METRICS_LENGTH
 from libs.fl.training_plan import Download, ModelAccess, TrainingPlan
 from libs.mpc.ring import Ring
+from services.hospital_node.access.domain import LedgerKind
 from services.hospital_node.access.requests import Decision
 from services.hospital_node.adapters.database import Database
 from services.hospital_node.adapters.dataset_store import DatasetStore
@@ -28,6 +32,7 @@ from services.hospital_node.domain import (
     TaskKind,
     TaskState,
     Terms,
+    TrainOrder,
 )
 from services.hospital_node.tasks import TaskRunner
 from tests.fakes.access import DANA, FREELY, PRIVATE_PLAN, AccessRig
@@ -123,7 +128,15 @@ READERS = (DANA.uri, *HOSPITALS)
 async def test_a_contribution_is_sent_on_the_terms_that_the_owner_approved(node: Node) -> None:
     await node.obey(train_order())
     assert node.parties.terms == [
-        Terms(PLAN.quorum, HOSPITALS, READERS, metrics_readers=READERS, use=ModelUse(), weight=Fraction(1, 3))
+        Terms(
+            PLAN.quorum,
+            HOSPITALS,
+            READERS,
+            metrics_readers=READERS,
+            use=ModelUse(),
+            weight=Fraction(1, 3),
+            metrics_length=METRICS_LENGTH,
+        )
     ]
 
 
@@ -154,6 +167,9 @@ async def test_a_released_model_is_read_by_nobody_and_asked_by_whom_the_plan_nam
             metrics_readers=(),
             weight=Fraction(1, 3),
             use=ModelUse(anyone=False, askers=(clinic, DANA.uri), max_predictions=5),
+            metrics_length=0,
+            compiled_plan_hash="f" * 64,
+            result_model_id="study-2/released",
         )
     ]
 
@@ -350,3 +366,58 @@ async def test_a_diverged_training_is_reported_in_the_workers_words(node: Node) 
     node.worker.error = InvalidInput("Training diverged. Lower learning_rate in a new plan.")
     await node.obey(train_order())
     assert node.failure() == ("invalid_input", "Training diverged. Lower learning_rate in a new plan.")
+
+
+async def private_study(rig: AccessRig) -> TrainOrder:
+    """The first order for a study with noise, under an approval and a budget with room for more."""
+    asked = rig.people.asked("request-2", plan=PRIVATE_PLAN, epsilon="100", delta="0.1")
+    await rig.access.access_asked(asked)
+    await rig.decide("request-2", Decision(True, PRIVATE_PLAN.hash))
+    await rig.access.plan_proposed(rig.people.proposal(PRIVATE_PLAN, study_id="study-2"))
+    order = train_order(plan_hash=PRIVATE_PLAN.hash, base="study-2/round-0")
+    return replace(order, key=TaskKey("study-2", TaskKind.TRAIN, 1))
+
+
+def again(order: TrainOrder, attempt: int) -> TrainOrder:
+    return replace(order, key=replace(order.key, attempt=attempt))
+
+
+async def spent_on(rig: AccessRig, study_id: str) -> list[tuple[LedgerKind, int]]:
+    lines = [entry.line for entry in await rig.entries()]
+    return [(line.kind, line.attempt) for line in lines if line.study_id == study_id]
+
+
+async def test_with_noise_every_attempt_is_paid_for_once_and_old_orders_cost_nothing(
+    rig: AccessRig, node: Node
+) -> None:
+    order = await private_study(rig)
+    await node.obey(order)
+    assert await spent_on(rig, "study-2") == [(LedgerKind.ADMITTED, 0)]
+    await node.obey(again(order, 1))
+    paid = [(LedgerKind.ADMITTED, 0), (LedgerKind.ATTEMPT, 1)]
+    assert await spent_on(rig, "study-2") == paid
+    for old in (order, again(order, 1)):  # done before, and said so again
+        await node.obey(old)
+    await node.obey(replace(order, key=replace(order.key, round=2), base_model_id="study-2/round-1"))
+    await node.obey(again(order, 2))  # a round that is over
+    assert node.failure()[0] == "failed_precondition"
+    assert await spent_on(rig, "study-2") == paid
+    assert len(node.parties.dealt) == 3
+
+
+async def test_with_noise_an_attempt_beyond_the_budget_is_refused_before_training_and_without_a_figure(
+    rig: AccessRig, node: Node
+) -> None:
+    order = await private_study(rig)
+    await rig.set_budget(
+        total(entry.line.cost for entry in await rig.entries() if entry.line.study_id == "study-2")
+    )
+    await node.obey(order)
+    trained = len(node.worker.jobs)
+    await node.obey(again(order, 1))
+    code, message = node.failure()
+    assert code == "failed_precondition"
+    assert "privacy budget" in str(message)
+    assert not re.search("[0-9]", str(message))
+    assert len(node.worker.jobs) == trained
+    assert await spent_on(rig, "study-2") == [(LedgerKind.ADMITTED, 0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import pytest
 
 from libs.core.errors import FailedPrecondition, InvalidInput
+from libs.rpc._generated.trefoil.hospital.v1 import access_pb2 as pb
+from libs.rpc.caller import Caller, calling_as
 from libs.rpc.identity import Identity, Kind
 from services.hospital_node.access.domain import Purpose, RequestState, Standing
 from services.hospital_node.access.requests import Decision
+from services.hospital_node.access.rpc import AccessService
 from tests.fakes.access import ALPHA, DANA, FREELY, PRIVATE_PLAN, AccessRig, cost
 from tests.fakes.hospital_ports import NOW, PLAN, dataset, shelve, unshelve
 
@@ -168,3 +172,22 @@ async def test_everything_decided_is_there_to_be_told_at_every_connect(rig: Acce
         ("request-2", Standing.PENDING),
     ]
     assert [study.study_id for study in decisions.plans] == ["study-1"]
+
+
+async def test_a_revocation_takes_effect_though_its_caller_hangs_up(rig: AccessRig) -> None:
+    stopped = asyncio.Event()
+
+    async def consent_changed() -> None:
+        stopped.set()
+
+    await rig.access.access_asked(rig.people.asked())
+    await rig.decide("request-1")
+    service = AccessService(access=rig.access, consent_changed=consent_changed)
+    revoke = pb.RevokeApprovalRequest(call_id="revoke-1", approval_id="request-1")
+    with calling_as(Caller(DANA, None, "call")):
+        calling = asyncio.create_task(service.RevokeApproval(revoke, None))
+    await asyncio.sleep(0)
+    calling.cancel()
+    async with asyncio.timeout(5):
+        await stopped.wait()
+    assert rig.listener.told[-1].standing is Standing.REVOKED

@@ -126,7 +126,7 @@ async def test_an_approval_has_so_many_uses_and_so_much_epsilon(
 ) -> None:
     approval_id = await approved(service, uses=2, epsilon="0.6")
     await service.ReleaseStatistics(call(approval_id), None)
-    with pytest.raises(FailedPrecondition, match="grants"):
+    with pytest.raises(FailedPrecondition, match="does not grant as much"):
         await service.ReleaseStatistics(call(approval_id, "release-2", "0.2"), None)
     await service.ReleaseStatistics(call(approval_id, "release-2", "0.1"), None)
     with pytest.raises(FailedPrecondition, match="no uses left"):

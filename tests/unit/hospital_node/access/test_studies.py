@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from libs.core.errors import FailedPrecondition, InvalidInput, NotFound
 from libs.rpc._generated.trefoil.types.v1.types_pb2 import SignedStatement
 from libs.rpc.identity import Identity, Kind, party_identity
 from services.hospital_node.access.admission import admit
-from services.hospital_node.access.domain import LedgerKind, RequestState, StudyState
+from services.hospital_node.access.domain import LedgerKind, RequestState, Standing, StudyState
 from services.hospital_node.access.requests import Decision
 from services.hospital_node.access.statements import Proposal
 from tests.fakes.access import (
@@ -209,13 +210,15 @@ async def test_an_approval_for_a_study_that_cannot_be_paid_for_is_refused_and_ke
 ) -> None:
     rig = await AccessRig(transactions, people).ready(budget=None)
     await rig.access.plan_proposed(people.proposal())
-    with pytest.raises(FailedPrecondition, match=r"trefoil dataset budget chest .*--without-privacy"):
+    with pytest.raises(
+        FailedPrecondition, match=r"Nobody has set .*dataset budget chest .*--without-privacy"
+    ):
         await rig.decide(STUDY)
     [request] = await rig.requests()
     assert request.state is RequestState.PENDING
     assert rig.audited()[-1] == "request.received"
     await rig.set_budget(cost("1000"))
-    with pytest.raises(FailedPrecondition, match="epsilon 1000"):
+    with pytest.raises(FailedPrecondition, match=r"does not allow this.*dataset budget chest"):
         await rig.decide(STUDY)
     await rig.set_budget(FREELY)
     await rig.decide(STUDY)
@@ -386,5 +389,41 @@ async def test_an_approval_with_less_than_the_plan_costs_admits_no_study(rig: Ac
     await rig.access.plan_proposed(rig.people.proposal(PRIVATE_PLAN))
     [(_, approved, reason)] = rig.listener.plans
     assert not approved
-    assert "has less left of the epsilon 0.01" in reason
+    assert "does not grant as much" in reason
     assert (await rig.approval_of("request-1")).used == 0
+
+
+@pytest.mark.parametrize("lacking", ["approval", "budget"])
+async def test_what_is_told_of_a_study_that_cannot_be_paid_for_holds_no_figure(
+    rig: AccessRig, lacking: str
+) -> None:
+    """The planned cost of a known plan gives the exact number of images away."""
+    granted = cost("0.01" if lacking == "approval" else "2", "0.00001")
+    await rig.access.access_asked(rig.people.asked(plan=PRIVATE_PLAN, epsilon="2", delta="0.00001"))
+    await rig.decide("request-1", Decision(True, PRIVATE_PLAN.hash, granted=granted))
+    await rig.set_budget(FREELY if lacking == "approval" else cost("0.01", "0.00001"))
+    await rig.access.plan_proposed(rig.people.proposal(PRIVATE_PLAN))
+    [(_, approved, reason)] = rig.listener.plans
+    assert not approved
+    approval = await rig.approval_of("request-1")
+    assert not re.search(r"[0-9]", reason.replace(approval.approval_id, ""))
+
+
+async def test_a_study_in_the_place_of_an_approved_request_changes_nothing(rig: AccessRig) -> None:
+    """The coordinator chooses study ids: under a request's id, another plan would take its approval over."""
+    await approved_request(rig)
+    before = await rig.request("request-1")
+    await rig.access.plan_proposed(rig.people.proposal(PRIVATE_PLAN, study_id="request-1"))
+    assert rig.listener.plans[-1][:2] == ("request-1", False)
+    assert await rig.request("request-1") == before
+    await rig.access.plan_proposed(rig.people.proposal(PRIVATE_PLAN, study_id="study-2"))
+    assert "study-2" not in {study_id for study_id, _, _ in rig.listener.plans}
+
+
+async def test_asking_under_the_id_of_a_study_tells_nothing_of_it(rig: AccessRig) -> None:
+    """What a study was granted is what its plan costs here."""
+    await rig.access.plan_proposed(rig.people.proposal(PRIVATE_PLAN))
+    await rig.decide(STUDY, Decision(True, PRIVATE_PLAN.hash))
+    await rig.access.access_asked(rig.people.asked(STUDY, plan=PRIVATE_PLAN, epsilon="2", delta="0.1"))
+    [told] = rig.listener.told
+    assert (told.standing, told.granted, told.uses) == (Standing.DENIED, None, 0)

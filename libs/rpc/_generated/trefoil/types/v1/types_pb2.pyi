@@ -247,8 +247,17 @@ class ContributionTerms(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     METRICS_READER_IDENTITIES_FIELD_NUMBER: _builtins.int
     USE_FIELD_NUMBER: _builtins.int
+    COMPILED_PLAN_HASH_FIELD_NUMBER: _builtins.int
+    METRICS_LENGTH_FIELD_NUMBER: _builtins.int
+    RESULT_MODEL_ID_FIELD_NUMBER: _builtins.int
     quorum: _builtins.int
     """The least number of contributions that may be added up."""
+    compiled_plan_hash: _builtins.str
+    """SHA-256 of the compiled plan that the result is evaluated by, in hexadecimal. Empty: it is never evaluated."""
+    metrics_length: _builtins.int
+    """Elements of metrics, which come last in the contribution. What comes before is never added up as metrics."""
+    result_model_id: _builtins.str
+    """The name of a result that may be asked: the hospital's later word on its use goes by it. Empty: any."""
     @_builtins.property
     def hospital_identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The hospitals whose contributions may be added to this one; the sender is one of them."""
@@ -278,10 +287,13 @@ class ContributionTerms(_message.Message):
         weight: Global___Fraction | None = ...,
         metrics_reader_identities: _abc.Iterable[_builtins.str] | None = ...,
         use: Global___ModelUse | None = ...,
+        compiled_plan_hash: _builtins.str = ...,
+        metrics_length: _builtins.int = ...,
+        result_model_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["use", b"use", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hospital_identities", b"hospital_identities", "metrics_reader_identities", b"metrics_reader_identities", "quorum", b"quorum", "reader_identities", b"reader_identities", "use", b"use", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compiled_plan_hash", b"compiled_plan_hash", "hospital_identities", b"hospital_identities", "metrics_length", b"metrics_length", "metrics_reader_identities", b"metrics_reader_identities", "quorum", b"quorum", "reader_identities", b"reader_identities", "result_model_id", b"result_model_id", "use", b"use", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
