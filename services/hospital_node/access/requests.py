@@ -29,6 +29,9 @@ from services.hospital_node.access.planning import planned_cost
 from services.hospital_node.access.ports import Unit
 from services.hospital_node.access.rules import matching_rule
 
+MAX_WAITING = 100
+"""Requests of one requester that may wait at a node: more than staff would ever read."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -69,7 +72,10 @@ def receive(unit: Unit, request: AccessRequest) -> Decided:
 
 
 def store(unit: Unit, request: AccessRequest) -> Decided:
-    """Keep a new request; the oldest rule that matches approves it."""
+    """Keep a new request; the oldest rule that matches approves it.
+
+    Raises InvalidInput when it would have to wait and `MAX_WAITING` of the same requester do already.
+    """
     details = {"purpose": request.purpose.value, "dataset": request.dataset_name, "uses": request.uses_asked}
     details |= {"epsilon": epsilon_text(request.asked.epsilon), "plan_hash": request.plan_hash}
     unit.record(
@@ -77,6 +83,11 @@ def store(unit: Unit, request: AccessRequest) -> Decided:
     )
     rule = matching_rule(unit, request)
     if rule is None:
+        if unit.waiting_requests(request.requester) >= MAX_WAITING:
+            raise InvalidInput(
+                f"{MAX_WAITING} requests of this requester wait for the hospital's decision already. Ask its "
+                "staff to decide some, then ask again with a new request."
+            )
         unit.put_request(request)
         return Decided(request)
     decision = Decision(approve=True, granted=request.asked, reason=f"Approved by the rule {rule.rule_id}.")
