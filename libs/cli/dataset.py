@@ -158,7 +158,7 @@ def versions(
     """All that was ever published under a name, the newest first (staff)."""
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
     from libs.cli.dataset_views import disclosure_word, staff_view
-    from libs.cli.output import print_json, print_table
+    from libs.cli.output import human_moment, print_json, print_table
     from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
 
     async def ask() -> list[hospital_pb2.Dataset]:
@@ -179,8 +179,10 @@ def versions(
                 version.images,
                 disclosure_word(version.disclosure),
                 f"{version.content_hash[:12]}…",
-                version.published_at.ToJsonString(),
-                version.withdrawn_at.ToJsonString() if version.HasField("withdrawn_at") else "now",
+                human_moment(version.published_at.ToDatetime()),
+                human_moment(version.withdrawn_at.ToDatetime())
+                if version.HasField("withdrawn_at")
+                else "now",
             ]
             for version in found
         ],

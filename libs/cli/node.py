@@ -45,7 +45,7 @@ def list_nodes(
         print_json([view(association) for association in found])
         return
     print_table(
-        ["hospital", "name", "state", "key (SHA-256)", "decided by", "reason"],
+        ["hospital", "name", "state", "!key (SHA-256)", "decided by", "reason"],
         [
             [
                 a.hospital_identity.rpartition("/")[2],

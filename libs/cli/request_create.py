@@ -75,7 +75,7 @@ def status(
     """What became of your requests; an operator sees everybody's."""
     from libs.cli.client.access import STATE_NAMES, list_access_requests
     from libs.cli.client.session import open_session, run
-    from libs.cli.output import print_json, print_table
+    from libs.cli.output import human_moment, print_json, print_table
     from libs.core.errors import NotFound
 
     async def ask() -> list[coordinator_pb2.AccessRequest]:
@@ -100,7 +100,7 @@ def status(
                 + ("" if asked.delivered else " (not delivered yet)"),
                 asked.decision.granted.epsilon and f"epsilon {asked.decision.granted.epsilon}",
                 asked.decision.uses or "",
-                _until(asked.decision) or "",
+                human_moment(until) if (until := _until(asked.decision)) else "",
                 asked.decision.reason,
             ]
             for asked in requests

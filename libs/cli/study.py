@@ -128,7 +128,7 @@ def create(
         return
     remarks().print(
         f"Created study [bold]{plain(study.study_id)}[/] (plan {plain(study.plan_hash[:12])}…). "
-        f"Each owner now decides: trefoil study approve {plain(study.study_id)}"
+        f"Each owner now decides: trefoil request approve {plain(study.study_id)}"
     )
     if watch:
         _watch(profile, study.study_id, as_json=as_json)
