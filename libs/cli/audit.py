@@ -87,7 +87,7 @@ def show(
         print_json(entries)
         return
     print_table(
-        [">#", "at (UTC)", "action", "by", "on", "details"],
+        [">#", "at (UTC)", "!action", "by", "on", "details"],
         [
             [
                 entry["sequence"],
@@ -235,13 +235,16 @@ def _action(entry: dict[str, Any]) -> str:
 
 
 def _details(entry: dict[str, Any]) -> str:
-    """One a line, with the approval and with hashes shortened; an altered entry may hold anything there."""
+    """What is said, one a line, hashes shortened; an altered entry may hold anything there."""
+    from libs.cli.output import short_identity
+
     details = entry["details"]
     if not isinstance(details, dict):
         return str(details)
     if entry["approval"]:
         details = {"approval": entry["approval"], **details}
-    return "\n".join(f"{name} {_HASH.sub(_shortened, str(value))}" for name, value in details.items())
+    said = {name: short_identity(str(value)) for name, value in details.items() if value != ""}
+    return "\n".join(f"{name} {_HASH.sub(_shortened, value)}" for name, value in said.items())
 
 
 def _shortened(found: re.Match[str]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from libs.cli import dataset_budget, dataset_catalogue
-from libs.cli.options import JsonOption, ProfileOption, TagsOption
+from libs.cli.options import JsonOption, ProfileOption, RequestIdOption, TagsOption
 from libs.data.disclosure import CountDisclosure
 
 if TYPE_CHECKING:
@@ -20,13 +20,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Publish, list, withdraw and search data sets; make their mocks.", no_args_is_help=True
 )
-
-RequestOption = Annotated[
-    str,
-    typer.Option(
-        "--request-id", help="Chosen by you, so that a repetition changes nothing.", show_default="new"
-    ),
-]
 
 
 @app.command()
@@ -52,7 +45,7 @@ def publish(
     mock_images: Annotated[
         int, typer.Option(min=0, help="Made-up images to offer in its place.", show_default="200")
     ] = 0,
-    request_id: RequestOption = "",
+    request_id: RequestIdOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Let the node check a data set and put its description into the catalogue (staff).
@@ -194,7 +187,7 @@ def versions(
 def withdraw(
     name: Annotated[str, typer.Argument(help="Name of the data set.")],
     profile: ProfileOption,
-    request_id: RequestOption = "",
+    request_id: RequestIdOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Take a data set out of the catalogue and out of every study (staff). Its images are not touched."""

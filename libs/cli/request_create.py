@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from libs.cli.options import JsonOption, ProfileOption
+from libs.cli.options import JsonOption, ProfileOption, RequestIdOption
 
 if TYPE_CHECKING:
     from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
@@ -26,9 +26,7 @@ def create(
     ] = "inf",
     delta: Annotated[str, typer.Option(help="The delta that goes with it, for example 0.00001.")] = "0",
     uses: Annotated[int, typer.Option(min=1, help="Studies, or predictions.")] = 1,
-    request_id: Annotated[
-        str, typer.Option(help="Chosen by you, so that a repetition asks only once.", show_default="new")
-    ] = "",
+    request_id: RequestIdOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Ask the owner of a data set for access. The request is signed with your key."""

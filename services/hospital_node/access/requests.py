@@ -16,6 +16,7 @@ from services.hospital_node.access.domain import (
     AccessRequest,
     Approval,
     ApprovalEvent,
+    Origin,
     Purpose,
     RequestEvent,
     RequestState,
@@ -78,9 +79,7 @@ def store(unit: Unit, request: AccessRequest) -> Decided:
     """
     details = {"purpose": request.purpose.value, "dataset": request.dataset_name, "uses": request.uses_asked}
     details |= {"epsilon": epsilon_text(request.asked.epsilon), "plan_hash": request.plan_hash}
-    unit.record(
-        Event("request.received", request.requester, f"request/{request.request_id}", details=details)
-    )
+    unit.record(Event("request.received", _asker(request), f"request/{request.request_id}", details=details))
     rule = matching_rule(unit, request)
     if rule is None:
         if unit.waiting_requests(request.requester) >= MAX_WAITING:
@@ -92,6 +91,12 @@ def store(unit: Unit, request: AccessRequest) -> Decided:
         return Decided(request)
     decision = Decision(approve=True, granted=request.asked, reason=f"Approved by the rule {rule.rule_id}.")
     return _approve(unit, request, decision, by=f"rule {rule.rule_id}", rule=rule)
+
+
+def _asker(request: AccessRequest) -> str:
+    """Who asked, as far as that is certain: the coordinator only says who the person is."""
+    staff = request.origin is Origin.STAFF and request.requested_by
+    return f"{request.requester} ({request.requested_by})" if staff else request.requester
 
 
 def decide(unit: Unit, request_id: str, decision: Decision, *, actor: str) -> Decided:
