@@ -75,7 +75,7 @@ def status(profile: ProfileOption, as_json: JsonOption = False) -> None:
             [
                 node["name"],
                 "yes" if node["online"] else "no",
-                human_moment(node["last_seen"]) if node["last_seen"] else "never",
+                human_moment(str(node["last_seen"])) if node["last_seen"] else "never",
                 node["version"],
                 node["datasets"],
             ]
