@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Export, read and verify the audit trails of the services.", no_args_is_help=True)
 
+_HASH = re.compile(r"\b[0-9a-f]{64}\b")
 _SOURCE_HELP = "Whose trail: coordinator, hospital, party-0, party-1 or party-2."
 
 AddressOption = Annotated[
@@ -74,7 +76,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """A trail as a table. It shows what is written, and does not verify it."""
-    from libs.cli.output import print_json, print_table
+    from libs.cli.output import print_json, print_table, short_identity
 
     entries = [
         entry
@@ -85,17 +87,15 @@ def show(
         print_json(entries)
         return
     print_table(
-        [">#", "at", "action", "outcome", "by", "on", "approval", "details"],
+        [">#", "at (UTC)", "!action", "by", "on", "details"],
         [
             [
                 entry["sequence"],
-                str(entry["at"])[:19],
-                entry["action"],
-                entry["outcome"],
-                entry["actor"],
-                entry["object"],
-                entry["approval"],
-                _details(entry["details"]),
+                str(entry["at"])[:19].replace("T", " "),
+                _action(entry),
+                short_identity(entry["actor"]),
+                short_identity(entry["object"]),
+                _details(entry),
             ]
             for entry in entries
         ],
@@ -229,11 +229,26 @@ def _entries(lines: Iterable[str]) -> list[dict[str, Any]]:
     return entries
 
 
-def _details(details: object) -> str:
-    """As written; an altered entry may hold anything there."""
+def _action(entry: dict[str, Any]) -> str:
+    """What happened; what did not end well says so."""
+    return str(entry["action"]) if entry["outcome"] == "done" else f"{entry['action']} ({entry['outcome']})"
+
+
+def _details(entry: dict[str, Any]) -> str:
+    """What is said, one a line, hashes shortened; an altered entry may hold anything there."""
+    from libs.cli.output import short_identity
+
+    details = entry["details"]
     if not isinstance(details, dict):
         return str(details)
-    return " ".join(f"{name}={value}" for name, value in details.items())
+    if entry["approval"]:
+        details = {"approval": entry["approval"], **details}
+    said = {name: short_identity(str(value)) for name, value in details.items() if value != ""}
+    return "\n".join(f"{name} {_HASH.sub(_shortened, value)}" for name, value in said.items())
+
+
+def _shortened(found: re.Match[str]) -> str:
+    return f"{found[0][:12]}…"
 
 
 def _since(entry: dict[str, Any], since: str | None) -> bool:

@@ -37,7 +37,7 @@ def status(profile: ProfileOption, as_json: JsonOption = False) -> None:
     """The three parties, and which hospitals are attached."""
     from libs.cli.client.catalogue import describe_federation
     from libs.cli.client.session import open_session, run
-    from libs.cli.output import print_json, print_table
+    from libs.cli.output import human_moment, print_json, print_table
     from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 
     async def ask() -> coordinator_pb2.DescribeFederationResponse:
@@ -75,7 +75,7 @@ def status(profile: ProfileOption, as_json: JsonOption = False) -> None:
             [
                 node["name"],
                 "yes" if node["online"] else "no",
-                node["last_seen"] or "never",
+                human_moment(str(node["last_seen"])) if node["last_seen"] else "never",
                 node["version"],
                 node["datasets"],
             ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from libs.cli import dataset_budget, dataset_catalogue
-from libs.cli.options import JsonOption, ProfileOption, TagsOption
+from libs.cli.options import JsonOption, ProfileOption, RequestIdOption, TagsOption
 from libs.data.disclosure import CountDisclosure
 
 if TYPE_CHECKING:
@@ -20,13 +20,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Publish, list, withdraw and search data sets; make their mocks.", no_args_is_help=True
 )
-
-RequestOption = Annotated[
-    str,
-    typer.Option(
-        "--request-id", help="Chosen by you, so that a repetition changes nothing.", show_default="new"
-    ),
-]
 
 
 @app.command()
@@ -52,7 +45,7 @@ def publish(
     mock_images: Annotated[
         int, typer.Option(min=0, help="Made-up images to offer in its place.", show_default="200")
     ] = 0,
-    request_id: RequestOption = "",
+    request_id: RequestIdOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Let the node check a data set and put its description into the catalogue (staff).
@@ -158,7 +151,7 @@ def versions(
     """All that was ever published under a name, the newest first (staff)."""
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
     from libs.cli.dataset_views import disclosure_word, staff_view
-    from libs.cli.output import print_json, print_table
+    from libs.cli.output import human_moment, print_json, print_table
     from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
 
     async def ask() -> list[hospital_pb2.Dataset]:
@@ -179,8 +172,10 @@ def versions(
                 version.images,
                 disclosure_word(version.disclosure),
                 f"{version.content_hash[:12]}…",
-                version.published_at.ToJsonString(),
-                version.withdrawn_at.ToJsonString() if version.HasField("withdrawn_at") else "now",
+                human_moment(version.published_at.ToDatetime()),
+                human_moment(version.withdrawn_at.ToDatetime())
+                if version.HasField("withdrawn_at")
+                else "now",
             ]
             for version in found
         ],
@@ -192,7 +187,7 @@ def versions(
 def withdraw(
     name: Annotated[str, typer.Argument(help="Name of the data set.")],
     profile: ProfileOption,
-    request_id: RequestOption = "",
+    request_id: RequestIdOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Take a data set out of the catalogue and out of every study (staff). Its images are not touched."""

@@ -73,7 +73,7 @@ def show(dataset: DatasetArgument, profile: ProfileOption, as_json: JsonOption =
         images_in_words,
         schema_in_words,
     )
-    from libs.cli.output import plain, print_json, print_table, results
+    from libs.cli.output import human_moment, plain, print_json, print_table, results
 
     found = _found(profile, dataset)
     if as_json:
@@ -94,7 +94,10 @@ def show(dataset: DatasetArgument, profile: ProfileOption, as_json: JsonOption =
         ["licence", found.licence or "none named: ask the hospital"],
         ["content hash", found.content_hash or "not told"],
         ["mock", found.mock_hash or "none"],
-        ["published", found.published_at.ToJsonString() if found.HasField("published_at") else "not told"],
+        [
+            "published",
+            human_moment(found.published_at.ToDatetime()) if found.HasField("published_at") else "not told",
+        ],
     ]
     print_table(["what", "told"], rows, if_empty="")
     if found.mock_hash:

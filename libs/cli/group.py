@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from libs.cli.options import JsonOption, ProfileOption, RequestIdOption
+
+if TYPE_CHECKING:
+    from libs.rpc._generated.trefoil.hospital.v1 import accounts_pb2
 
 app = typer.Typer(help="Groups of accounts that share roles.", no_args_is_help=True)
 
@@ -27,17 +30,7 @@ def list_groups(profile: ProfileOption, as_json: JsonOption = False) -> None:
 
     groups = run(ask())
     if as_json:
-        print_json(
-            [
-                {
-                    "name": group.name,
-                    "description": group.description,
-                    "roles": list(group.roles),
-                    "members": list(group.members),
-                }
-                for group in groups
-            ]
-        )
+        print_json([view(group) for group in groups])
         return
     print_table(
         ["group", "roles", "members", "description"],
@@ -58,10 +51,11 @@ def save(
     ] = None,
     description: Annotated[str, typer.Option(help="One sentence.")] = "",
     request_id: RequestIdOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Make a group, or replace its roles and members. Who is left out loses its roles."""
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
-    from libs.cli.output import plain, results
+    from libs.cli.output import plain, print_json, results
     from libs.core.ids import new_id
     from libs.rpc._generated.trefoil.hospital.v1 import accounts_pb2
 
@@ -73,15 +67,20 @@ def save(
             return (await session.accounts.SaveGroup(request, timeout=CALL_TIMEOUT_S)).group
 
     saved = run(ask())
+    if as_json:
+        print_json(view(saved))
+        return
     members, roles = ", ".join(saved.members) or "nobody", ", ".join(saved.roles) or "none"
     results().print(f"[bold]{plain(saved.name)}[/]: {plain(members)}; roles: {plain(roles)}.")
 
 
 @app.command()
-def remove(name: NameArgument, profile: ProfileOption, request_id: RequestIdOption = "") -> None:
+def remove(
+    name: NameArgument, profile: ProfileOption, request_id: RequestIdOption = "", as_json: JsonOption = False
+) -> None:
     """Delete a group; its members lose its roles."""
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
-    from libs.cli.output import plain, results
+    from libs.cli.output import plain, print_json, results
     from libs.core.ids import new_id
     from libs.rpc._generated.trefoil.hospital.v1 import accounts_pb2
 
@@ -92,4 +91,17 @@ def remove(name: NameArgument, profile: ProfileOption, request_id: RequestIdOpti
             await session.accounts.RemoveGroup(request, timeout=CALL_TIMEOUT_S)
 
     run(ask())
+    if as_json:
+        print_json({"name": name, "removed": True})
+        return
     results().print(f"Removed the group [bold]{plain(name)}[/].")
+
+
+def view(group: accounts_pb2.Group) -> dict[str, Any]:
+    """For machines."""
+    return {
+        "name": group.name,
+        "description": group.description,
+        "roles": list(group.roles),
+        "members": list(group.members),
+    }

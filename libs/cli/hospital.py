@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from libs.cli.options import JsonOption, ProfileOption
+from libs.cli.options import JsonOption, ProfileOption, RequestIdOption
 from libs.cli.serve import ConfigOption, KeysOption, become
 
 if TYPE_CHECKING:
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Run a hospital node; see what it is doing; join and leave the federation.", no_args_is_help=True
 )
-
-RequestOption = Annotated[
-    str, typer.Option(help="Chosen by you, so that a repetition changes nothing.", show_default="new")
-]
 
 
 @app.command()
@@ -99,20 +95,20 @@ def _link(node: hospital_pb2.DescribeNodeResponse) -> str:
 
 
 @app.command()
-def join(profile: ProfileOption, request_id: RequestOption = "") -> None:
+def join(profile: ProfileOption, request_id: RequestIdOption = "", as_json: JsonOption = False) -> None:
     """Take part in the federation. Its operator has to approve this hospital first."""
-    _change(profile, request_id, joins=True)
+    _change(profile, request_id, joins=True, as_json=as_json)
 
 
 @app.command()
-def leave(profile: ProfileOption, request_id: RequestOption = "") -> None:
+def leave(profile: ProfileOption, request_id: RequestIdOption = "", as_json: JsonOption = False) -> None:
     """Take part no longer: what runs is stopped and the data sets leave the catalogue. Nothing is deleted."""
-    _change(profile, request_id, joins=False)
+    _change(profile, request_id, joins=False, as_json=as_json)
 
 
-def _change(profile: Path, request_id: str, *, joins: bool) -> None:
+def _change(profile: Path, request_id: str, *, joins: bool, as_json: bool) -> None:
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
-    from libs.cli.output import results
+    from libs.cli.output import print_json, results
     from libs.core.ids import new_id
     from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
 
@@ -128,6 +124,9 @@ def _change(profile: Path, request_id: str, *, joins: bool) -> None:
                 await session.hospital.LeaveFederation(leave, timeout=CALL_TIMEOUT_S)
 
     run(ask())
+    if as_json:
+        print_json({"member": joins})
+        return
     results().print(
         "The node asks the coordinator to let it in. See how far it is: trefoil hospital status"
         if joins

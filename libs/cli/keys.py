@@ -20,7 +20,16 @@ app = typer.Typer(
 )
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_ROLES = "scientist, clinician, worker, owner or operator"
+_FEDERATION_ROLES = ("scientist", "clinician", "worker", "operator", "auditor")
+_HOSPITAL_ROLES = (
+    "owner",
+    "administrator",
+    "compliance_officer",
+    "scientist",
+    "clinician",
+    "auditor",
+)
+_ROLES = f"federation: {', '.join(_FEDERATION_ROLES)}; hospital: {', '.join(_HOSPITAL_ROLES)}"
 
 
 @app.command()
@@ -44,7 +53,7 @@ def token(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that keys init made.")],
     issuer: Annotated[str, typer.Option(help="federation or hospital-<name>.")],
     subject: Annotated[str, typer.Option(help="The person or worker it is for.")],
-    role: Annotated[str, typer.Option(help=f"What they may be: {_ROLES}.")],
+    role: Annotated[str, typer.Option(help=f"What they may be. {_ROLES}.")],
     audience: Annotated[
         str | None, typer.Option(help="Whom it is for; the issuer's own audience if left out.")
     ] = None,
@@ -71,7 +80,7 @@ def token(
         raise InvalidInput(f"Tokens of {issuer} are for the audience {secret.audience}, not {audience}.")
     issued = TokenIssuer(secret).issue(
         subject=subject,
-        role=_role(role),
+        role=_role(role, issuer=secret.issuer),
         lifetime=_lifetime(ttl),
         certificate=None if bind is None else _read(bind),
     )
@@ -144,13 +153,14 @@ def _read(path: Path) -> bytes:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _role(name: str) -> Role:
-    from libs.rpc.tokens import Role
+def _role(name: str, *, issuer: str) -> Role:
+    """The role, if services listen to it from that issuer."""
+    from libs.rpc.tokens import FEDERATION_ISSUER, Role
 
-    try:
-        return Role(name)
-    except ValueError as error:
-        raise InvalidInput(f"{name!r} is not a role; use {_ROLES}.") from error
+    known = _FEDERATION_ROLES if issuer == FEDERATION_ISSUER else _HOSPITAL_ROLES
+    if name not in known:
+        raise InvalidInput(f"{issuer} gives nobody the role {name!r}; it gives {', '.join(known)}.")
+    return Role(name)
 
 
 def _lifetime(text: str) -> timedelta:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from libs.cli.options import JsonOption, ProfileOption
+
+if TYPE_CHECKING:
+    from libs.rpc._generated.trefoil.hospital.v1 import access_pb2
 
 app = typer.Typer(help="Read the privacy ledger.", no_args_is_help=True)
 
@@ -25,7 +28,7 @@ def show(
 ) -> None:
     """Budgets, what is left of them, and every entry (staff)."""
     from libs.cli.client import consent
-    from libs.cli.output import print_json, print_table
+    from libs.cli.output import human_moment, print_json, print_table, short_identity
     from libs.cli.privacy_options import in_words
     from libs.cli.request_views import balance_view, entry_view
 
@@ -45,18 +48,16 @@ def show(
         if_empty="No data set has a budget. Set one: trefoil dataset budget NAME --epsilon 8 --delta 1e-4",
     )
     print_table(
-        [">#", "when", "what", "data set", "consumer", "cost", "study", ">round", ">predictions", "approval"],
+        [">#", "when", "what", "data set", "consumer", "cost", "about", "approval"],
         [
             [
                 entry.sequence,
-                entry.at.ToJsonString(),
+                human_moment(entry.at.ToDatetime()),
                 entry.kind,
                 entry.dataset_name,
-                entry.consumer,
+                short_identity(entry.consumer),
                 in_words(entry.cost),
-                entry.study_id,
-                entry.round or "",
-                entry.count or "",
+                _about(entry),
                 entry.approval_id,
             ]
             for entry in entries
@@ -64,3 +65,13 @@ def show(
         title="Ledger",
         if_empty="Nothing was taken yet.",
     )
+
+
+def _about(entry: access_pb2.LedgerEntry) -> str:
+    """The study and its round, or how many predictions."""
+    said = (
+        entry.study_id,
+        entry.round and f"round {entry.round}",
+        entry.count and f"{entry.count} predictions",
+    )
+    return ", ".join(part for part in said if part)

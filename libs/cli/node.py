@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from libs.cli.options import JsonOption, ProfileOption
+from libs.cli.options import JsonOption, ProfileOption, RequestIdOption
 
 if TYPE_CHECKING:
     from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
@@ -20,9 +20,6 @@ KeyOption = Annotated[
     str, typer.Option("--key", help="SHA-256 of its key, as the hospital reads it out.", show_default=False)
 ]
 ReasonOption = Annotated[str, typer.Option(help="One sentence that the hospital will read.")]
-RequestOption = Annotated[
-    str, typer.Option(help="Chosen by you, so that a repetition decides only once.", show_default="new")
-]
 
 
 @app.command("list")
@@ -45,7 +42,7 @@ def list_nodes(
         print_json([view(association) for association in found])
         return
     print_table(
-        ["hospital", "name", "state", "key (SHA-256)", "decided by", "reason"],
+        ["hospital", "name", "state", "!key (SHA-256)", "decided by", "reason"],
         [
             [
                 a.hospital_identity.rpartition("/")[2],
@@ -67,7 +64,7 @@ def approve(
     profile: ProfileOption,
     key: KeyOption,
     reason: ReasonOption = "",
-    request_id: RequestOption = "",
+    request_id: RequestIdOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Let a hospital in with exactly this key. Compare it with what the hospital reads out to you."""
@@ -80,7 +77,7 @@ def deny(
     profile: ProfileOption,
     key: KeyOption = "",
     reason: ReasonOption = "",
-    request_id: RequestOption = "",
+    request_id: RequestIdOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Refuse a hospital that asks to join. Without --key: the one that waits."""
@@ -93,7 +90,7 @@ def revoke(
     profile: ProfileOption,
     key: KeyOption = "",
     reason: ReasonOption = "",
-    request_id: RequestOption = "",
+    request_id: RequestIdOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Take a hospital out at once: link and catalogue entries end, and rounds go on without it."""

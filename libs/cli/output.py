@@ -6,8 +6,9 @@ stdout holds results, stderr everything else.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,14 +49,19 @@ def _encode(value: object) -> object:
 
 
 def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> Table:
-    """A Rich table; a column whose heading starts with `>` is right-aligned (numbers)."""
+    """A Rich table. A heading that starts with `>` makes its column right-aligned (numbers), with `!` one
+    that is never broken into lines (what people copy).
+    """
     from rich import box
     from rich.table import Table
 
     table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for column in columns:
         table.add_column(
-            column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
+            column.lstrip(">!"),
+            justify="right" if column.startswith(">") else "left",
+            overflow="fold",
+            no_wrap=column.startswith("!"),
         )
     for row in rows:
         table.add_row(*[plain(cell) for cell in row])
@@ -88,6 +94,22 @@ def human_seconds(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def human_moment(moment: datetime | str) -> str:
+    """'2026-11-24T23:26:43.708652Z' -> '2026-11-24 23:26 UTC'. What comes without a zone is in UTC."""
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def short_identity(identity: str) -> str:
+    """'spiffe://trefoil.local/client/ada (ada)' -> 'client/ada'. Other texts, and other subjects, stay."""
+    from libs.rpc.identity import TRUST_DOMAIN
+
+    name = identity.removeprefix(f"spiffe://{TRUST_DOMAIN}/")
+    return re.sub(r"^(client|hospital)/([^ /]+) \(\2\)$", r"\1/\2", name)
 
 
 def plain(text: object) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from libs.cli.options import JsonOption, ProfileOption
+from libs.cli.options import JsonOption, ProfileOption, RequestIdOption
 
 if TYPE_CHECKING:
     from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
@@ -26,9 +26,7 @@ def create(
     ] = "inf",
     delta: Annotated[str, typer.Option(help="The delta that goes with it, for example 0.00001.")] = "0",
     uses: Annotated[int, typer.Option(min=1, help="Studies, or predictions.")] = 1,
-    request_id: Annotated[
-        str, typer.Option(help="Chosen by you, so that a repetition asks only once.", show_default="new")
-    ] = "",
+    request_id: RequestIdOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Ask the owner of a data set for access. The request is signed with your key."""
@@ -75,7 +73,7 @@ def status(
     """What became of your requests; an operator sees everybody's."""
     from libs.cli.client.access import STATE_NAMES, list_access_requests
     from libs.cli.client.session import open_session, run
-    from libs.cli.output import print_json, print_table
+    from libs.cli.output import human_moment, print_json, print_table
     from libs.core.errors import NotFound
 
     async def ask() -> list[coordinator_pb2.AccessRequest]:
@@ -100,7 +98,7 @@ def status(
                 + ("" if asked.delivered else " (not delivered yet)"),
                 asked.decision.granted.epsilon and f"epsilon {asked.decision.granted.epsilon}",
                 asked.decision.uses or "",
-                _until(asked.decision) or "",
+                human_moment(until) if (until := _until(asked.decision)) else "",
                 asked.decision.reason,
             ]
             for asked in requests

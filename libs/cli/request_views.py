@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from libs.cli.output import plain
+from libs.cli.output import human_moment, plain
 from libs.cli.privacy_options import in_words
 from libs.rpc._generated.trefoil.hospital.v1 import access_pb2 as pb
 from libs.rpc._generated.trefoil.types.v1.types_pb2 import PrivacyCost
@@ -167,6 +167,8 @@ def _decision_lines(request: pb.AccessRequest) -> list[str]:
         approval = request.approval
         left = f"{approval.uses_left} of {approval.uses} uses left"
         lines.append(f"approval        {plain(approval.approval_id)}, {in_words(approval.granted)}, {left}")
+        if approval.HasField("expires_at"):
+            lines.append(f"until           {human_moment(approval.expires_at.ToDatetime())}")
     return lines
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from libs.cli.options import JsonOption, ProfileOption, RequestIdOption
+
+if TYPE_CHECKING:
+    from libs.rpc._generated.trefoil.hospital.v1 import accounts_pb2
 
 app = typer.Typer(help="Roles and the permissions that they are made of.", no_args_is_help=True)
 
@@ -27,16 +30,7 @@ def list_roles(profile: ProfileOption, as_json: JsonOption = False) -> None:
     answer = run(ask())
     meanings = dict(sorted(answer.permissions.items()))
     if as_json:
-        roles = [
-            {
-                "name": role.name,
-                "description": role.description,
-                "permissions": list(role.permissions),
-                "built_in": role.built_in,
-            }
-            for role in answer.roles
-        ]
-        print_json({"roles": roles, "permissions": meanings})
+        print_json({"roles": [view(role) for role in answer.roles], "permissions": meanings})
         return
     print_table(
         ["role", "built in", "permissions", "description"],
@@ -58,10 +52,11 @@ def save(
     ] = None,
     description: Annotated[str, typer.Option(help="One sentence.")] = "",
     request_id: RequestIdOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Make a role of your own, or say what it allows from now on; only what you may do yourself."""
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
-    from libs.cli.output import plain, results
+    from libs.cli.output import plain, print_json, results
     from libs.core.ids import new_id
     from libs.rpc._generated.trefoil.hospital.v1 import accounts_pb2
 
@@ -73,15 +68,20 @@ def save(
             return (await session.accounts.SaveRole(request, timeout=CALL_TIMEOUT_S)).role
 
     saved = run(ask())
+    if as_json:
+        print_json(view(saved))
+        return
     allowed = ", ".join(saved.permissions) or "nothing"
     results().print(f"The role [bold]{plain(saved.name)}[/] allows: {plain(allowed)}.")
 
 
 @app.command()
-def remove(name: NameArgument, profile: ProfileOption, request_id: RequestIdOption = "") -> None:
+def remove(
+    name: NameArgument, profile: ProfileOption, request_id: RequestIdOption = "", as_json: JsonOption = False
+) -> None:
     """Delete a role of your own that nobody has."""
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
-    from libs.cli.output import plain, results
+    from libs.cli.output import plain, print_json, results
     from libs.core.ids import new_id
     from libs.rpc._generated.trefoil.hospital.v1 import accounts_pb2
 
@@ -92,4 +92,17 @@ def remove(name: NameArgument, profile: ProfileOption, request_id: RequestIdOpti
             await session.accounts.RemoveRole(request, timeout=CALL_TIMEOUT_S)
 
     run(ask())
+    if as_json:
+        print_json({"name": name, "removed": True})
+        return
     results().print(f"Removed the role [bold]{plain(name)}[/].")
+
+
+def view(role: accounts_pb2.Role) -> dict[str, Any]:
+    """For machines."""
+    return {
+        "name": role.name,
+        "description": role.description,
+        "permissions": list(role.permissions),
+        "built_in": role.built_in,
+    }

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from libs.cli.options import JsonOption, ProfileOption
+from libs.cli.options import JsonOption, ProfileOption, RequestIdOption
 from libs.cli.privacy_options import DeltaOption, EpsilonOption, WithoutPrivacyOption
 
 app = typer.Typer(help="Approve beforehand what fits a rule.", no_args_is_help=True)
@@ -17,7 +17,7 @@ app = typer.Typer(help="Approve beforehand what fits a rule.", no_args_is_help=T
 def list_rules(profile: ProfileOption, as_json: JsonOption = False) -> None:
     """All rules, also those that are over (staff)."""
     from libs.cli.client import consent
-    from libs.cli.output import print_json, print_table
+    from libs.cli.output import human_moment, print_json, print_table
     from libs.cli.privacy_options import in_words
     from libs.cli.request_views import rule_view
 
@@ -37,8 +37,8 @@ def list_rules(profile: ProfileOption, as_json: JsonOption = False) -> None:
                 ", ".join(one.rsplit("/", 1)[-1] for one in view["requesters"]) or "anybody",
                 in_words(rule.at_most),
                 rule.uses,
-                view["until"] or "",
-                view["revoked_at"] or "",
+                human_moment(view["until"]) if view["until"] else "",
+                human_moment(view["revoked_at"]) if view["revoked_at"] else "",
             ]
             for rule, view in zip(found, views, strict=True)
         ],
@@ -63,6 +63,7 @@ def add(
     without_privacy: WithoutPrivacyOption = False,
     uses: Annotated[int, typer.Option(min=1, help="Altogether, for each requester.")] = 1,
     until: Annotated[datetime | None, typer.Option(help="In UTC.", show_default="for ever")] = None,
+    request_id: RequestIdOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Approve what comes from now on and fits. The limits hold for each requester altogether (staff)."""
@@ -90,7 +91,7 @@ def add(
     )
     if until is not None:
         rule.until.FromDatetime(until.replace(tzinfo=UTC))
-    added = consent.add_rule(profile, rule)
+    added = consent.add_rule(profile, rule, call_id=request_id)
     if as_json:
         print_json(rule_view(added))
     else:
@@ -104,10 +105,14 @@ def revoke(
     with_approvals: Annotated[
         bool, typer.Option("--with-approvals", help="Also what it approved, and what runs under that.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Let a rule approve nothing from now on (staff)."""
     from libs.cli.client import consent
-    from libs.cli.output import plain, results
+    from libs.cli.output import plain, print_json, results
 
     consent.revoke_rule(profile, rule, with_approvals=with_approvals)
+    if as_json:
+        print_json({"rule_id": rule, "revoked": True, "with_approvals": with_approvals})
+        return
     results().print(f"Revoked the rule [bold]{plain(rule)}[/].")

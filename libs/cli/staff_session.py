@@ -19,7 +19,7 @@ def list_sessions(
 ) -> None:
     """Every login of your account that goes on."""
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
-    from libs.cli.output import print_json, print_table
+    from libs.cli.output import human_moment, print_json, print_table, short_identity
     from libs.rpc._generated.trefoil.hospital.v1 import accounts_pb2
 
     async def ask() -> list[accounts_pb2.Session]:
@@ -37,10 +37,10 @@ def list_sessions(
             [
                 one.session_id,
                 one.user,
-                one.client_identity,
-                one.began_at.ToJsonString(),
-                one.last_used_at.ToJsonString(),
-                one.expires_at.ToJsonString(),
+                short_identity(one.client_identity),
+                human_moment(one.began_at.ToDatetime()),
+                human_moment(one.last_used_at.ToDatetime()),
+                human_moment(one.expires_at.ToDatetime()),
                 "this one" if one.current else "",
             ]
             for one in sessions
@@ -53,10 +53,11 @@ def list_sessions(
 def end(
     session_id: Annotated[str, typer.Argument(metavar="SESSION", help="As in: trefoil session list")],
     profile: ProfileOption,
+    as_json: JsonOption = False,
 ) -> None:
     """End a login at once, for every call."""
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
-    from libs.cli.output import plain, results
+    from libs.cli.output import plain, print_json, results
     from libs.rpc._generated.trefoil.hospital.v1 import accounts_pb2
 
     async def ask() -> None:
@@ -65,6 +66,9 @@ def end(
             await session.accounts.EndSession(request, timeout=CALL_TIMEOUT_S)
 
     run(ask())
+    if as_json:
+        print_json({"session_id": session_id, "ended": True})
+        return
     results().print(f"Ended [bold]{plain(session_id)}[/].")
 
 

@@ -70,7 +70,7 @@ def list_users(profile: ProfileOption, as_json: JsonOption = False) -> None:
     """Every account with its roles."""
     from libs.cli.client.pages import PAGE_SIZE, all_pages
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
-    from libs.cli.output import print_json, print_table
+    from libs.cli.output import human_moment, print_json, print_table
     from libs.rpc._generated.trefoil.hospital.v1 import accounts_pb2
 
     async def ask() -> list[accounts_pb2.User]:
@@ -97,8 +97,8 @@ def list_users(profile: ProfileOption, as_json: JsonOption = False) -> None:
                 ", ".join(row["groups"]),
                 row["state"],
                 "yes" if row["second_factor"] else "no",
-                row["last_login_at"] or "never",
-                row["locked_until"] or "",
+                human_moment(row["last_login_at"]) if row["last_login_at"] else "never",
+                human_moment(row["locked_until"]) if row["locked_until"] else "",
             ]
             for row in rows
         ],
@@ -237,10 +237,11 @@ def transfer(
     profile: ProfileOption,
     password_file: PasswordFileOption = None,
     request_id: RequestIdOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Hand the node over to another owner (the owner only). You stay as an administrator."""
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
-    from libs.cli.output import plain, results
+    from libs.cli.output import plain, print_json, results
     from libs.core.ids import new_id
     from libs.rpc._generated.trefoil.hospital.v1 import accounts_pb2
 
@@ -254,6 +255,9 @@ def transfer(
             await session.accounts.TransferOwnership(request, timeout=CALL_TIMEOUT_S)
 
     run(ask())
+    if as_json:
+        print_json({"owner": to})
+        return
     results().print(f"[bold]{plain(to)}[/] owns the node now; you are an administrator.")
 
 
@@ -279,14 +283,14 @@ def _change(profile: Path, request: accounts_pb2.ChangeUserRequest, *, as_json: 
 
 
 def _print_invitation(invitation: accounts_pb2.Invitation, name: str, *, as_json: bool) -> None:
-    from libs.cli.output import plain, print_json, results
+    from libs.cli.output import human_moment, plain, print_json, results
 
     until = invitation.expires_at.ToJsonString()
     if as_json:
         print_json({"name": name, "code": invitation.code or None, "expires_at": until})
     elif invitation.code:
         results().print(
-            f"The code for [bold]{plain(name)}[/], good once and until {until}:\n\n"
+            f"The code for [bold]{plain(name)}[/], good once and until {human_moment(until)}:\n\n"
             f"  {plain(invitation.code)}\n\n"
             "It is shown this once. Hand it over in person; it is used with: trefoil user accept"
         )

@@ -60,11 +60,33 @@ class TlsSigner:
 
     def sign(self, message: bytes) -> bytes:
         """A signature for `check_signature`."""
-        if isinstance(self._key, ec.EllipticCurvePrivateKey):
-            return self._key.sign(message, _ECDSA)
-        if isinstance(self._key, rsa.RSAPrivateKey):
-            return self._key.sign(message, _PSS, hashes.SHA256())
-        return self._key.sign(message)
+        return sign_with(self._key, message)
+
+
+def sign_with(key: object, message: bytes) -> bytes:
+    """A signature for `verify_with`. InvalidInput for a key of a type that signs nothing here."""
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return key.sign(message, _ECDSA)
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.sign(message, _PSS, hashes.SHA256())
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key.sign(message)
+    raise InvalidInput("The private key is not an EC, Ed25519 or RSA key.")
+
+
+def verify_with(key: object, signature: bytes, message: bytes) -> None:
+    """Raise InvalidInput unless the holder of this public key signed exactly `message`."""
+    try:
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(signature, message, _ECDSA)
+        elif isinstance(key, rsa.RSAPublicKey):
+            key.verify(signature, message, _PSS, hashes.SHA256())
+        elif isinstance(key, ed25519.Ed25519PublicKey):
+            key.verify(signature, message)
+        else:
+            raise InvalidInput("The signer's key is of a type that signs nothing here.")
+    except InvalidSignature as error:
+        raise InvalidInput("The signature does not fit to what was signed.") from error
 
 
 def certificate_identity(certificate: x509.Certificate) -> Identity:
@@ -99,10 +121,7 @@ def check_signature(
     signer = certificate_identity(chain[0]).uri
     if signer != identity:
         raise InvalidInput(f"The signature is by {signer}, not by {identity}.")
-    try:
-        _verify(chain[0].public_key(), signature, message)
-    except InvalidSignature as error:
-        raise InvalidInput("The signature does not fit to what was signed.") from error
+    verify_with(chain[0].public_key(), signature, message)
 
 
 def checkpoint_check(authorities: Sequence[x509.Certificate]) -> Callable[[Checkpoint], None]:
@@ -162,14 +181,3 @@ def _certificate(pem: str) -> x509.Certificate:
         return x509.load_pem_x509_certificate(pem.encode("ascii"))
     except (ValueError, AttributeError) as error:
         raise InvalidInput("The signer's certificate cannot be read.") from error
-
-
-def _verify(key: object, signature: bytes, message: bytes) -> None:
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        key.verify(signature, message, _ECDSA)
-    elif isinstance(key, rsa.RSAPublicKey):
-        key.verify(signature, message, _PSS, hashes.SHA256())
-    elif isinstance(key, ed25519.Ed25519PublicKey):
-        key.verify(signature, message)
-    else:
-        raise InvalidInput("The signer's key is of a type that signs nothing here.")

@@ -14,20 +14,16 @@ from datetime import datetime
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from libs.core.errors import InvalidInput
 from libs.rpc._generated.trefoil.types.v1.types_pb2 import SignedStatement
 from libs.rpc.identity import Identity, TlsFiles
+from libs.rpc.signing import certificate_identity, sign_with, verify_with
 
 _PREFIX = b"trefoil-statement-v1\0"
-_PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=padding.PSS.DIGEST_LENGTH)
 MAX_PAYLOAD_BYTES = 64 * 1024
 MAX_CHAIN_BYTES = 64 * 1024
 
@@ -76,7 +72,9 @@ def sign_statement(kind: str, fields: Mapping[str, Any], *, tls: TlsFiles) -> Si
         chain = tls.certificate.read_bytes()
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise InvalidInput(f"The key {tls.key} or its certificate cannot be read.") from error
-    return SignedStatement(payload=payload, signature=_sign(key, _PREFIX + payload), certificate_chain=chain)
+    return SignedStatement(
+        payload=payload, signature=sign_with(key, _PREFIX + payload), certificate_chain=chain
+    )
 
 
 def verify_statement(message: SignedStatement, *, kind: str, ca: bytes, now: datetime) -> Statement:
@@ -88,10 +86,12 @@ def verify_statement(message: SignedStatement, *, kind: str, ca: bytes, now: dat
     if not message.payload or len(message.payload) > MAX_PAYLOAD_BYTES:
         raise InvalidInput("The signed statement is empty or too long.")
     leaf, signer = _verified_leaf(message.certificate_chain, ca=ca, now=now)
-    if not _signed_by(leaf, message.signature, _PREFIX + message.payload):
+    try:
+        verify_with(leaf.public_key(), message.signature, _PREFIX + message.payload)
+    except InvalidInput as error:
         raise InvalidInput(
             "The statement's signature is wrong: somebody changed it on its way. Send it again."
-        )
+        ) from error
     try:
         fields = json.loads(message.payload)
     except ValueError:
@@ -111,41 +111,11 @@ def _verified_leaf(chain: bytes, *, ca: bytes, now: datetime) -> tuple[x509.Cert
         store = Store(x509.load_pem_x509_certificates(ca))
         verifier = PolicyBuilder().store(store).time(now).build_client_verifier()
         verifier.verify(leaf, intermediates)
-        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    except (ValueError, VerificationError, x509.ExtensionNotFound) as error:
+    except (ValueError, VerificationError) as error:
         raise InvalidInput(
             "The signed statement's certificate is not one of this federation, or is out of date."
         ) from error
-    if len(uris) != 1:
-        raise InvalidInput("The signed statement's certificate does not have exactly one identity.")
-    return leaf, Identity.parse(uris[0])
-
-
-def _sign(key: object, data: bytes) -> bytes:
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        return key.sign(data, ec.ECDSA(hashes.SHA256()))
-    if isinstance(key, Ed25519PrivateKey):
-        return key.sign(data)
-    if isinstance(key, RSAPrivateKey):
-        return key.sign(data, _PSS, hashes.SHA256())
-    raise InvalidInput("The private key is not an EC, Ed25519 or RSA key.")
-
-
-def _signed_by(leaf: x509.Certificate, signature: bytes, data: bytes) -> bool:
-    key = leaf.public_key()
-    try:
-        if isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
-        elif isinstance(key, Ed25519PublicKey):
-            key.verify(signature, data)
-        elif isinstance(key, RSAPublicKey):
-            key.verify(signature, data, _PSS, hashes.SHA256())
-        else:
-            return False
-    except InvalidSignature:
-        return False
-    return True
+    return leaf, certificate_identity(leaf)
 
 
 def _canonical(fields: Mapping[str, Any]) -> bytes:

@@ -234,10 +234,14 @@ class AccessRig:
 
     def audited(self) -> list[str]:
         """The actions of the audit trail, whose chain is verified on the way."""
+        return [entry["action"] for entry in self.audit_entries()]
+
+    def audit_entries(self) -> list[dict[str, Any]]:
+        """The entries of the audit trail, whose chain is verified on the way."""
         with self.transactions.engine.begin() as connection:
             self.trail.checkpoint(connection)
             exported = self.trail.export(connection, after=0, limit=100_000)
         check = checkpoint_check(read_authorities(self.people.authorities()))
         report = verify_trail([json.dumps(line) for line in exported], check_signature=check)
         assert report.finding is None, report.finding
-        return [line["action"] for line in exported if line["kind"] == "entry"]
+        return [line for line in exported if line["kind"] == "entry"]

@@ -77,11 +77,10 @@ def list_rules(profile: Path) -> list[pb.Rule]:
     return list(_call(profile, "ListRules", pb.ListRulesRequest(), pb.ListRulesResponse).rules)
 
 
-def add_rule(profile: Path, rule: pb.Rule) -> pb.Rule:
-    """The rule with its id."""
-    return _call(
-        profile, "AddRule", pb.AddRuleRequest(call_id=new_id("call"), rule=rule), pb.AddRuleResponse
-    ).rule
+def add_rule(profile: Path, rule: pb.Rule, *, call_id: str = "") -> pb.Rule:
+    """The rule with its id. The same `call_id` adds it once."""
+    message = pb.AddRuleRequest(call_id=call_id or new_id("call"), rule=rule)
+    return _call(profile, "AddRule", message, pb.AddRuleResponse).rule
 
 
 def revoke_rule(profile: Path, rule_id: str, *, with_approvals: bool) -> None:

@@ -16,6 +16,7 @@ from services.hospital_node.access.domain import (
     AccessRequest,
     Approval,
     ApprovalEvent,
+    Origin,
     Purpose,
     RequestEvent,
     RequestState,
@@ -28,6 +29,9 @@ from services.hospital_node.access.model_use import released_model
 from services.hospital_node.access.planning import planned_cost
 from services.hospital_node.access.ports import Unit
 from services.hospital_node.access.rules import matching_rule
+
+MAX_WAITING = 100
+"""Requests of one requester that may wait at a node: more than staff would ever read."""
 
 
 @dataclass(frozen=True)
@@ -69,23 +73,34 @@ def receive(unit: Unit, request: AccessRequest) -> Decided:
 
 
 def store(unit: Unit, request: AccessRequest) -> Decided:
-    """Keep a new request; the oldest rule that matches approves it. InvalidInput for an id that is taken.
+    """Keep a new request; the oldest rule that matches approves it.
 
-    The coordinator chooses a study's id. In the place of an approved request its plan would be approved.
+    The coordinator chooses a study's id. In the place of an approved request its plan would be approved, so
+    an id that is taken is InvalidInput; so is a request that would have to wait when `MAX_WAITING` of the
+    same requester do already.
     """
     if unit.request(request.request_id) is not None:
         raise InvalidInput("Another request at this hospital has this id. Create a new study.")
     details = {"purpose": request.purpose.value, "dataset": request.dataset_name, "uses": request.uses_asked}
     details |= {"epsilon": epsilon_text(request.asked.epsilon), "plan_hash": request.plan_hash}
-    unit.record(
-        Event("request.received", request.requester, f"request/{request.request_id}", details=details)
-    )
+    unit.record(Event("request.received", _asker(request), f"request/{request.request_id}", details=details))
     rule = matching_rule(unit, request)
     if rule is None:
+        if unit.waiting_requests(request.requester) >= MAX_WAITING:
+            raise InvalidInput(
+                f"{MAX_WAITING} requests of this requester wait for the hospital's decision already. Ask its "
+                "staff to decide some, then ask again with a new request."
+            )
         unit.put_request(request)
         return Decided(request)
     decision = Decision(approve=True, granted=request.asked, reason=f"Approved by the rule {rule.rule_id}.")
     return _approve(unit, request, decision, by=f"rule {rule.rule_id}", rule=rule)
+
+
+def _asker(request: AccessRequest) -> str:
+    """Who asked, as far as that is certain: the coordinator only says who the person is."""
+    staff = request.origin is Origin.STAFF and request.requested_by
+    return f"{request.requester} ({request.requested_by})" if staff else request.requester
 
 
 def decide(unit: Unit, request_id: str, decision: Decision, *, actor: str) -> Decided:

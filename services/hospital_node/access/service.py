@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from libs.core.clock import Clock
 from libs.core.errors import FailedPrecondition, InvalidInput
-from libs.runtime.audit.entry import Event, Outcome
+from libs.runtime.audit.entry import MAX_DETAIL_TEXT, Event, Outcome
 from libs.runtime.logging import get_logger
 from services.hospital_node.access import admission, proposals, requests
 from services.hospital_node.access.domain import AccessRequest, Origin, Standing, Study, StudyState, Told
 from services.hospital_node.access.ports import AccessStore, DecisionListener, Unit
+from services.hospital_node.access.refusals import Refusals
 from services.hospital_node.access.requests import Decided
 from services.hospital_node.access.statements import Asked, Proposal, StatementReader
 from services.hospital_node.domain import Dataset
@@ -45,6 +46,7 @@ class Access:
         """`model_use_changed` hears that the parties may have to be told something."""
         self.store, self._model_use_changed = store, model_use_changed
         self._reader, self._listener, self._clock = reader, listener, clock
+        self._refusals = Refusals()
 
     # ------------------------------------------------------------ what comes from the coordinator
 
@@ -166,13 +168,17 @@ class Access:
             return await self.store.run(lambda unit: proposals.turn_down(unit, study, reason=reason))
 
     async def _refused(self, what: str, error: InvalidInput) -> None:
+        why = str(error)[:MAX_DETAIL_TEXT]
         log.warning("statement_refused", what=what)
+        left_out = self._refusals.enter(what, why, now=self._clock.now())
+        if left_out is None:
+            return
         event = Event(
             action="statement.refused",
             actor="system",
             object=what,
             outcome=Outcome.REFUSED,
-            details={"why": str(error)[:200]},
+            details={"why": why, **({"left_out": left_out} if left_out else {})},
         )
         await self.store.run(lambda unit: unit.record(event))
 

@@ -122,6 +122,12 @@ class SqlUnit:
             query = query.where(RequestRow.number > (last or 0))
         return self._all(AccessRequest, query)
 
+    def waiting_requests(self, requester: str) -> int:
+        query = select(func.count()).where(
+            RequestRow.requester == requester, RequestRow.state == RequestState.PENDING.value
+        )
+        return self._session.scalar(query) or 0
+
     def put_request(self, request: AccessRequest) -> None:
         self._put(select(RequestRow).where(RequestRow.request_id == request.request_id), RequestRow, request)
 

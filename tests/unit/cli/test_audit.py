@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from libs.cli.main import app
 from libs.core.errors import InvalidInput
 from libs.rpc.dev_ca import DevelopmentCa
 from libs.rpc.identity import COORDINATOR, party_identity
-from libs.runtime.audit.entry import Event
+from libs.runtime.audit.entry import Event, Outcome, chain
 from tests.fakes.audit import issue, numbered, open_trail
 
 
@@ -88,6 +89,26 @@ def test_another_ca_is_not_believed(folder: Path) -> None:
     told = audit("verify", folder / "trail.jsonl", "--ca", folder / "others" / "ca.crt")
     assert told.exit_code == 1
     assert "not issued by this CA" in told.output
+
+
+def test_a_long_entry_is_shown_in_short(tmp_path: Path) -> None:
+    event = Event(
+        "request.approved",
+        "spiffe://trefoil.local/client/ada (ada)",
+        "request/request-1",
+        Outcome.REFUSED,
+        approval="approval-1",
+        details={"plan_hash": "0123456789ab" + "f" * 52, "model": "", "uses": 2},
+    )
+    entry = chain(None, event, datetime(2026, 11, 24, 9, 30, tzinfo=UTC), trail=COORDINATOR.uri)
+    line = json.dumps(entry.to_json(trail=COORDINATOR.uri))
+    (tmp_path / "trail.jsonl").write_text(f"{line}\n", encoding="utf-8")
+    shown = audit("show", tmp_path / "trail.jsonl").output
+    assert "2026-11-24 09:30:00   request.approved (refused)   client/ada " in shown
+    for part in ("approval approval-1", "plan_hash 0123456789ab…", "uses 2"):
+        assert part in shown
+    assert "model" not in shown
+    assert "ffff" not in shown
 
 
 def test_entries_are_shown_and_filtered(folder: Path) -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from libs.cli.main import app, main
 from libs.rpc._generated.trefoil.hospital.v1 import access_pb2, hospital_pb2
 
+ROOT = Path(__file__).parents[3]
 NOUNS = (
     "audit",
     "keys",
@@ -28,7 +33,12 @@ NOUNS = (
     "login",
     "logout",
     "party",
+    "node",
     "dataset",
+    "request",
+    "rule",
+    "ledger",
+    "statistics",
     "study",
     "model",
     "predict",
@@ -54,6 +64,49 @@ def test_every_noun_has_help(noun: str) -> None:
     result = CliRunner().invoke(app, [noun, "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output
+
+
+def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, set[str]]]:
+    """(words after `trefoil`, options) of every command that does something."""
+    if not hasattr(command, "commands"):
+        yield " ".join(path), {option for one in command.params for option in one.opts}
+        return
+    for name, inner in command.commands.items():
+        yield from _commands(inner, (*path, name))
+
+
+COMMANDS = dict(_commands(typer.main.get_command(app)))
+PROSE_ONLY = {
+    "logout",
+    "user password",
+    "keys init",
+    "keys revoke",
+    "hospital owner-code",
+    *(
+        f"{service} {verb}"
+        for service in ("coordinator", "hospital", "party")
+        for verb in ("serve", "config")
+    ),
+}
+
+
+def test_every_command_has_json_for_machines_or_says_nothing_that_they_need() -> None:
+    assert {name for name, options in COMMANDS.items() if "--json" not in options} == PROSE_ONLY
+
+
+def test_every_command_that_a_text_names_exists() -> None:
+    """In errors, hints and documents: `trefoil NOUN VERB` where the noun has verbs."""
+    nouns = {name.split()[0] for name in COMMANDS if " " in name}
+    named = re.compile(rf"trefoil ({'|'.join(sorted(nouns))}) ([a-z][a-z-]+)")
+    files = [ROOT / "README.md", *ROOT.glob("libs/**/*.md"), *ROOT.glob("services/**/*.md")]
+    files += [*ROOT.glob("libs/**/*.py"), *ROOT.glob("services/**/*.py")]
+    unknown = {
+        f"{file.relative_to(ROOT)}: {found[0]}"
+        for file in files
+        for found in named.finditer(file.read_text(encoding="utf-8"))
+        if f"{found[1]} {found[2]}" not in COMMANDS
+    }
+    assert unknown == set()
 
 
 def test_help_loads_no_heavy_library() -> None:

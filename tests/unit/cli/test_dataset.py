@@ -132,7 +132,7 @@ def test_unless_told_otherwise_counts_are_rounded_and_each_request_has_an_id_of_
 def test_versions_are_listed_with_when_they_ended(trefoil: Run) -> None:
     told = trefoil("versions", "chest")
     assert "bbbbbbbbbbbb…" in told
-    assert "2026-11-02T09:00:00Z" in told
+    assert "2026-11-02 09:00 UTC" in told
     newest, oldest = json.loads(trefoil("versions", "chest", "--json"))
     assert (newest["withdrawn_at"], oldest["version"]) == (None, 1)
 

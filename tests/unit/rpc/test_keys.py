@@ -157,6 +157,25 @@ def test_a_token_of_the_command_line_is_accepted_by_its_audience_alone(keys: Pat
             verifier.verify(wrong)
 
 
+@pytest.mark.parametrize(
+    ("issuer", "roles"),
+    [
+        (
+            "hospital-alpha",
+            ("owner", "administrator", "compliance_officer", "scientist", "clinician", "auditor"),
+        ),
+        ("federation", ("scientist", "clinician", "worker", "operator", "auditor")),
+    ],
+)
+def test_each_issuer_gives_the_roles_that_services_listen_to(
+    keys: Path, issuer: str, roles: tuple[str, ...]
+) -> None:
+    verifier = TokenVerifier([issuing_secret(keys, issuer)])
+    for role in roles:
+        made = token(keys, "--issuer", issuer, "--subject", "ada", "--role", role)
+        assert verifier.verify(made).role == role
+
+
 def test_a_token_of_the_command_line_can_be_bound_to_a_certificate(keys: Path) -> None:
     certificate = keys / "hospital-alpha" / "tls.crt"
     made = ["--issuer", "federation", "--subject", "alpha", "--role", "worker"]
@@ -172,7 +191,10 @@ def test_a_token_of_the_command_line_can_be_bound_to_a_certificate(keys: Path) -
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
-        ({"--role": "root"}, "is not a role"),
+        ({"--role": "root"}, "gives nobody the role 'root'"),
+        ({"--role": "owner"}, "gives nobody the role 'owner'"),
+        ({"--role": "worker", "--issuer": "hospital-alpha"}, "gives nobody the role 'worker'"),
+        ({"--role": "staff", "--issuer": "hospital-alpha"}, "gives nobody the role 'staff'"),
         ({"--ttl": "8"}, "is not a duration"),
         ({"--ttl": "0h"}, "is not a duration"),
         ({"--ttl": "91d"}, "at most 90 days"),

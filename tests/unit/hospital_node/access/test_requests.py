@@ -13,8 +13,8 @@ from libs.core.errors import FailedPrecondition, InvalidInput
 from libs.rpc._generated.trefoil.hospital.v1 import access_pb2 as pb
 from libs.rpc.caller import Caller, calling_as
 from libs.rpc.identity import Identity, Kind
-from services.hospital_node.access.domain import Purpose, RequestState, Standing
-from services.hospital_node.access.requests import Decision
+from services.hospital_node.access.domain import AccessRequest, Origin, Purpose, RequestState, Standing
+from services.hospital_node.access.requests import Decision, receive
 from services.hospital_node.access.rpc import AccessService
 from tests.fakes.access import ALPHA, DANA, FREELY, PRIVATE_PLAN, AccessRig, cost
 from tests.fakes.hospital_ports import NOW, PLAN, dataset, shelve, unshelve
@@ -66,6 +66,26 @@ async def test_a_request_that_cannot_be_is_denied_and_never_shown(
     [told] = rig.listener.told
     assert (told.request_id, told.standing) == ("request-1", Standing.DENIED)
     assert await rig.requests() == []
+
+
+async def test_the_trail_names_the_staff_who_asked_and_of_others_only_who_signed(rig: AccessRig) -> None:
+    await rig.access.access_asked(replace(rig.people.asked(), requested_by="the owner herself"))
+    own = AccessRequest(
+        request_id="own",
+        origin=Origin.STAFF,
+        purpose=Purpose.STATISTICS,
+        dataset_name="chest",
+        content_hash="",
+        requester=MALLORY.uri,
+        requested_by="anna",
+        reason="",
+        asked=cost("1"),
+        uses_asked=1,
+        received_at=NOW,
+    )
+    await rig.store.run(lambda unit: receive(unit, own))
+    received = [entry["actor"] for entry in rig.audit_entries() if entry["action"] == "request.received"]
+    assert received == [DANA.uri, f"{MALLORY.uri} (anna)"]
 
 
 @pytest.mark.parametrize("what", ["plan", "signature", "signer", "id"])
