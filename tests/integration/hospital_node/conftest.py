@@ -8,7 +8,6 @@ import pytest
 from libs.data.export import export_part
 from libs.data.phantom import make_phantoms
 from libs.rpc.dev_ca import create_keys
-from services.hospital_node.adapters.worker_process import WorkerProcess
 from tests.fakes.hospital_federation import FakeFederation
 
 IMAGES = 48
@@ -20,13 +19,6 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("hospital-data")
     export_part(make_phantoms(count=IMAGES, size=28, seed=1), root / "chest")
     return root
-
-
-@pytest.fixture
-async def worker(tmp_path: Path) -> AsyncIterator[WorkerProcess]:
-    process = WorkerProcess(threads=1, work_dir=tmp_path / "work")
-    yield process
-    await process.stop()
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,14 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+import pytest_asyncio
 
 from libs.core.errors import FailedPrecondition, InvalidInput, Unavailable
 from libs.data.phantom import make_phantoms
@@ -34,6 +36,17 @@ from tests.integration.hospital_node.conftest import IMAGES
 PLAN = TrainingPlan(
     model="small_cnn", image_size=28, rounds=3, learning_rate=0.05, batch_size=8, validation_fraction=0.25
 )
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the worker's pipes
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def worker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WorkerProcess]:
+    """One for all tests, as a node has: to load PyTorch takes longer than what is asked of it."""
+    process = WorkerProcess(threads=1, work_dir=tmp_path_factory.mktemp("worker") / "work")
+    yield process
+    await process.stop()
 
 
 def model():
