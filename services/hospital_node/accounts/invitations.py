@@ -38,7 +38,10 @@ log = get_logger(__name__)
 OWNER_CODE_LIFETIME = timedelta(hours=24)
 INVITATION_LIFETIME = timedelta(hours=72)
 
-_WRONG_CODE = "The code is wrong, was used already, or is too old. Ask for a new invitation."
+_WRONG_CODE = (
+    "The code is wrong, was used already, is too old, or the account was given more rights since. Ask for a "
+    "new invitation."
+)
 
 
 @dataclass(frozen=True)

@@ -155,9 +155,15 @@ class AccountStore:
     # ---------------------------------------------------------------- invitations
 
     def invite(self, name: str, *, code_hash: str, expires_at: datetime) -> None:
-        """The account's one code from now on; an earlier one is worth nothing."""
+        """The account's one code from now on; an earlier one is worth nothing.
+
+        It is good for what the account may do now: whoever made it keeps it when others make the account
+        mightier, and must not become that by it.
+        """
         self.uninvite(name)
-        self._session.add(InvitationRow(code_hash=code_hash, account=name, expires_at=expires_at))
+        row = InvitationRow(code_hash=code_hash, account=name, expires_at=expires_at)
+        row.good_for = " ".join(sorted(self._may(name)))
+        self._session.add(row)
         self._session.flush()
 
     def uninvite(self, name: str) -> None:
@@ -165,9 +171,15 @@ class AccountStore:
         self._session.execute(delete(InvitationRow).where(InvitationRow.account == name))
 
     def invited(self, code_hash: str, now: datetime) -> str | None:
-        """Whose code that is; None if it is nobody's, was used or is too old."""
+        """Whose code that is; None if used, too old, or if the account may do more since."""
         row = self._session.get(InvitationRow, code_hash)
-        return None if row is None or utc(row.expires_at) <= now else row.account
+        if row is None or utc(row.expires_at) <= now or self._may(row.account) - set(row.good_for.split()):
+            return None
+        return row.account
+
+    def _may(self, name: str) -> set[str]:
+        """The account's permissions; the owner that the node does not have yet is no account."""
+        return set() if name == OWNERLESS else {str(granted) for granted in self.get(name).permissions}
 
     # ---------------------------------------------------------------- wrong attempts
 

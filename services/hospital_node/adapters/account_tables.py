@@ -43,6 +43,8 @@ class InvitationRow(Base):
     code_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     account: Mapped[str] = mapped_column(String(_NAME), unique=True)
     expires_at: Mapped[datetime] = mapped_column(_MOMENT)
+    # What the account could do when the code was made, as sorted words: it opens nothing mightier.
+    good_for: Mapped[str] = mapped_column(Text)
 
 
 class WrongAttemptsRow(Base):

@@ -48,6 +48,7 @@ def _accounts() -> None:
         sa.Column("code_hash", sa.String(64), primary_key=True),
         sa.Column("account", sa.String(64), nullable=False, unique=True),
         sa.Column("expires_at", _MOMENT, nullable=False),
+        sa.Column("good_for", sa.Text, nullable=False),
     )
     op.create_table(
         "wrong_attempts",

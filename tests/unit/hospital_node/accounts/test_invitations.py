@@ -159,3 +159,17 @@ async def test_a_second_owner_cannot_be_claimed_with_a_code_that_was_left_over(r
     with pytest.raises(FailedPrecondition, match="has an owner"):
         await rig.claim("second", code="left over")
     assert GOOD not in rig.stored()
+
+
+async def test_a_code_is_worth_nothing_once_its_account_may_do_more(rig: AccountRig) -> None:
+    """Else an administrator who kept the code of an account becomes what the owner made of it."""
+    await rig.claim()
+    by_change = await rig.invite("cora", "auditor")
+    await rig.as_actor(OWNER, rig.accounts.users.change, name="cora", roles=["compliance_officer"])
+    same = await rig.invite("dora", "auditor")
+    await rig.as_actor(OWNER, rig.accounts.users.change, name="dora", roles=["auditor"])
+    with pytest.raises(Unauthenticated, match="more rights"):
+        await rig.accept(by_change)
+    assert (await rig.accept(same)).account == "dora"
+    again = await rig.as_actor(OWNER, rig.accounts.users.reset, name="cora")
+    assert (await rig.accept(again.code.expose())).account == "cora"
