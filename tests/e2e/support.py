@@ -12,7 +12,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2  # noqa: F401 - registers the health service's messages
 
-from libs.cli.demo import journey
+from libs.cli.demo import journey, staff
 from libs.cli.demo.material import Material, hand_out
 from libs.cli.local_cluster import LocalCluster
 from libs.data.partition import partition_patients
@@ -55,17 +55,19 @@ def small_material(*, images: int = 120, test_images: int = 24) -> Material:
 
 
 async def publish(cluster: LocalCluster, material: Material) -> None:
-    """Every hospital publishes its part."""
+    """Every owner claims the node and publishes its part."""
     hand_out(material, {name: cluster.folder(f"hospital-{name}") / "data" for name in cluster.hospitals})
-    await journey.publish_everywhere(cluster)
+    await staff.claim_nodes(cluster)
+    await staff.publish_everywhere(cluster)
 
 
 async def begin_study(cluster: LocalCluster, scientist: Any, plan: TrainingPlan) -> coordinator_pb2.Study:
-    """Find the data, propose the plan, and have every owner approve it: rounds begin."""
+    """Find the data, ask for access, have every owner approve the plan, and propose it: rounds begin."""
     datasets = await journey.find_data(cluster, scientist)
-    study = await journey.create_study(scientist, plan=plan, datasets=datasets)
-    await journey.approve_everywhere(cluster, study)
-    return study
+    await journey.ask_for_access(scientist, plan=plan, datasets=datasets)
+    await staff.approve_everywhere(cluster, plan_hash=plan.hash)
+    await journey.require_approved(scientist, requests=len(datasets))
+    return await journey.create_study(scientist, plan=plan, datasets=datasets)
 
 
 # ------------------------------------------------------------ recordings
