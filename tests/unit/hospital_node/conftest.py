@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -34,19 +33,22 @@ def postgres_template(postgres: str) -> Iterator[str]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def transactions(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Transactions]:
-    """On a database of either kind that was migrated once for all tests, and copied."""
-    with ExitStack() as stack:
-        if request.param == "sqlite":
-            file = shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "test.db")
-            url = f"sqlite:///{file}"
-        else:
-            cluster = request.getfixturevalue("postgres")
-            template = request.getfixturevalue("postgres_template")
-            url = stack.enter_context(fresh_database(cluster, like=template))
-        opened = Transactions(url)
-        yield opened
-        opened.close()
+def migrated_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of either kind that was migrated once for all tests, and copied."""
+    if request.param == "sqlite":
+        file = shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "test.db")
+        yield f"sqlite:///{file}"
+        return
+    template = request.getfixturevalue("postgres_template")
+    with fresh_database(request.getfixturevalue("postgres"), like=template) as url:
+        yield url
+
+
+@pytest.fixture
+def transactions(migrated_url: str) -> Iterator[Transactions]:
+    opened = Transactions(migrated_url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

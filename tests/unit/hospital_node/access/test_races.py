@@ -23,9 +23,9 @@ ADA = Consumer("spiffe://trefoil.local/client/ada", "ada")
 
 
 @pytest.fixture
-def rigs(rig: AccessRig, database_url: str, people: People) -> Iterator[list[AccessRig]]:
+def rigs(rig: AccessRig, migrated_url: str, people: People) -> Iterator[list[AccessRig]]:
     """The node, and three more at the same database: one alone does one thing at a time by itself."""
-    opened = [Transactions(database_url) for _ in range(3)]
+    opened = [Transactions(migrated_url) for _ in range(3)]
     yield [rig, *(AccessRig(one, people) for one in opened)]
     for one in opened:
         one.close()
