@@ -70,7 +70,13 @@ ALL_USES = [
 ]
 
 
-@pytest.mark.parametrize("narrow", ALL_USES, ids=str)
+def named(use: ModelUse) -> str:
+    """The same in every process, where a set prints in any order."""
+    askers = "+".join(sorted(asker.name for asker in use.askers))
+    return f"{'anyone' if use.anyone else askers or 'nobody'}-{askers}-{use.max_predictions}"
+
+
+@pytest.mark.parametrize("narrow", ALL_USES, ids=named)
 def test_a_use_is_within_another_if_nobody_may_ask_more_by_it(narrow: ModelUse) -> None:
     """The oracle: for every client, and one whom nobody named, how often each would let him ask."""
 
