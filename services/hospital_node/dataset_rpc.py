@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
+from typing import Any, TypeVar
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from libs.core.clock import Clock
@@ -17,6 +19,8 @@ from libs.runtime.logging import get_logger
 from services.hospital_node.datasets import Publication, Publisher, publish, withdraw
 from services.hospital_node.domain import Dataset
 from services.hospital_node.ports import Announcer, Datasets, Shelf
+
+Answer = TypeVar("Answer", bound=Message)
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
@@ -48,6 +52,7 @@ class DatasetCalls:
         self._consent_changed, self._clock = consent_changed, clock
         # What is committed first is announced first, so the catalogue ends with what stands here.
         self._in_order = asyncio.Lock()
+        self._changing: set[asyncio.Task[Any]] = set()
 
     async def publish(self, request: pb.PublishDatasetRequest) -> pb.PublishDatasetResponse:
         """The data set, stored and announced; or an error in words for its owner, and nothing stored."""
@@ -58,6 +63,11 @@ class DatasetCalls:
         if known is not None:  # a retry reads no files, which may have moved since
             return known
         draft = await self._publisher.draft(publication)
+        return await self._to_the_end(self._publish(request, draft, actor=actor))
+
+    async def _publish(
+        self, request: pb.PublishDatasetRequest, draft: Dataset, *, actor: str
+    ) -> pb.PublishDatasetResponse:
         done: list[Dataset] = []
 
         def work(shelf: Shelf) -> pb.PublishDatasetResponse:
@@ -82,6 +92,9 @@ class DatasetCalls:
 
     async def withdraw(self, request: pb.WithdrawDatasetRequest) -> pb.WithdrawDatasetResponse:
         """Out of the catalogue and out of every study; what runs on it is stopped. Raises NotFound."""
+        return await self._to_the_end(self._withdraw(request))
+
+    async def _withdraw(self, request: pb.WithdrawDatasetRequest) -> pb.WithdrawDatasetResponse:
         actor, done = current_actor(), list[Dataset]()
 
         def work(shelf: Shelf) -> pb.WithdrawDatasetResponse:
@@ -99,6 +112,13 @@ class DatasetCalls:
             log.info("dataset_withdrawn", dataset=dataset.name, version=dataset.version)
             await self._consent_changed()
         return answer
+
+    async def _to_the_end(self, change: Coroutine[Any, Any, Answer]) -> Answer:
+        """What changed takes effect though the caller hangs up meanwhile."""
+        task = asyncio.create_task(change)
+        self._changing.add(task)
+        task.add_done_callback(self._changing.discard)
+        return await asyncio.shield(task)
 
     async def listed(self, request: pb.ListDatasetsRequest) -> pb.ListDatasetsResponse:
         """What is published, by name. A page's token is the last name on it."""

@@ -319,3 +319,31 @@ async def test_datasets_are_listed_by_name_in_pages(desk: Desk) -> None:
     assert ([found.name for found in rest.datasets], rest.next_page_token) == (["c"], "")
     with pytest.raises(InvalidInput, match="at most 1000"):
         await desk.calls.listed(pb.ListDatasetsRequest(page_size=1001))
+
+
+@pytest.mark.parametrize("change", ["publish", "withdraw"])
+async def test_a_change_takes_effect_though_its_caller_hangs_up_after_the_commit(
+    desk: Desk, change: str
+) -> None:
+    await desk.publish()
+    desk.other_files()
+    told, stops = len(desk.announcer.said), desk.consent_changes
+    answer, committed, go_on = desk.datasets.answer, asyncio.Event(), asyncio.Event()
+
+    async def slowly(**options: Any) -> Any:
+        done = await answer(**options)
+        committed.set()
+        await go_on.wait()
+        return done
+
+    desk.datasets.answer = slowly  # type: ignore[method-assign]
+    calling = asyncio.create_task(desk.publish() if change == "publish" else desk.withdraw())  # type: ignore[arg-type]
+    await committed.wait()
+    calling.cancel()
+    await asyncio.gather(calling, return_exceptions=True)
+    go_on.set()
+    for _ in range(500):
+        if desk.consent_changes > stops:
+            break
+        await asyncio.sleep(0.01)
+    assert (desk.consent_changes, len(desk.announcer.said)) == (stops + 1, told + 1)
