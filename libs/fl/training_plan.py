@@ -22,6 +22,9 @@ from libs.models.private import TRAIN_PRIVATELY
 
 _MAX_JSON_BYTES = 64 * 1024
 
+LARGEST_NORM_UNITS = 2**24
+"""In ring units; beyond it the parties could not square what they check without wrapping around."""
+
 
 class Optimizer(StrEnum):
     """The rule that turns gradients into steps, within one hospital and one round."""
@@ -126,6 +129,14 @@ class ModelAccess(_Frozen):
         return self
 
 
+class ContributionCheck(_Frozen):
+    """What the parties check of each contribution, under encryption, before they add it."""
+
+    max_norm: float = Field(
+        gt=0, le=2**16, description="L2 norm of an update; hospitals scale longer ones down to it"
+    )
+
+
 class TrainingPlan(_Frozen):
     """One study's training, complete: the same plan, data and seed give the same model.
 
@@ -172,6 +183,18 @@ class TrainingPlan(_Frozen):
         default=None, description="without it, contributions and metrics carry no noise"
     )
     model_access: ModelAccess = ModelAccess()
+    contribution_check: ContributionCheck | None = Field(
+        default=None, description="without it, one hospital can move the model as far as it likes"
+    )
+
+    @model_validator(mode="after")
+    def _checks_within_the_ring(self) -> Self:
+        check = self.contribution_check
+        if check is not None and check.max_norm * 2**self.scale_bits >= LARGEST_NORM_UNITS:
+            raise ValueError(
+                f"contribution_check.max_norm * 2^scale_bits must stay below {LARGEST_NORM_UNITS}; lower one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _trains_privately(self) -> Self:

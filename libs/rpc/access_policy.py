@@ -83,6 +83,7 @@ ACCESS_POLICY: Mapping[str, Rule] = MappingProxyType(
         "/trefoil.party.v1.PartyService/OpenPrediction": _COORDINATOR,
         "/trefoil.party.v1.PartyService/DescribePool": _POOL,
         "/trefoil.party.v1.PartyService/PutShares": _SHARES,
+        "/trefoil.party.v1.PartyService/DescribeUpload": _SHARES,
         "/trefoil.party.v1.PartyService/GetShares": _SHARES,
         "/trefoil.party.v1.PartyService/Predict": _PREDICTION,
         "/trefoil.party.v1.PartyService/SetModelUse": _HOSPITAL,

@@ -136,14 +136,20 @@ class RoundOpening:
     metrics_readers: tuple[str, ...]
     plan: bytes = b""
     use: ModelUse = NOBODY
+    max_norm: int = 0
+    noise_std: int = 0
 
 
 @dataclass(frozen=True)
 class RoundClosing:
-    """What the three parties agreed on. `survivors` is None when fewer than the quorum were complete."""
+    """What the three parties agreed on. `survivors` is None when fewer than the quorum were left.
+
+    `refused` are those whose complete contributions broke the round's check.
+    """
 
     survivors: tuple[str, ...] | None
     bytes_between_parties: int
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

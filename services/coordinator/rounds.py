@@ -13,6 +13,7 @@ from libs.core.errors import AlreadyExists, FailedPrecondition
 from libs.core.ids import new_id
 from libs.fl.metrics import METRICS_LENGTH
 from libs.fl.model_access import version_readers
+from libs.fl.round_rules import max_norm_of, noise_std_of
 from libs.fl.strategies.registry import STRATEGIES
 from libs.fl.strategies.strategy import Strategy
 from libs.fl.training_plan import TrainingPlan
@@ -247,6 +248,7 @@ def round_opening(study: Study, current: Round) -> RoundOpening:
             use=use_of(study),
         )
     metrics_readers = (study.creator, *(member.hospital for member in study.approved))
+    plan = TrainingPlan.from_json(study.plan_json)
     return RoundOpening(
         key=round_key(study, current),
         ring=Ring.RING_32,
@@ -257,9 +259,11 @@ def round_opening(study: Study, current: Round) -> RoundOpening:
         base_model_id=training_model_id(study.study_id, current.number - 1),
         result_model_id=training_model_id(study.study_id, current.number),
         readers=version_readers(
-            TrainingPlan.from_json(study.plan_json),
+            plan,
             creator=study.creator,
             hospitals=[member.hospital for member in study.approved],
         ),
         metrics_readers=metrics_readers,
+        max_norm=max_norm_of(plan),
+        noise_std=noise_std_of(plan),
     )

@@ -199,6 +199,8 @@ class Terms:
     metrics_length: int
     compiled_plan_hash: str = ""
     result_model_id: str = ""
+    max_norm: int = 0
+    noise_std: int = 0
 
 
 def admit(order: Order, before: Iterable[Task]) -> None:

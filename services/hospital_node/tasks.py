@@ -11,6 +11,7 @@ from libs.core.errors import Bug, DeadlineExceeded, FailedPrecondition, InvalidI
 from libs.core.ids import new_id
 from libs.fl.metrics import METRICS_LENGTH
 from libs.fl.model_access import named_askers, version_readers
+from libs.fl.round_rules import max_norm_of, noise_std_of
 from libs.fl.training_plan import TrainingPlan
 from libs.mpc.ring import Ring, RingArray
 from libs.runtime.logging import get_logger
@@ -266,6 +267,8 @@ def _terms(order: TrainOrder | ReleaseOrder, study: Study) -> Terms:
         use=ModelUse(),
         weight=order.weight,
         metrics_length=METRICS_LENGTH,
+        max_norm=max_norm_of(plan),
+        noise_std=noise_std_of(plan),
     )
 
 

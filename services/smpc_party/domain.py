@@ -27,6 +27,9 @@ MAX_LENGTH = 1 << 31
 
 MAX_HOSPITALS = 1024
 
+MAX_NORM_UNITS = 1 << 24
+"""Below this the squares of a checked contribution's sketch fit 64 bits (libs/mpc/norm_check.py)."""
+
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*", re.ASCII)
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 
@@ -227,6 +230,8 @@ class Terms:
     metrics_length: int
     compiled_plan_hash: str
     result_model_id: str
+    max_norm: int = 0
+    noise_std: int = 0
 
 
 @dataclass(frozen=True)
@@ -247,6 +252,10 @@ class RoundSpec:
     use: ModelUse = NOBODY
     attempt: int = 0
     """Which try of the round this is; the weights differ between tries."""
+    max_norm: int = 0
+    """Largest L2 norm of an update before it is weighed, in ring units; 0: contributions are not checked."""
+    noise_std: int = 0
+    """Of the noise that any two parties add to the sum of updates, in ring units."""
 
     def __post_init__(self) -> None:
         _check_length(self.update_length)
@@ -254,6 +263,8 @@ class RoundSpec:
             raise InvalidInput("A round's attempt is between 0 and 2^31.")
         if not 0 <= self.metrics_length <= MAX_LENGTH:
             raise InvalidInput("metrics_length is out of range.")
+        if not 0 <= self.max_norm < MAX_NORM_UNITS or not 0 <= self.noise_std < 1 << self.ring.bits - 2:
+            raise InvalidInput("A round's largest norm or its noise does not fit the ring. Lower scale_bits.")
         check_model_id(self.result_model_id)
         if self.base_model_id:
             check_model_id(self.base_model_id)
@@ -339,6 +350,8 @@ class RoundSpec:
             "weighs it differently": weights.get(hospital) == terms.weight,
             "has more or less metrics": self.metrics_length == terms.metrics_length,
             "evaluates the result by another plan": self.plan_hash == terms.compiled_plan_hash,
+            "checks contributions otherwise": self.max_norm == terms.max_norm,
+            "adds other noise": self.noise_std == terms.noise_std,
             "names the result otherwise": terms.result_model_id in ("", self.result_model_id),
         }
         broken = [rule for rule, holds in rules.items() if not holds]
@@ -372,6 +385,8 @@ class RoundSpec:
                 "plan": self.plan.decode(),
                 "use": self.use.to_data(),
                 "attempt": self.attempt,
+                "max_norm": self.max_norm,
+                "noise_std": self.noise_std,
             }
         )
 
@@ -395,6 +410,9 @@ class RoundSpec:
             plan=data["plan"].encode(),
             use=ModelUse.from_data(data["use"]),
             attempt=data["attempt"],
+            # Rounds that the previous release stored have neither.
+            max_norm=data.get("max_norm", 0),
+            noise_std=data.get("noise_std", 0),
         )
 
 

@@ -121,6 +121,13 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
             raise InvalidInput("An upload begins with its header.")
         return await self._desk.put(wire.upload(first.header), current_caller().identity, _chunks(requests))
 
+    async def DescribeUpload(
+        self, request: party_pb2.DescribeUploadRequest, context: Any
+    ) -> party_pb2.DescribeUploadResponse:
+        """How far an upload of the caller came."""
+        stored = await self._desk.is_stored(wire.upload(request.header), current_caller().identity)
+        return party_pb2.DescribeUploadResponse(stored=stored)
+
     async def GetShares(
         self, request: party_pb2.GetSharesRequest, context: Any
     ) -> AsyncIterator[party_pb2.GetSharesResponse]:

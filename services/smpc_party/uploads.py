@@ -140,6 +140,11 @@ class ShareDesk:
             )
         return not await self._receive(upload, target, chunks)
 
+    async def is_stored(self, upload: Upload, caller: Identity) -> bool:
+        """Whether all of this upload is on the disk. Raises as `put` does before anything is sent."""
+        target = await asyncio.to_thread(self._target, upload, caller)
+        return target.stored_upload_id is not None
+
     async def get(self, vector: Vector, caller: Identity) -> tuple[Ring, RingArray]:
         """This party's share in full, for a reader of the vector.
 

@@ -67,6 +67,8 @@ def round_spec(request: party_pb2.OpenRoundRequest, *, limits: PredictionLimits)
         plan=request.plan,
         use=_use(request.use),
         attempt=request.round.attempt,
+        max_norm=request.check.max_norm,
+        noise_std=request.noise.std,
     )
     _check_plan(spec.plan, ring=spec.ring, length=spec.update_length, limits=limits)
     return spec
@@ -191,6 +193,8 @@ def _terms(message: types_pb2.ContributionTerms) -> Terms:
         metrics_length=message.metrics_length,
         compiled_plan_hash=message.compiled_plan_hash,
         result_model_id=message.result_model_id,
+        max_norm=message.check.max_norm,
+        noise_std=message.noise.std,
     )
 
 

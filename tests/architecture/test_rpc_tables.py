@@ -77,7 +77,7 @@ def test_the_policy_is_the_one_that_was_agreed() -> None:
         return {f"{service}Service/{name}" for name in " ".join(names).split()}
 
     coordinator = of("Party", "RegisterModel OpenRound CloseRound AbandonRound OpenPrediction DescribePool")
-    shares, trail = of("Party", "PutShares GetShares"), of("Audit", "ExportTrail")
+    shares, trail = of("Party", "PutShares DescribeUpload GetShares"), of("Audit", "ExportTrail")
     watching = of("Coordinator", "GetStudy ListStudies WatchStudy")
     studies = watching | of("Coordinator", "CreateStudy StartStudy CancelStudy ImportModel")
     catalogue = of("Coordinator", "DescribeFederation SearchDatasets ListModels ListAccessRequests")

@@ -117,6 +117,8 @@ class GrpcParties:
             metrics_reader_identities=opening.metrics_readers,
             plan=opening.plan,
             use=_use(opening.use),
+            check=types_pb2.ContributionCheck(max_norm=opening.max_norm),
+            noise=types_pb2.SumNoise(std=opening.noise_std),
         )
         await self._ask(lambda stub: stub.OpenRound(request, timeout=self._timeout_s))
 
@@ -124,8 +126,15 @@ class GrpcParties:
         """Have the contributions added. PeerViolation when the parties do not agree on the outcome."""
         request = party_pb2.CloseRoundRequest(round=_reference(key), computation_id=computation_id)
         answers = await self._ask(lambda stub: stub.CloseRound(request, timeout=self._closing_timeout_s))
-        outcomes = {(answer.outcome, tuple(sorted(answer.survivor_identities))) for answer in answers}
-        outcome, survivors = outcomes.pop()
+        outcomes = {
+            (
+                answer.outcome,
+                tuple(sorted(answer.survivor_identities)),
+                tuple(sorted(answer.refused_identities)),
+            )
+            for answer in answers
+        }
+        outcome, survivors, refused = outcomes.pop()
         known = (
             party_pb2.CloseRoundResponse.OUTCOME_AGGREGATED,
             party_pb2.CloseRoundResponse.OUTCOME_BELOW_QUORUM,
@@ -140,6 +149,7 @@ class GrpcParties:
         return RoundClosing(
             survivors=survivors if complete else None,
             bytes_between_parties=sum(answer.bytes_sent_to_peers for answer in answers),
+            refused=refused,
         )
 
     async def abandon_round(self, key: RoundKey) -> None:

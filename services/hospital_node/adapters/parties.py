@@ -77,6 +77,8 @@ class ShareParties:
             metrics_length=terms.metrics_length,
             compiled_plan_hash=terms.compiled_plan_hash,
             result_model_id=terms.result_model_id,
+            check=types_pb2.ContributionCheck(max_norm=terms.max_norm),
+            noise=types_pb2.SumNoise(std=terms.noise_std),
         )
         await deal_vector(
             vector, ring=ring, ref=ref, channels=self._named(), upload_id=upload_id, terms=required

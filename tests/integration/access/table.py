@@ -62,6 +62,7 @@ PartyService/AbandonRound               coordinator:-
 PartyService/OpenPrediction             coordinator:-
 PartyService/DescribePool               coordinator:- client:scientist,operator
 PartyService/PutShares                  hospital:worker client:scientist
+PartyService/DescribeUpload             hospital:worker client:scientist
 PartyService/GetShares                  hospital:worker client:scientist
 PartyService/Predict                    client:scientist,clinician
 PartyService/SetModelUse                hospital:worker

@@ -620,6 +620,7 @@ class CoordinatorOrder(_message.Message):
     RELEASE_FIELD_NUMBER: _builtins.int
     STUDY_ENDED_FIELD_NUMBER: _builtins.int
     ACCESS_REQUEST_FIELD_NUMBER: _builtins.int
+    CONTRIBUTION_REFUSED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -634,6 +635,8 @@ class CoordinatorOrder(_message.Message):
     def study_ended(self) -> Global___StudyEnded: ...
     @_builtins.property
     def access_request(self) -> Global___AccessRequestOrder: ...
+    @_builtins.property
+    def contribution_refused(self) -> Global___ContributionRefused: ...
     def __init__(
         self,
         *,
@@ -644,16 +647,41 @@ class CoordinatorOrder(_message.Message):
         release: Global___ReleaseOrder | None = ...,
         study_ended: Global___StudyEnded | None = ...,
         access_request: Global___AccessRequestOrder | None = ...,
+        contribution_refused: Global___ContributionRefused | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request", "calibrate", b"calibrate", "order", b"order", "proposal", b"proposal", "release", b"release", "study_ended", b"study_ended", "train", b"train", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request", "calibrate", b"calibrate", "contribution_refused", b"contribution_refused", "order", b"order", "proposal", b"proposal", "release", b"release", "study_ended", b"study_ended", "train", b"train", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request", "calibrate", b"calibrate", "order", b"order", "proposal", b"proposal", "release", b"release", "study_ended", b"study_ended", "train", b"train", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request", "calibrate", b"calibrate", "contribution_refused", b"contribution_refused", "order", b"order", "proposal", b"proposal", "release", b"release", "study_ended", b"study_ended", "train", b"train", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_order: _TypeAlias = _typing.Literal["welcome", "proposal", "train", "calibrate", "release", "study_ended", "access_request"]  # noqa: Y015
+    _WhichOneofReturnType_order: _TypeAlias = _typing.Literal["welcome", "proposal", "train", "calibrate", "release", "study_ended", "access_request", "contribution_refused"]  # noqa: Y015
     _WhichOneofArgType_order: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_order) -> _WhichOneofReturnType_order | None: ...
 
 Global___CoordinatorOrder: _TypeAlias = CoordinatorOrder  # noqa: Y015
+
+@_typing.final
+class ContributionRefused(_message.Message):
+    """The three parties left this hospital's contribution out of a round: it broke the plan's check. Sent once, when
+    the round is closed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUND_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def round(self) -> _types_pb2.RoundRef: ...
+    def __init__(
+        self,
+        *,
+        round: _types_pb2.RoundRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["round", b"round"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["round", b"round"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContributionRefused: _TypeAlias = ContributionRefused  # noqa: Y015
 
 @_typing.final
 class AccessRequestOrder(_message.Message):
@@ -1471,6 +1499,7 @@ class Round(_message.Message):
     OPENED_AT_FIELD_NUMBER: _builtins.int
     CLOSED_AT_FIELD_NUMBER: _builtins.int
     BYTES_BETWEEN_PARTIES_FIELD_NUMBER: _builtins.int
+    REFUSED_IDENTITIES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     bytes_between_parties: _builtins.int
     """Bytes that the three parties exchanged to close it."""
@@ -1482,6 +1511,10 @@ class Round(_message.Message):
     def opened_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def closed_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def refused_identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Whose contributions the parties' check refused."""
+
     def __init__(
         self,
         *,
@@ -1491,10 +1524,11 @@ class Round(_message.Message):
         opened_at: _timestamp_pb2.Timestamp | None = ...,
         closed_at: _timestamp_pb2.Timestamp | None = ...,
         bytes_between_parties: _builtins.int = ...,
+        refused_identities: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "opened_at", b"opened_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_between_parties", b"bytes_between_parties", "closed_at", b"closed_at", "number", b"number", "opened_at", b"opened_at", "participant_identities", b"participant_identities", "survivor_identities", b"survivor_identities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_between_parties", b"bytes_between_parties", "closed_at", b"closed_at", "number", b"number", "opened_at", b"opened_at", "participant_identities", b"participant_identities", "refused_identities", b"refused_identities", "survivor_identities", b"survivor_identities"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -271,6 +271,8 @@ class OpenRoundRequest(_message.Message):
     METRICS_READER_IDENTITIES_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     USE_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
+    NOISE_FIELD_NUMBER: _builtins.int
     ring: _types_pb2.Ring.ValueType
     update_length: _builtins.int
     """Elements of the update; it comes first in a contribution."""
@@ -296,6 +298,12 @@ class OpenRoundRequest(_message.Message):
     def use(self) -> _types_pb2.ModelUse:
         """Who may ask the result, when it is to be evaluated."""
 
+    @_builtins.property
+    def check(self) -> _types_pb2.ContributionCheck:
+        """As in the terms that come with contributions, which may ask for no less."""
+
+    @_builtins.property
+    def noise(self) -> _types_pb2.SumNoise: ...
     def __init__(
         self,
         *,
@@ -311,10 +319,12 @@ class OpenRoundRequest(_message.Message):
         metrics_reader_identities: _abc.Iterable[_builtins.str] | None = ...,
         plan: _builtins.bytes = ...,
         use: _types_pb2.ModelUse | None = ...,
+        check: _types_pb2.ContributionCheck | None = ...,
+        noise: _types_pb2.SumNoise | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["round", b"round", "use", b"use"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "noise", b"noise", "round", b"round", "use", b"use"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model_id", b"base_model_id", "metrics_length", b"metrics_length", "metrics_reader_identities", b"metrics_reader_identities", "participants", b"participants", "plan", b"plan", "quorum", b"quorum", "reader_identities", b"reader_identities", "result_model_id", b"result_model_id", "ring", b"ring", "round", b"round", "update_length", b"update_length", "use", b"use"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model_id", b"base_model_id", "check", b"check", "metrics_length", b"metrics_length", "metrics_reader_identities", b"metrics_reader_identities", "noise", b"noise", "participants", b"participants", "plan", b"plan", "quorum", b"quorum", "reader_identities", b"reader_identities", "result_model_id", b"result_model_id", "ring", b"ring", "round", b"round", "update_length", b"update_length", "use", b"use"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -382,12 +392,17 @@ class CloseRoundResponse(_message.Message):
     RESULT_MODEL_ID_FIELD_NUMBER: _builtins.int
     SURVIVOR_IDENTITIES_FIELD_NUMBER: _builtins.int
     BYTES_SENT_TO_PEERS_FIELD_NUMBER: _builtins.int
+    REFUSED_IDENTITIES_FIELD_NUMBER: _builtins.int
     outcome: Global___CloseRoundResponse.Outcome.ValueType
     result_model_id: _builtins.str
     bytes_sent_to_peers: _builtins.int
     @_builtins.property
     def survivor_identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Whose contributions were complete at all three parties."""
+
+    @_builtins.property
+    def refused_identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Whose complete contributions broke the round's check, and were left out. Not among the survivors."""
 
     def __init__(
         self,
@@ -396,10 +411,11 @@ class CloseRoundResponse(_message.Message):
         result_model_id: _builtins.str = ...,
         survivor_identities: _abc.Iterable[_builtins.str] | None = ...,
         bytes_sent_to_peers: _builtins.int = ...,
+        refused_identities: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_sent_to_peers", b"bytes_sent_to_peers", "outcome", b"outcome", "result_model_id", b"result_model_id", "survivor_identities", b"survivor_identities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_sent_to_peers", b"bytes_sent_to_peers", "outcome", b"outcome", "refused_identities", b"refused_identities", "result_model_id", b"result_model_id", "survivor_identities", b"survivor_identities"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -649,20 +665,70 @@ class PutSharesResponse(_message.Message):
 Global___PutSharesResponse: _TypeAlias = PutSharesResponse  # noqa: Y015
 
 @_typing.final
+class DescribeUploadRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> _types_pb2.ShareHeader:
+        """The header that the upload began with."""
+
+    def __init__(
+        self,
+        *,
+        header: _types_pb2.ShareHeader | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeUploadRequest: _TypeAlias = DescribeUploadRequest  # noqa: Y015
+
+@_typing.final
+class DescribeUploadResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    STORED_FIELD_NUMBER: _builtins.int
+    received_bytes: _builtins.int
+    """Bytes of this very upload that are kept; 0 when there are none."""
+    stored: _builtins.bool
+    """True when all of it is stored: there is nothing left to send."""
+    def __init__(
+        self,
+        *,
+        received_bytes: _builtins.int = ...,
+        stored: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["received_bytes", b"received_bytes", "stored", b"stored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeUploadResponse: _TypeAlias = DescribeUploadResponse  # noqa: Y015
+
+@_typing.final
 class GetSharesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VECTOR_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """Bytes that the caller holds already of this very vector (its SHA-256 is described again)."""
     @_builtins.property
     def vector(self) -> _types_pb2.VectorRef: ...
     def __init__(
         self,
         *,
         vector: _types_pb2.VectorRef | None = ...,
+        offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -70,6 +70,11 @@ class PartyServiceStub:
                 request_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.PutSharesRequest.SerializeToString,
                 response_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.PutSharesResponse.FromString,
                 _registered_method=True)
+        self.DescribeUpload = channel.unary_unary(
+                '/trefoil.party.v1.PartyService/DescribeUpload',
+                request_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.DescribeUploadRequest.SerializeToString,
+                response_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.DescribeUploadResponse.FromString,
+                _registered_method=True)
         self.GetShares = channel.unary_stream(
                 '/trefoil.party.v1.PartyService/GetShares',
                 request_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.GetSharesRequest.SerializeToString,
@@ -147,6 +152,13 @@ class PartyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DescribeUpload(self, request, context):
+        """How far an interrupted upload of the caller came, so that only the rest is sent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetShares(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -213,6 +225,11 @@ def add_PartyServiceServicer_to_server(servicer, server):
                     servicer.PutShares,
                     request_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.PutSharesRequest.FromString,
                     response_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.PutSharesResponse.SerializeToString,
+            ),
+            'DescribeUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeUpload,
+                    request_deserializer=trefoil_dot_party_dot_v1_dot_party__pb2.DescribeUploadRequest.FromString,
+                    response_serializer=trefoil_dot_party_dot_v1_dot_party__pb2.DescribeUploadResponse.SerializeToString,
             ),
             'GetShares': grpc.unary_stream_rpc_method_handler(
                     servicer.GetShares,
@@ -425,6 +442,33 @@ class PartyService:
             '/trefoil.party.v1.PartyService/PutShares',
             trefoil_dot_party_dot_v1_dot_party__pb2.PutSharesRequest.SerializeToString,
             trefoil_dot_party_dot_v1_dot_party__pb2.PutSharesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trefoil.party.v1.PartyService/DescribeUpload',
+            trefoil_dot_party_dot_v1_dot_party__pb2.DescribeUploadRequest.SerializeToString,
+            trefoil_dot_party_dot_v1_dot_party__pb2.DescribeUploadResponse.FromString,
             options,
             channel_credentials,
             insecure,

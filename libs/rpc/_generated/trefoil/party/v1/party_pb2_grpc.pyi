@@ -49,6 +49,8 @@ class PartyServiceStub:
     """How much material this party has ready. Counts and times, nothing else."""
     PutShares: _grpc.StreamUnaryMultiCallable[_party_pb2.PutSharesRequest, _party_pb2.PutSharesResponse]
     """--- from data owners and clients: shares, directly ---"""
+    DescribeUpload: _grpc.UnaryUnaryMultiCallable[_party_pb2.DescribeUploadRequest, _party_pb2.DescribeUploadResponse]
+    """How far an interrupted upload of the caller came, so that only the rest is sent."""
     GetShares: _grpc.UnaryStreamMultiCallable[_party_pb2.GetSharesRequest, _party_pb2.GetSharesResponse]
     Predict: _grpc.StreamStreamMultiCallable[_party_pb2.PredictRequest, _party_pb2.PredictResponse]
     """The client's side of one prediction, with one evaluator."""
@@ -81,6 +83,8 @@ class PartyServiceAsyncStub(PartyServiceStub):
     """How much material this party has ready. Counts and times, nothing else."""
     PutShares: _aio.StreamUnaryMultiCallable[_party_pb2.PutSharesRequest, _party_pb2.PutSharesResponse]  # type: ignore[assignment]
     """--- from data owners and clients: shares, directly ---"""
+    DescribeUpload: _aio.UnaryUnaryMultiCallable[_party_pb2.DescribeUploadRequest, _party_pb2.DescribeUploadResponse]  # type: ignore[assignment]
+    """How far an interrupted upload of the caller came, so that only the rest is sent."""
     GetShares: _aio.UnaryStreamMultiCallable[_party_pb2.GetSharesRequest, _party_pb2.GetSharesResponse]  # type: ignore[assignment]
     Predict: _aio.StreamStreamMultiCallable[_party_pb2.PredictRequest, _party_pb2.PredictResponse]  # type: ignore[assignment]
     """The client's side of one prediction, with one evaluator."""
@@ -152,6 +156,14 @@ class PartyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_party_pb2.PutSharesResponse, _abc.Awaitable[_party_pb2.PutSharesResponse]]:
         """--- from data owners and clients: shares, directly ---"""
+
+    @_abc_1.abstractmethod
+    def DescribeUpload(
+        self,
+        request: _party_pb2.DescribeUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_party_pb2.DescribeUploadResponse, _abc.Awaitable[_party_pb2.DescribeUploadResponse]]:
+        """How far an interrupted upload of the caller came, so that only the rest is sent."""
 
     @_abc_1.abstractmethod
     def GetShares(

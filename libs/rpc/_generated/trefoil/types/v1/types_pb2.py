@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctrefoil/types/v1/types.proto\x12\x10trefoil.types.v1\"-\n\x08\x45ndpoint\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\t\"D\n\x05Party\x12\r\n\x05index\x18\x01 \x01(\r\x12,\n\x08\x65ndpoint\x18\x02 \x01(\x0b\x32\x1a.trefoil.types.v1.Endpoint\"2\n\x08\x46raction\x12\x11\n\tnumerator\x18\x01 \x01(\x04\x12\x13\n\x0b\x64\x65nominator\x18\x02 \x01(\x04\"\x8c\x01\n\tVectorRef\x12\x12\n\x08model_id\x18\x01 \x01(\tH\x00\x12-\n\x07metrics\x18\x02 \x01(\x0b\x32\x1a.trefoil.types.v1.RoundRefH\x00\x12\x32\n\x0c\x63ontribution\x18\x03 \x01(\x0b\x32\x1a.trefoil.types.v1.RoundRefH\x00\x42\x08\n\x06vector\"<\n\x08RoundRef\x12\x10\n\x08study_id\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"P\n\x0fSignedStatement\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x19\n\x11\x63\x65rtificate_chain\x18\x03 \x01(\x0c\"-\n\x0bPrivacyCost\x12\x0f\n\x07\x65psilon\x18\x01 \x01(\t\x12\r\n\x05\x64\x65lta\x18\x02 \x01(\t\"\xa0\x02\n\x11\x43ontributionTerms\x12\x0e\n\x06quorum\x18\x01 \x01(\r\x12\x1b\n\x13hospital_identities\x18\x02 \x03(\t\x12\x19\n\x11reader_identities\x18\x03 \x03(\t\x12*\n\x06weight\x18\x04 \x01(\x0b\x32\x1a.trefoil.types.v1.Fraction\x12!\n\x19metrics_reader_identities\x18\x05 \x03(\t\x12\'\n\x03use\x18\x06 \x01(\x0b\x32\x1a.trefoil.types.v1.ModelUse\x12\x1a\n\x12\x63ompiled_plan_hash\x18\x07 \x01(\t\x12\x16\n\x0emetrics_length\x18\x08 \x01(\x04\x12\x17\n\x0fresult_model_id\x18\t \x01(\t\"M\n\x08ModelUse\x12\x0e\n\x06\x61nyone\x18\x01 \x01(\x08\x12\x18\n\x10\x61sker_identities\x18\x02 \x03(\t\x12\x17\n\x0fmax_predictions\x18\x03 \x01(\x04\"\xe8\x01\n\x0bShareHeader\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12+\n\x06vector\x18\x02 \x01(\x0b\x32\x1b.trefoil.types.v1.VectorRef\x12$\n\x04ring\x18\x03 \x01(\x0e\x32\x16.trefoil.types.v1.Ring\x12\x0e\n\x06length\x18\x04 \x01(\x04\x12\x0e\n\x04seed\x18\x05 \x01(\x0cH\x00\x12\x17\n\rvector_sha256\x18\x06 \x01(\x0cH\x00\x12\x32\n\x05terms\x18\x07 \x01(\x0b\x32#.trefoil.types.v1.ContributionTermsB\x06\n\x04\x66orm*6\n\x04Ring\x12\x14\n\x10RING_UNSPECIFIED\x10\x00\x12\x0b\n\x07RING_32\x10\x01\x12\x0b\n\x07RING_64\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctrefoil/types/v1/types.proto\x12\x10trefoil.types.v1\"-\n\x08\x45ndpoint\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\t\"D\n\x05Party\x12\r\n\x05index\x18\x01 \x01(\r\x12,\n\x08\x65ndpoint\x18\x02 \x01(\x0b\x32\x1a.trefoil.types.v1.Endpoint\"2\n\x08\x46raction\x12\x11\n\tnumerator\x18\x01 \x01(\x04\x12\x13\n\x0b\x64\x65nominator\x18\x02 \x01(\x04\"\x8c\x01\n\tVectorRef\x12\x12\n\x08model_id\x18\x01 \x01(\tH\x00\x12-\n\x07metrics\x18\x02 \x01(\x0b\x32\x1a.trefoil.types.v1.RoundRefH\x00\x12\x32\n\x0c\x63ontribution\x18\x03 \x01(\x0b\x32\x1a.trefoil.types.v1.RoundRefH\x00\x42\x08\n\x06vector\"<\n\x08RoundRef\x12\x10\n\x08study_id\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"P\n\x0fSignedStatement\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x19\n\x11\x63\x65rtificate_chain\x18\x03 \x01(\x0c\"-\n\x0bPrivacyCost\x12\x0f\n\x07\x65psilon\x18\x01 \x01(\t\x12\r\n\x05\x64\x65lta\x18\x02 \x01(\t\"\xff\x02\n\x11\x43ontributionTerms\x12\x0e\n\x06quorum\x18\x01 \x01(\r\x12\x1b\n\x13hospital_identities\x18\x02 \x03(\t\x12\x19\n\x11reader_identities\x18\x03 \x03(\t\x12*\n\x06weight\x18\x04 \x01(\x0b\x32\x1a.trefoil.types.v1.Fraction\x12!\n\x19metrics_reader_identities\x18\x05 \x03(\t\x12\'\n\x03use\x18\x06 \x01(\x0b\x32\x1a.trefoil.types.v1.ModelUse\x12\x1a\n\x12\x63ompiled_plan_hash\x18\x07 \x01(\t\x12\x16\n\x0emetrics_length\x18\x08 \x01(\x04\x12\x17\n\x0fresult_model_id\x18\t \x01(\t\x12\x32\n\x05\x63heck\x18\n \x01(\x0b\x32#.trefoil.types.v1.ContributionCheck\x12)\n\x05noise\x18\x0b \x01(\x0b\x32\x1a.trefoil.types.v1.SumNoise\"%\n\x11\x43ontributionCheck\x12\x10\n\x08max_norm\x18\x01 \x01(\x04\"\x17\n\x08SumNoise\x12\x0b\n\x03std\x18\x01 \x01(\x04\"M\n\x08ModelUse\x12\x0e\n\x06\x61nyone\x18\x01 \x01(\x08\x12\x18\n\x10\x61sker_identities\x18\x02 \x03(\t\x12\x17\n\x0fmax_predictions\x18\x03 \x01(\x04\"\xf8\x01\n\x0bShareHeader\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12+\n\x06vector\x18\x02 \x01(\x0b\x32\x1b.trefoil.types.v1.VectorRef\x12$\n\x04ring\x18\x03 \x01(\x0e\x32\x16.trefoil.types.v1.Ring\x12\x0e\n\x06length\x18\x04 \x01(\x04\x12\x0e\n\x04seed\x18\x05 \x01(\x0cH\x00\x12\x17\n\rvector_sha256\x18\x06 \x01(\x0cH\x00\x12\x32\n\x05terms\x18\x07 \x01(\x0b\x32#.trefoil.types.v1.ContributionTerms\x12\x0e\n\x06offset\x18\x08 \x01(\x04\x42\x06\n\x04\x66orm*6\n\x04Ring\x12\x14\n\x10RING_UNSPECIFIED\x10\x00\x12\x0b\n\x07RING_32\x10\x01\x12\x0b\n\x07RING_64\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trefoil.types.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RING']._serialized_start=1158
-  _globals['_RING']._serialized_end=1212
+  _globals['_RING']._serialized_start=1333
+  _globals['_RING']._serialized_end=1387
   _globals['_ENDPOINT']._serialized_start=50
   _globals['_ENDPOINT']._serialized_end=95
   _globals['_PARTY']._serialized_start=97
@@ -48,9 +48,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRIVACYCOST']._serialized_start=506
   _globals['_PRIVACYCOST']._serialized_end=551
   _globals['_CONTRIBUTIONTERMS']._serialized_start=554
-  _globals['_CONTRIBUTIONTERMS']._serialized_end=842
-  _globals['_MODELUSE']._serialized_start=844
-  _globals['_MODELUSE']._serialized_end=921
-  _globals['_SHAREHEADER']._serialized_start=924
-  _globals['_SHAREHEADER']._serialized_end=1156
+  _globals['_CONTRIBUTIONTERMS']._serialized_end=937
+  _globals['_CONTRIBUTIONCHECK']._serialized_start=939
+  _globals['_CONTRIBUTIONCHECK']._serialized_end=976
+  _globals['_SUMNOISE']._serialized_start=978
+  _globals['_SUMNOISE']._serialized_end=1001
+  _globals['_MODELUSE']._serialized_start=1003
+  _globals['_MODELUSE']._serialized_end=1080
+  _globals['_SHAREHEADER']._serialized_start=1083
+  _globals['_SHAREHEADER']._serialized_end=1331
 # @@protoc_insertion_point(module_scope)

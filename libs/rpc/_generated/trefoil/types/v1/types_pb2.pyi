@@ -250,6 +250,8 @@ class ContributionTerms(_message.Message):
     COMPILED_PLAN_HASH_FIELD_NUMBER: _builtins.int
     METRICS_LENGTH_FIELD_NUMBER: _builtins.int
     RESULT_MODEL_ID_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
+    NOISE_FIELD_NUMBER: _builtins.int
     quorum: _builtins.int
     """The least number of contributions that may be added up."""
     compiled_plan_hash: _builtins.str
@@ -278,6 +280,14 @@ class ContributionTerms(_message.Message):
     def use(self) -> Global___ModelUse:
         """Who may ask a released model; the result may be asked by no others."""
 
+    @_builtins.property
+    def check(self) -> Global___ContributionCheck:
+        """How every contribution of the round is checked before it is added. Missing: not at all."""
+
+    @_builtins.property
+    def noise(self) -> Global___SumNoise:
+        """Noise that the parties add to the sum of updates."""
+
     def __init__(
         self,
         *,
@@ -290,14 +300,62 @@ class ContributionTerms(_message.Message):
         compiled_plan_hash: _builtins.str = ...,
         metrics_length: _builtins.int = ...,
         result_model_id: _builtins.str = ...,
+        check: Global___ContributionCheck | None = ...,
+        noise: Global___SumNoise | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["use", b"use", "weight", b"weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "noise", b"noise", "use", b"use", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compiled_plan_hash", b"compiled_plan_hash", "hospital_identities", b"hospital_identities", "metrics_length", b"metrics_length", "metrics_reader_identities", b"metrics_reader_identities", "quorum", b"quorum", "reader_identities", b"reader_identities", "result_model_id", b"result_model_id", "use", b"use", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "compiled_plan_hash", b"compiled_plan_hash", "hospital_identities", b"hospital_identities", "metrics_length", b"metrics_length", "metrics_reader_identities", b"metrics_reader_identities", "noise", b"noise", "quorum", b"quorum", "reader_identities", b"reader_identities", "result_model_id", b"result_model_id", "use", b"use", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ContributionTerms: _TypeAlias = ContributionTerms  # noqa: Y015
+
+@_typing.final
+class ContributionCheck(_message.Message):
+    """Contributions that break these rules are left out of the sum; nothing else is learnt of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_NORM_FIELD_NUMBER: _builtins.int
+    max_norm: _builtins.int
+    """L2 norm of an update before it is weighed, in ring units (the plan's max_norm times its scale). A contribution
+    may be up to 1.5 times as long as its hospital's weight times this. 0: not checked.
+    """
+    def __init__(
+        self,
+        *,
+        max_norm: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_norm", b"max_norm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContributionCheck: _TypeAlias = ContributionCheck  # noqa: Y015
+
+@_typing.final
+class SumNoise(_message.Message):
+    """Discrete Gaussian noise on every coordinate of the sum of updates, for differential privacy of whole hospitals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STD_FIELD_NUMBER: _builtins.int
+    std: _builtins.int
+    """Standard deviation, in ring units, of what any two of the three parties add together. 0: none."""
+    def __init__(
+        self,
+        *,
+        std: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["std", b"std"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SumNoise: _TypeAlias = SumNoise  # noqa: Y015
 
 @_typing.final
 class ModelUse(_message.Message):
@@ -342,6 +400,7 @@ class ShareHeader(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     VECTOR_SHA256_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
     upload_id: _builtins.str
     """Chosen by the sender; the same on all three parties. Sending it again changes nothing."""
     ring: Global___Ring.ValueType
@@ -351,6 +410,8 @@ class ShareHeader(_message.Message):
     """16 bytes; the share is PRG(seed)."""
     vector_sha256: _builtins.bytes
     """SHA-256 of the little-endian vector whose bytes follow in chunks."""
+    offset: _builtins.int
+    """Where the chunks begin, in bytes of the vector: what DescribeUpload said was received. 0: from the beginning."""
     @_builtins.property
     def vector(self) -> Global___VectorRef: ...
     @_builtins.property
@@ -367,10 +428,11 @@ class ShareHeader(_message.Message):
         seed: _builtins.bytes = ...,
         vector_sha256: _builtins.bytes = ...,
         terms: Global___ContributionTerms | None = ...,
+        offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "seed", b"seed", "terms", b"terms", "vector", b"vector", "vector_sha256", b"vector_sha256"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "length", b"length", "ring", b"ring", "seed", b"seed", "terms", b"terms", "upload_id", b"upload_id", "vector", b"vector", "vector_sha256", b"vector_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "length", b"length", "offset", b"offset", "ring", b"ring", "seed", b"seed", "terms", b"terms", "upload_id", b"upload_id", "vector", b"vector", "vector_sha256", b"vector_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["seed", "vector_sha256"]  # noqa: Y015
     _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015

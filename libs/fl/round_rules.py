@@ -1,0 +1,18 @@
+"""What a plan holds contributions to, in ring units; coordinator, hospitals and parties compare it."""
+
+from __future__ import annotations
+
+from libs.fl.training_plan import TrainingPlan
+
+
+def max_norm_of(plan: TrainingPlan) -> int:
+    """The L2 norm that an update may have before it is weighed, in ring units; 0 without a check."""
+    if plan.contribution_check is None:
+        return 0
+    return max(1, int(plan.contribution_check.max_norm * (1 << plan.scale_bits)))
+
+
+def noise_std_of(plan: TrainingPlan) -> int:
+    """Standard deviation, in ring units, of the noise that any two parties add to a round's sum; 0: none."""
+    del plan  # no plan asks for it yet
+    return 0
