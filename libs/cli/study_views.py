@@ -42,6 +42,7 @@ def view(study: coordinator_pb2.Study) -> dict[str, Any]:
                 "number": number.number,
                 "participants": list(number.participant_identities),
                 "survivors": list(number.survivor_identities),
+                "refused": list(number.refused_identities),
                 "bytes_between_parties": number.bytes_between_parties,
             }
             for number in study.rounds
@@ -76,12 +77,13 @@ def print_study(study: coordinator_pb2.Study) -> None:
         if_empty="No hospital takes part.",
     )
     print_table(
-        [">round", ">hospitals", ">counted", ">between parties"],
+        [">round", ">hospitals", ">counted", ">refused", ">between parties"],
         [
             [
                 r.number,
                 len(r.participant_identities),
                 len(r.survivor_identities),
+                len(r.refused_identities),
                 human_bytes(r.bytes_between_parties),
             ]
             for r in study.rounds

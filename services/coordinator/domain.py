@@ -31,6 +31,11 @@ from services.coordinator.states import (
     TaskStatus,
 )
 
+REFUSED = (
+    "The parties left its contribution to round {round} out: it is longer than the plan's "
+    "contribution_check.max_norm, or out of range. Ask its operator whether the node is sound."
+)
+
 
 class Task(Protocol):
     """One hospital's part in a round or a calibration."""
@@ -64,6 +69,19 @@ class Round:
     survivors: tuple[str, ...] = ()
     closed_at: datetime | None = None
     bytes_between_parties: int = 0
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """Hospitals whose contributions broke the plan's check."""
+        return tuple(p.hospital for p in self.participants if p.status is TaskStatus.REFUSED)
+
+    def with_refused(self, hospitals: Iterable[str]) -> Round:
+        """The parties left these hospitals' contributions out."""
+        refused = set(hospitals)
+        participants = tuple(
+            replace(p, status=TaskStatus.REFUSED) if p.hospital in refused else p for p in self.participants
+        )
+        return replace(self, participants=participants)
 
     def after(self, event: RoundEvent) -> Round:
         """The round in its next state."""
@@ -266,6 +284,19 @@ class Study:
         if self.current_round is None:
             raise IllegalTransition(f"study {self.study_id} has no round to be {event.value}")
         return self._with_last(self.current_round.after(event))
+
+    def with_refused(self, hospitals: Iterable[str]) -> Study:
+        """The parties' check refused contributions to the current round; its hospitals' problem, in words."""
+        refused = set(hospitals)
+        last = self.current_round
+        if last is None or not refused:
+            return self
+        study = self._with_last(last.with_refused(refused))
+        problem = REFUSED.format(round=last.number)
+        for member in study.members:
+            if member.hospital in refused:
+                study = study._with_member(replace(member, problem=problem))
+        return study
 
     def with_aggregate(
         self, survivors: tuple[str, ...], *, closed_at: datetime, bytes_between_parties: int

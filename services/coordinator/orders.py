@@ -46,6 +46,7 @@ def outstanding_orders(study: Study, hospital: str) -> Iterator[Order]:
     member = study.member(hospital)
     if member is None:
         return
+    yield from _refusals(study, hospital)
     if study.ended:
         if not member.end_told:
             yield _study_ended(study)
@@ -76,6 +77,20 @@ def access_request_order(request: AccessRequest) -> Order:
     return Order(
         OrderKey(request.request_id, "access_request"), coordinator_pb2.CoordinatorOrder(access_request=asked)
     )
+
+
+def _refusals(study: Study, hospital: str) -> Iterator[Order]:
+    """What the parties' check refused of this hospital's; told again on every stream while the study is."""
+    for refused in study.rounds:
+        if hospital in refused.refused:
+            reference = types_pb2.RoundRef(
+                study_id=study.study_id, round=refused.number, attempt=refused.attempt
+            )
+            told = coordinator_pb2.ContributionRefused(round=reference)
+            yield Order(
+                OrderKey(study.study_id, "refused", refused.number, refused.attempt),
+                coordinator_pb2.CoordinatorOrder(contribution_refused=told),
+            )
 
 
 def _study_ended(study: Study) -> Order:

@@ -189,15 +189,19 @@ class Rounds:
             attempt=current.attempt,
             sent=sent,
             survivors=None if survivors is None else len(survivors),
+            refused=len(closing.refused),
             bytes_between_parties=closing.bytes_between_parties,
         )
         self._board.clear(study.study_id)
         if survivors is None:
-            self._journal.update(study.study_id, lambda study: study.with_round_event(RoundEvent.FELL_SHORT))
+            self._journal.update(
+                study.study_id,
+                lambda study: study.with_refused(closing.refused).with_round_event(RoundEvent.FELL_SHORT),
+            )
             return
         self._journal.update(
             study.study_id,
-            lambda study: study.with_aggregate(
+            lambda study: study.with_refused(closing.refused).with_aggregate(
                 survivors,
                 closed_at=self._clock.now(),
                 bytes_between_parties=closing.bytes_between_parties,

@@ -117,6 +117,8 @@ class TaskStatus(enum.Enum):
     PENDING = "pending"
     DONE = "done"
     FAILED = "failed"
+    REFUSED = "refused"
+    """It contributed, and the parties' check left that out."""
 
 
 class AssociationState(enum.Enum):

@@ -167,6 +167,8 @@ def hospital_detached(hospital: str) -> Event:
 
 def _round_changed(study_id: str, current: Round) -> Event:
     details: dict[str, Detail] = {"attempt": current.attempt, "kind": current.kind.value}
+    if current.refused:
+        details["refused"] = listed([_name(hospital) for hospital in current.refused])
     if current.state is RoundState.COMPLETED:
         details["survivors"] = listed([_name(hospital) for hospital in current.survivors])
     else:

@@ -216,6 +216,7 @@ def _round_message(opened: Round) -> coordinator_pb2.Round:
         survivor_identities=opened.survivors,
         opened_at=to_timestamp(opened.opened_at),
         bytes_between_parties=opened.bytes_between_parties,
+        refused_identities=opened.refused,
     )
     if opened.closed_at is not None:
         message.closed_at.CopyFrom(to_timestamp(opened.closed_at))

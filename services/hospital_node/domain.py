@@ -67,6 +67,7 @@ class TaskState(enum.Enum):
     DONE = "done"
     FAILED = "failed"
     LOST = "lost"
+    REFUSED = "refused"
 
 
 class TaskEvent(enum.Enum):
@@ -76,6 +77,7 @@ class TaskEvent(enum.Enum):
     SEND = "send"
     FINISH = "finish"
     FAIL = "fail"
+    REFUSE = "refuse"
     RESTART_NODE = "restart_node"
 
 
@@ -92,6 +94,10 @@ TASK_TRANSITIONS: Mapping[tuple[TaskState, TaskEvent], TaskState] = MappingProxy
         # Some party may hold a share; this attempt is over for this hospital (DECISIONS.md, upload ids).
         (TaskState.SENDING, TaskEvent.FAIL): TaskState.LOST,
         (TaskState.SENDING, TaskEvent.RESTART_NODE): TaskState.LOST,
+        # The parties' check left it out. They had all of it, whatever this node knows of that.
+        (TaskState.SENDING, TaskEvent.REFUSE): TaskState.REFUSED,
+        (TaskState.DONE, TaskEvent.REFUSE): TaskState.REFUSED,
+        (TaskState.LOST, TaskEvent.REFUSE): TaskState.REFUSED,
     }
 )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from libs.core.ids import PartyId
 from services.hospital_node.access.service import Access
 from services.hospital_node.access.statements import Asked, Proposal
-from services.hospital_node.domain import Order
+from services.hospital_node.domain import Order, TaskKey
 from services.hospital_node.tasks import TaskRunner
 
 
@@ -38,6 +38,10 @@ class NodeInbox:
     def ordered(self, order: Order) -> None:
         """To be checked and carried out."""
         self._tasks.accept(order)
+
+    async def contribution_refused(self, key: TaskKey) -> None:
+        """To be remembered."""
+        await self._tasks.refused(key)
 
     async def study_ended(self, study_id: str) -> None:
         """No order is obeyed any more, and what runs is stopped."""

@@ -52,6 +52,8 @@ class Inbox(Protocol):
 
     def ordered(self, order: Order) -> None: ...
 
+    async def contribution_refused(self, key: TaskKey) -> None: ...
+
     async def study_ended(self, study_id: str) -> None: ...
 
 
@@ -257,6 +259,8 @@ class CoordinatorLink:
                 await self._inbox.plan_proposed(messages.parse_proposal(message.proposal))
             elif kind == "access_request":
                 await self._inbox.access_asked(messages.parse_asked(message.access_request))
+            elif kind == "contribution_refused":
+                await self._inbox.contribution_refused(messages.parse_refused(message.contribution_refused))
             elif kind == "study_ended":
                 await self._inbox.study_ended(message.study_ended.study_id)
             elif kind in messages.ORDER_PARSERS:

@@ -113,6 +113,11 @@ def parse_train(message: pb.TrainOrder) -> TrainOrder:
     )
 
 
+def parse_refused(message: pb.ContributionRefused) -> TaskKey:
+    """Which of this hospital's contributions to training rounds was left out. Releases are not checked."""
+    return _round_key(message.round, TaskKind.TRAIN)
+
+
 def parse_calibrate(message: pb.CalibrateOrder) -> CalibrateOrder:
     """Raises InvalidInput when something is missing."""
     return CalibrateOrder(

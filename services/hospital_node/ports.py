@@ -112,6 +112,10 @@ class Store(Protocol):
         """Failed before sending, or lost after it had begun."""
         ...
 
+    async def refuse_task(self, key: TaskKey) -> bool:
+        """The parties left the contribution out of the round. False when that is known already."""
+        ...
+
     async def fail_interrupted_tasks(self) -> int:
         """What ran when the node was stopped did not survive it. How many tasks that were."""
         ...

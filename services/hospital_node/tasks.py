@@ -80,6 +80,11 @@ class TaskRunner:
         """Stop what runs for a study, by killing the worker where need be."""
         await self._cancel([task for key, task in self._running.items() if key.study_id == study_id])
 
+    async def refused(self, key: TaskKey) -> None:
+        """The parties left this hospital's contribution out: for the node's log and its audit trail."""
+        if await self._store.refuse_task(key):
+            log.warning("contribution_refused", study=key.study_id, kind=key.kind.value, round=key.round)
+
     async def consent_changed(self) -> None:
         """Stop what the owner no longer consents to, and say so, lest anybody wait for it."""
         refused: dict[TaskKey, FailedPrecondition] = {}

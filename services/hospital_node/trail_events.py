@@ -30,6 +30,8 @@ def task_moved(key: TaskKey, event: TaskEvent, *, upload_id: str, failure_code: 
             return _task("contribution.sent", key, {"upload_id": upload_id})
         case TaskEvent.FINISH:
             return _task("task.finished", key, {})
+        case TaskEvent.REFUSE:
+            return _task("contribution.refused", key, {"upload_id": upload_id}, Outcome.REFUSED)
         case _:
             return _task("task.failed", key, {"code": failure_code}, Outcome.FAILED)
 

@@ -38,6 +38,8 @@ class FakeParty(pb_grpc.PartyServiceServicer):
     callers: set[str] = field(default_factory=set)
     limit: int | None = None
     first_waits_s: float = 0.0
+    refuses: set[str] = field(default_factory=set)
+    """Hospitals whose contributions its check refuses."""
 
     async def RegisterModel(self, request: pb.RegisterModelRequest, _: Any) -> pb.RegisterModelResponse:
         await self._called("RegisterModel")
@@ -59,15 +61,18 @@ class FakeParty(pb_grpc.PartyServiceServicer):
         opening = self.rounds.get(key)
         if opening is None:
             raise NotFound("There is no such round.")
-        survivors = self.closed.get(key) or tuple(sorted(self.contributions.get(key, ())))
+        held = self.contributions.get(key, set())
+        refused = held & self.refuses if opening.metrics_length else set()  # releases are not checked
+        survivors = self.closed.get(key) or tuple(sorted(held - refused))
         if len(survivors) < opening.quorum:
-            return pb.CloseRoundResponse(outcome=BELOW_QUORUM)
+            return pb.CloseRoundResponse(outcome=BELOW_QUORUM, refused_identities=refused)
         self.closed[key] = survivors
         return pb.CloseRoundResponse(
             outcome=AGGREGATED,
             result_model_id=opening.result_model_id,
             survivor_identities=survivors,
             bytes_sent_to_peers=BYTES_PER_CLOSE,
+            refused_identities=refused,
         )
 
     async def AbandonRound(self, request: pb.AbandonRoundRequest, _context: Any) -> pb.AbandonRoundResponse:

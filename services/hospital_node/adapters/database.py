@@ -88,6 +88,16 @@ class Database:
     async def fail_task(self, key: TaskKey, *, code: str, message: str) -> Task:
         return await self._move_task(key, TaskEvent.FAIL, failure_code=code, failure=message)
 
+    async def refuse_task(self, key: TaskKey) -> bool:
+        def known(session: Session) -> bool:
+            row = _task_row(session, key)
+            return row is not None and row.state == TaskState.REFUSED.value
+
+        if await self._transact(known):
+            return False
+        await self._move_task(key, TaskEvent.REFUSE)
+        return True
+
     async def fail_interrupted_tasks(self) -> int:
         def work(session: Session) -> int:
             unfinished = (TaskState.RUNNING.value, TaskState.SENDING.value)

@@ -43,6 +43,22 @@ async def test_a_failed_hospital_is_not_waited_for_and_its_words_are_shown(feder
     assert len(study.rounds[0].survivor_identities) == 2
 
 
+async def test_a_refused_contribution_is_told_to_its_hospital_and_to_the_study(
+    federation: Federation,
+) -> None:
+    beta = federation.hospitals["beta"]
+    for party in federation.parties:
+        party.refuses.add(beta.identity.uri)
+    study = await federation.ended(await federation.launch(training_plan(rounds=1)))
+    assert study.state == pb.STUDY_STATE_READY, study.failure
+    assert list(study.rounds[0].refused_identities) == [beta.identity.uri]
+    assert len(study.rounds[0].survivor_identities) == 2
+    (refused,) = beta.ordered("contribution_refused")
+    assert refused.round.round == 1
+    assert "max_norm" in study.members[1].problem
+    assert not federation.hospitals["alpha"].ordered("contribution_refused")
+
+
 async def test_a_hospital_that_reconnects_gets_its_outstanding_order_again(federation: Federation) -> None:
     gamma = federation.hospitals["gamma"]
     gamma.habits.trains = lambda _order: False

@@ -22,7 +22,7 @@ from libs.rpc.tokens import Role
 from services.hospital_node.access.domain import Standing, Told
 from services.hospital_node.access.statements import Asked, Proposal
 from services.hospital_node.adapters.transactions import Transactions
-from services.hospital_node.domain import Order
+from services.hospital_node.domain import Order, TaskKey
 from services.hospital_node.link import Backoff, CoordinatorLink, Outbox
 from tests.fakes.access import AccessRig, People, cost
 from tests.fakes.hospital_federation import FakeFederation, write_token
@@ -37,6 +37,7 @@ class KeepingInbox:
     asked: list[Asked] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
+    refused: list[TaskKey] = field(default_factory=list)
     came: asyncio.Event = field(default_factory=asyncio.Event)
 
     def parties_named(self, addresses: Mapping[PartyId, str]) -> None:
@@ -52,6 +53,10 @@ class KeepingInbox:
 
     def ordered(self, order: Order) -> None:
         self.orders.append(order)
+        self.came.set()
+
+    async def contribution_refused(self, key: TaskKey) -> None:
+        self.refused.append(key)
         self.came.set()
 
     async def study_ended(self, study_id: str) -> None:

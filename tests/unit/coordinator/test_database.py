@@ -74,6 +74,7 @@ STUDIES = {
     "abandoned": in_round(training())
     .with_round_event(RoundEvent.OVER)
     .with_round_event(RoundEvent.FELL_SHORT),
+    "refused": in_round(training()).with_refused([A]),
     "calibrating": calibrating().with_bounds(A, {"conv": -3}).with_bounds(B, None),
     "released": released(),
     "failed": created().with_failure("Why."),

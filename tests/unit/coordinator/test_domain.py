@@ -131,6 +131,15 @@ def test_a_retry_is_the_same_round_with_new_participants_and_nothing_done() -> N
     assert current.participants == (Participant(A, Fraction(1, 3)), Participant(B, Fraction(2, 3)))
 
 
+def test_a_hospital_whose_contribution_was_refused_is_named_with_the_reason() -> None:
+    study = in_round(training()).with_task(B, number=1, attempt=0, status=TaskStatus.DONE)
+    study = study.with_refused([B])
+    assert study.rounds[0].refused == (B,)
+    assert [bool(member.problem) for member in study.members] == [False, True, False]
+    assert "round 1" in study.members[1].problem
+    assert study.with_refused([]) == study
+
+
 @pytest.mark.parametrize(("number", "attempt"), [(2, 0), (1, 1), (0, 0)])
 def test_words_about_another_round_or_attempt_change_nothing(number: int, attempt: int) -> None:
     study = in_round(training())

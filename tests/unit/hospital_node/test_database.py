@@ -36,6 +36,19 @@ async def test_a_restart_before_sending_allows_another_start_and_one_while_sendi
     assert (await store.start_task(train_order(2, attempt=1))).state is TaskState.RUNNING
 
 
+async def test_a_refused_contribution_is_remembered_once_and_never_sent_again(store: Database) -> None:
+    order = train_order()
+    await store.start_task(order)
+    with pytest.raises(FailedPrecondition):  # nothing left the node that anybody could refuse
+        await store.refuse_task(order.key)
+    await store.mark_sending(order.key, upload_id="upload-1")
+    await store.finish_task(order.key)
+    assert await store.refuse_task(order.key)
+    assert not await store.refuse_task(order.key)
+    with pytest.raises(FailedPrecondition):
+        await store.start_task(order)
+
+
 async def test_a_task_that_was_never_started_cannot_end(store: Database) -> None:
     with pytest.raises(FailedPrecondition):
         await store.finish_task(train_order().key)
