@@ -5,11 +5,12 @@ from __future__ import annotations
 from libs.fl.training_plan import TrainingPlan
 
 
-def max_norm_of(plan: TrainingPlan) -> int:
+def max_norm_of(plan: TrainingPlan, *, round_number: int) -> int:
     """The L2 norm that an update may have before it is weighed, in ring units; 0 without a check."""
     if plan.contribution_check is None:
         return 0
-    return max(1, int(plan.contribution_check.max_norm * (1 << plan.scale_bits)))
+    norm = plan.contribution_check.max_norm_in(round_number=round_number)
+    return max(1, int(norm * (1 << plan.scale_bits)))
 
 
 def noise_std_of(plan: TrainingPlan) -> int:

@@ -135,6 +135,23 @@ class ContributionCheck(_Frozen):
     max_norm: float = Field(
         gt=0, le=2**16, description="L2 norm of an update; hospitals scale longer ones down to it"
     )
+    first_max_norm: float | None = Field(
+        default=None,
+        gt=0,
+        le=2**16,
+        description="in the first round, whose updates are the longest: BatchNorm finds the images' statistics",
+    )
+
+    @model_validator(mode="after")
+    def _widest_first(self) -> Self:
+        if self.first_max_norm is not None and self.first_max_norm < self.max_norm:
+            raise ValueError("first_max_norm must be at least max_norm; leave it out where they are the same")
+        return self
+
+    def max_norm_in(self, *, round_number: int) -> float:
+        """The largest L2 norm of an update in a round, counted from 1."""
+        first = self.first_max_norm if round_number == 1 else None
+        return self.max_norm if first is None else first
 
 
 class TrainingPlan(_Frozen):
@@ -190,9 +207,11 @@ class TrainingPlan(_Frozen):
     @model_validator(mode="after")
     def _checks_within_the_ring(self) -> Self:
         check = self.contribution_check
-        if check is not None and check.max_norm * 2**self.scale_bits >= LARGEST_NORM_UNITS:
+        widest = 0.0 if check is None else check.max_norm_in(round_number=1)
+        if widest * 2**self.scale_bits >= LARGEST_NORM_UNITS:
             raise ValueError(
-                f"contribution_check.max_norm * 2^scale_bits must stay below {LARGEST_NORM_UNITS}; lower one"
+                f"norms of contribution_check times 2^scale_bits must stay below {LARGEST_NORM_UNITS}; lower them "
+                "or scale_bits"
             )
         return self
 

@@ -268,6 +268,6 @@ def round_opening(study: Study, current: Round) -> RoundOpening:
             hospitals=[member.hospital for member in study.approved],
         ),
         metrics_readers=metrics_readers,
-        max_norm=max_norm_of(plan),
+        max_norm=max_norm_of(plan, round_number=current.number),
         noise_std=noise_std_of(plan),
     )

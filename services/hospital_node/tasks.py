@@ -272,7 +272,7 @@ def _terms(order: TrainOrder | ReleaseOrder, study: Study) -> Terms:
         use=ModelUse(),
         weight=order.weight,
         metrics_length=METRICS_LENGTH,
-        max_norm=max_norm_of(plan),
+        max_norm=max_norm_of(plan, round_number=order.key.round),
         noise_std=noise_std_of(plan),
     )
 
