@@ -139,7 +139,7 @@ class ContributionCheck(_Frozen):
         default=None,
         gt=0,
         le=2**16,
-        description="in the first round, whose updates are the longest: BatchNorm finds the images' statistics",
+        description="in the first round: BatchNorm learns the images' statistics, a long way",
     )
 
     @model_validator(mode="after")
@@ -210,8 +210,8 @@ class TrainingPlan(_Frozen):
         widest = 0.0 if check is None else check.max_norm_in(round_number=1)
         if widest * 2**self.scale_bits >= LARGEST_NORM_UNITS:
             raise ValueError(
-                f"norms of contribution_check times 2^scale_bits must stay below {LARGEST_NORM_UNITS}; lower them "
-                "or scale_bits"
+                f"norms of contribution_check times 2^scale_bits must stay below {LARGEST_NORM_UNITS}; lower "
+                "them or scale_bits"
             )
         return self
 
