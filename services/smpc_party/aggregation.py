@@ -229,7 +229,10 @@ class Aggregator:
         """This party's share of the sum, mod 2^k. Shape (length,)."""
         total = spec.ring.zeros((spec.length,))
         for share in shares:
-            total += self._shares.load(share)
+            start = 0
+            for piece in self._shares.pieces(share):
+                total[start : start + len(piece)] += piece
+                start += len(piece)
         return total
 
     def _store_prepared(
