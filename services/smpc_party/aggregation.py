@@ -7,6 +7,7 @@ its end, because a cancelled attempt must not commit behind the back of the one 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -227,9 +228,14 @@ class Aggregator:
 
     def _sum(self, spec: RoundSpec, shares: Iterable[StoredShare]) -> RingArray:
         """This party's share of the sum, mod 2^k. Shape (length,)."""
+        started_s = time.perf_counter()
         total = spec.ring.zeros((spec.length,))
         for share in shares:
-            total += self._shares.load(share)
+            start = 0
+            for piece in self._shares.pieces(share):
+                total[start : start + len(piece)] += piece
+                start += len(piece)
+        log.info("shares_added", round=spec.key.number, seconds=round(time.perf_counter() - started_s, 3))
         return total
 
     def _store_prepared(
@@ -241,6 +247,7 @@ class Aggregator:
         metrics: RingArray,
         sent_bytes: int,
     ) -> None:
+        started_s = time.perf_counter()
         if spec.base_model_id:
             base = self._rounds.model(spec.base_model_id).share
             assert base is not None  # checked when the round was opened
@@ -258,6 +265,7 @@ class Aggregator:
             self._shares.delete(saved)
             raise
         self._shares.delete(replaced)
+        log.info("result_stored", round=spec.key.number, seconds=round(time.perf_counter() - started_s, 3))
 
     async def _commit(self, key: RoundKey) -> Closed:
         record = await run_to_end(self._rounds.round, key)

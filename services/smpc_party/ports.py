@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -92,6 +92,10 @@ class Shares(Protocol):
 
     def load(self, share: StoredShare) -> RingArray:
         """The share itself."""
+        ...
+
+    def pieces(self, share: StoredShare) -> Iterator[RingArray]:
+        """The share in consecutive arrays; those of shares of one length and ring end at the same places."""
         ...
 
     def delete(self, shares: Sequence[StoredShare]) -> None:

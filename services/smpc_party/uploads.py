@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -182,7 +183,9 @@ class ShareDesk:
 
     def _keep(self, writer: ShareWriter, upload_id: str, target: _Target) -> bool:
         """Make the file permanent and name it in the index. It is deleted only if the index does not."""
+        started_s = time.perf_counter()
         share = writer.finish()
+        seconds = round(time.perf_counter() - started_s, 3)
         new = False
         try:
             new = target.store(upload_id, share)
@@ -190,7 +193,13 @@ class ShareDesk:
             if not new:
                 self._shares.delete([share])
         if new:
-            log.info("share_stored", what=target.what, form=share.form.value, size_bytes=share.size_bytes)
+            log.info(
+                "share_stored",
+                what=target.what,
+                form=share.form.value,
+                size_bytes=share.size_bytes,
+                seconds=seconds,
+            )
         return new
 
     def _target(self, upload: Upload, caller: Identity) -> _Target:

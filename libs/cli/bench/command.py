@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from libs.cli.bench.aggregate import aggregate
 from libs.cli.bench.catalogue import catalogue
 from libs.cli.bench.inference import inference
 from libs.cli.bench.logins import logins
@@ -22,3 +23,4 @@ app.command()(matmul)
 app.command()(primitives)
 app.command()(catalogue)
 app.command()(logins)
+app.command()(aggregate)

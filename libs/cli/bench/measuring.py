@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from libs.cli.bench.machine import memory_bytes
 from libs.cli.bench.workload import Workload
 from libs.cli.client.models import import_plan
 from libs.cli.client.predictions import Prediction, predict
@@ -174,13 +175,3 @@ def _resident(cluster: LocalCluster) -> dict[int, int | None]:
 def _memory(cluster: LocalCluster, field: str) -> dict[int, int | None]:
     pids = {index: cluster.process(name).pid for index, name in enumerate(PARTY_NAMES)}
     return {index: memory_bytes(pid, field) for index, pid in pids.items()}
-
-
-def memory_bytes(pid: int, field: str) -> int | None:
-    """What a process has resident (VmRSS), or had at most (VmHWM). None where the kernel does not tell."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return None
-    line = next((line.split() for line in status.splitlines() if line.startswith(f"{field}:")), None)
-    return None if line is None else int(line[1]) * 1024

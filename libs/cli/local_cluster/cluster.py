@@ -5,7 +5,7 @@ mTLS.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -53,14 +53,17 @@ class LocalCluster:
         threads: int = 1,
         link: LinkEmulation | None = None,
         preapproved: bool = True,
+        only: Collection[str] | None = None,
     ) -> None:
         """`link`: what every connection between processes, clients included, is slowed down to.
         `preapproved`: hospitals belong here from the start; else the operator has to approve each.
+        `only`: names of the services to start; whoever starts the cluster plays the others with their keys.
         """
         self.root = layout.private_folder(root.resolve())
         self.hospitals = tuple(hospitals)
         self.cells = cells
-        self.services = layout.services_of(self.hospitals, cells)
+        self._all = layout.services_of(self.hospitals, cells)
+        self.services = tuple(service for service in self._all if only is None or service.name in only)
         self._record_received, self._link = record_received, link
         self._preapproved = preapproved
         self._overrides = dict(overrides or {})
@@ -102,7 +105,7 @@ class LocalCluster:
 
     def _start_once(self) -> None:
         self._ports.release()
-        self.addresses = {service.name: f"127.0.0.1:{self._ports.take()}" for service in self.services}
+        self.addresses = {service.name: f"127.0.0.1:{self._ports.take()}" for service in self._all}
         self.reached_at = self.addresses
         if self._link is not None:
             self.reached_at = self._start_links(self._link)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,14 +17,16 @@ import numpy as np
 
 from libs.core.errors import Bug, InvalidInput
 from libs.core.secret import Secret
-from libs.mpc.prg import SEED_BYTES, expand_seed
+from libs.mpc.prg import SEED_BYTES, Prg
 from libs.mpc.ring import Ring, RingArray
 from libs.runtime.private_files import require_private
 from services.smpc_party.adapters.full_disk import full_disk_explained, store_full
-from services.smpc_party.adapters.sealed_file import SealedWriter, read_sealed, sealed_size
+from services.smpc_party.adapters.sealed_file import CHUNK_BYTES, SealedWriter, read_sealed, sealed_size
 from services.smpc_party.domain import Form, StoredShare
 
 KEY_BYTES = 32
+PIECE_BYTES = CHUNK_BYTES
+"""Of what `pieces` gives: as large as what is verified at once."""
 
 
 class ShareStore:
@@ -80,12 +82,36 @@ class ShareStore:
 
         Raises `FailedPrecondition` when the file is damaged.
         """
-        content = b"".join(read_sealed(self._shares / share.name, self._key, context=share.context))
+        whole, filled = np.empty(share.length, dtype=share.ring.dtype), 0
+        for piece in self.pieces(share):
+            whole[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        return whole
+
+    def pieces(self, share: StoredShare) -> Iterator[RingArray]:
+        """The share from its beginning to its end in arrays of `PIECE_BYTES`, only the last one shorter.
+
+        Shares of one length and ring have their pieces at the same places. Adding them piece by piece needs
+        no memory for a whole share, and finds each piece in the processor's cache. Read-only or not: copy a
+        piece before changing it. What was made of earlier pieces counts only once the last one has come:
+        raises `FailedPrecondition` at the first that is damaged, and when the end is missing.
+        """
+        content = read_sealed(self._shares / share.name, self._key, context=share.context)
+        left = share.length
         if share.form is Form.SEED:
-            return expand_seed(content, share.length, share.ring)
-        if len(content) != share.length * share.ring.element_bytes:
+            stream = Prg(b"".join(content))
+            while left:
+                size = min(left, PIECE_BYTES // share.ring.element_bytes)
+                yield stream.ring((size,), share.ring)
+                left -= size
+            return
+        for chunk in content:
+            left -= len(chunk) // share.ring.element_bytes
+            if left < 0 or len(chunk) % share.ring.element_bytes:
+                break
+            yield np.frombuffer(chunk, dtype=share.ring.dtype)
+        if left:
             raise Bug(f"The index and the file of {share.context} disagree about its length.")
-        return np.frombuffer(content, dtype=share.ring.dtype).copy()
 
     def delete(self, shares: Iterable[StoredShare]) -> None:
         """Delete files that the index no longer names."""

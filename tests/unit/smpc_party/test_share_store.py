@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import secrets
@@ -11,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from libs.core.errors import FailedPrecondition, InvalidInput, StorageFull
+from libs.core.errors import Bug, FailedPrecondition, InvalidInput, StorageFull
 from libs.core.secret import Secret
 from libs.mpc.prg import expand_seed
 from libs.mpc.ring import Ring
 from libs.runtime.private_files import write_private
 from services.smpc_party.adapters import sealed_file
-from services.smpc_party.adapters.share_store import ShareStore, read_storage_key
+from services.smpc_party.adapters.share_store import PIECE_BYTES, ShareStore, read_storage_key
 from services.smpc_party.domain import Form, StoredShare
 
 KEY = Secret(secrets.token_bytes(32))
@@ -51,6 +52,27 @@ def test_a_seed_is_kept_as_sixteen_bytes_and_comes_back_expanded(store: ShareSto
     share = writer.finish()
     np.testing.assert_array_equal(store.load(share), expand_seed(seed, 1000, Ring.RING_64))
     assert path_of(tmp_path, share).stat().st_size < 100
+
+
+@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize("ring", list(Ring))
+def test_the_pieces_of_all_shares_of_one_length_begin_at_the_same_places(
+    store: ShareStore, ring: Ring, form: Form
+) -> None:
+    content = secrets.token_bytes(16) if form is Form.SEED else VALUES.astype(ring.dtype).tobytes()
+    writer = store.begin(context="model:a", form=form, ring=ring, length=len(VALUES))
+    writer.write(content)
+    share = writer.finish()
+    pieces = list(store.pieces(share))
+    whole = PIECE_BYTES // ring.element_bytes
+    assert [len(piece) for piece in pieces[:-1]] == [whole] * (len(VALUES) // whole)
+    np.testing.assert_array_equal(np.concatenate(pieces), store.load(share))
+
+
+@pytest.mark.parametrize("length", [len(VALUES) - 1, len(VALUES) + 1, 1 << 18])
+def test_a_file_of_another_length_than_the_index_says_is_refused(store: ShareStore, length: int) -> None:
+    with pytest.raises(Bug, match="disagree"):
+        store.load(dataclasses.replace(save(store), length=length))
 
 
 def test_the_file_holds_no_plaintext_and_only_its_owner_may_read_it(

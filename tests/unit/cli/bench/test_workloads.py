@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.cli.bench.measuring import PLAINTEXT_THREADS, memory_bytes, time_plaintext
+from libs.cli.bench.machine import memory_bytes
+from libs.cli.bench.measuring import PLAINTEXT_THREADS, time_plaintext
 from libs.cli.bench.network import network_workload, usual_size
 from libs.cli.bench.operations import matmul_workload, relu_workload, rounds_workload
 from libs.cli.bench.workload import Workload
