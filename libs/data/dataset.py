@@ -53,7 +53,13 @@ class Source:
 
 
 SOURCES: tuple[Source, ...] = (
-    Source(SourceKind.DICOM, "a folder of DICOM files", dicom.recognises, dicom.read, dicom.measure),
+    Source(
+        SourceKind.DICOM,
+        "a folder of DICOM files (JPEG and PNG among them or not)",
+        dicom.recognises,
+        dicom.read,
+        dicom.measure,
+    ),
     Source(
         SourceKind.FOLDER,
         "a folder with one folder per class",

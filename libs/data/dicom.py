@@ -1,4 +1,4 @@
-"""DICOM files in a tree of folders, labelled by the folders' names or by labels.csv."""
+"""DICOM files in a tree of folders, JPEG and PNG among them or not; labelled by folders or labels.csv."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from libs.core.errors import InvalidInput
-from libs.data.dicom_image import is_dicom, load_dicom, measure_dicom
-from libs.data.images import Form, naming
+from libs.data.dicom_file import is_dicom
+from libs.data.dicom_image import load_dicom, measure_dicom
+from libs.data.images import Form, is_image, load_image, measure_image, naming
 from libs.data.imageset import CLASS_NAMES, POSITIVE, ImageSet, Parts
 from libs.data.labels import LABELS_FILE, Labels, entry_of, read_labels
 from libs.data.tree import TEST, TRAIN, children
@@ -27,6 +28,7 @@ class _File:
     name: str
     label: int
     tests: bool
+    dicom: bool
 
 
 def recognises(path: Path) -> bool:
@@ -43,9 +45,10 @@ def read(path: Path, *, size: int) -> Parts:
     Labels come from LABELS_FILE: its column `label` (CLASS_NAMES), else `finding` in the words of NIH's set
     ("No Finding", or anything with "Pneumonia"). Without these columns each file lies somewhere in a folder
     named by its class. Folders train, val and test above are official parts. Patients are LABELS_FILE's
-    column `patient_id`, else the headers' PatientID; they become numbers here, and ids go no further. Raises
-    InvalidInput (TooLarge) with the reason for the first file that is no frontal chest radiograph, for an
-    image that occurs twice, and for one without patient.
+    column `patient_id`, else the headers' PatientID with its issuer; they become numbers here, and ids go no
+    further. With a JPEG or PNG in the tree that column has to be there. Raises InvalidInput (TooLarge) with
+    the reason for the first file that is no frontal chest radiograph, for an image that occurs twice, and for
+    one without patient.
     """
     labels = read_labels(path)
     files = list(_files(path, labels))
@@ -55,18 +58,23 @@ def read(path: Path, *, size: int) -> Parts:
     instances: set[str] = set()
     for i, file in enumerate(files):
         with naming(file.path):
-            image = load_dicom(file.path, size=size)
-            owner = image.patient if listed is None else ("", entry_of(file.name, file.path, listed))
+            images[i], owner, instance = _load(file, size=size)
+            if listed is not None:
+                owner = ("", entry_of(file.name, file.path, listed))
             if owner is None:
                 raise InvalidInput(
-                    "A DICOM file has no PatientID, so images of one patient could lie on both sides of a "
-                    f"split. List the files in {LABELS_FILE} with a column patient_id."
+                    (
+                        "A DICOM file has no PatientID"
+                        if file.dicom
+                        else "A JPEG or PNG among DICOM files tells no patient"
+                    )
+                    + ", so images of one patient could lie on both sides of a split. List all files in "
+                    f"{LABELS_FILE} with a column patient_id."
                 )
-            if image.instance in instances:
+            if instance in instances:
                 raise InvalidInput("An image occurs twice (one SOP instance). Remove one of the files.")
-        images[i] = image.pixels
         owners.append(owner)
-        instances.add(image.instance)
+        instances.add(instance)
     return _divided(files, images, owners)
 
 
@@ -75,8 +83,21 @@ def measure(path: Path) -> set[Form]:
     forms = set()
     for file in _files(path, read_labels(path)):
         with naming(file.path):
-            forms.add(measure_dicom(file.path))
+            forms.add(measure_dicom(file.path) if file.dicom else measure_image(file.path))
     return forms
+
+
+def dicom_files(path: Path) -> Iterator[Path]:
+    """The DICOM files of a data set. Raises what `read` does for a tree."""
+    return (file.path for file in _files(path, read_labels(path)) if file.dicom)
+
+
+def _load(file: _File, *, size: int) -> tuple[npt.NDArray[np.uint8], tuple[str, str] | None, str]:
+    """Pixels, patient and what tells the image from all others: a file's name does where nothing better is."""
+    if not file.dicom:
+        return load_image(file.path, size=size), None, f"file {file.name}"
+    image = load_dicom(file.path, size=size)
+    return image.pixels, image.patient, image.instance
 
 
 def _divided(files: list[_File], images: npt.NDArray[np.uint8], owners: list[tuple[str, str]]) -> Parts:
@@ -99,17 +120,18 @@ def _divided(files: list[_File], images: npt.NDArray[np.uint8], owners: list[tup
 
 
 def _files(root: Path, labels: Labels | None) -> Iterator[_File]:
-    """Every file of the tree with its label, in order of names; the first that is not DICOM is refused."""
+    """Every file of the tree with its label, in order of names; the first that is no image is refused."""
     column = next((name for name in ("label", "finding") if labels and name in labels.columns), None)
     listed = labels.column(column) if labels and column else None
     split = any(child.is_dir() and child.name.lower() in {*TRAIN, *TEST} for child in children(root))
     for path in _walk(root, {root.resolve()}, refuse=True):
         name = path.relative_to(root).as_posix()
         with naming(path):
-            if not is_dicom(path):
+            dicom = is_dicom(path)
+            if not dicom and not is_image(path):
                 raise InvalidInput(
                     "A file among the DICOM files is not DICOM as it is stored in files (PS3.10: a preamble, "
-                    "then DICM). Move everything else out of the data set."
+                    "then DICM), and neither JPEG nor PNG. Move everything else out of the data set."
                 )
             part = PurePosixPath(name).parts[0].lower()
             if split and part not in {*TRAIN, *TEST}:
@@ -119,7 +141,7 @@ def _files(root: Path, labels: Labels | None) -> Iterator[_File]:
             label = (
                 _label_of_folder(name) if listed is None else _label_of_entry(entry_of(name, path, listed))
             )
-        yield _File(path, name, label, tests=split and part in TEST)
+        yield _File(path, name, label, tests=split and part in TEST, dicom=dicom)
 
 
 def _walk(folder: Path, seen: set[Path], *, refuse: bool, top: bool = True) -> Iterator[Path]:

@@ -6,49 +6,28 @@ for it. No text of an error quotes a header, and of a header only the elements l
 
 from __future__ import annotations
 
-import logging
-import struct
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
-from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import read_file_meta_info
-from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
 from pydicom.uid import (
-    JPEG2000,
-    UID,
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
     SecondaryCaptureImageStorage,
 )
 
-from libs.core.errors import CallerError, InvalidInput, TooLarge
-from libs.data.images import Form, check_pixels, check_size, square_from_array, too_large
-
-MAX_FILE_BYTES = 256 * 2**20
-"""Twice what the largest radiograph takes without compression."""
+from libs.core.errors import InvalidInput
+from libs.data.dicom_display import displayed
+from libs.data.dicom_file import read_elements, untrusted
+from libs.data.dicom_pixels import SYNTAXES, decode
+from libs.data.images import Form, check_pixels, check_size, square_from_array
 
 MODALITIES = ("CR", "DX")
 BODY_PARTS = ("CHEST", "THORAX")
 VIEWS = ("AP", "PA")
 
-_NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
-_COMPRESSED = (JPEGBaseline8Bit, JPEG2000Lossless, JPEG2000)
-# Not the deflated syntax: pydicom inflates all of it before anything can be checked.
 _SOP_CLASSES = (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -58,14 +37,10 @@ _LYING = ("HFP", "HFS", "HFDR", "HFDL", "FFDR", "FFDL", "FFP", "FFS")  # says ho
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "IssuerOfPatientID", "BodyPartExamined",
     "ViewPosition", "PatientPosition", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames",
-    "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "ModalityLUTSequence",
-    "RescaleSlope", "RescaleIntercept", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction",
-    "PixelData",
+    "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue",
+    "PixelPaddingRangeLimit", "ModalityLUTSequence", "RescaleSlope", "RescaleIntercept", "VOILUTSequence",
+    "WindowCenter", "WindowWidth", "VOILUTFunction", "PixelData",
 ]  # fmt: skip
-_BROKEN = (
-    ArithmeticError, AttributeError, BytesLengthException, EOFError, InvalidDicomError, LookupError,
-    MemoryError, OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +52,6 @@ class DicomImage:
     instance: str = field(repr=False)
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether the file begins as DICOM files do, whatever its name."""
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
-
-
 def load_dicom(path: Path, *, size: int) -> DicomImage:
     """The radiograph of a DICOM file, as it is meant to be shown: rescaled, windowed, black on 0.
 
@@ -91,10 +60,9 @@ def load_dicom(path: Path, *, size: int) -> DicomImage:
     larger than any radiograph.
     """
     check_size(size)
-    with _untrusted():
+    with untrusted():
         header = _read(path)
-        _check(header)
-        pixels = _displayed(_decode(header), header)
+        pixels = displayed(decode(header), header)
         patient = str(header.get("PatientID") or "").strip()
         issuer = str(header.get("IssuerOfPatientID") or "").strip()
         instance = str(header.SOPInstanceUID)
@@ -107,53 +75,23 @@ def load_dicom(path: Path, *, size: int) -> DicomImage:
 
 def measure_dicom(path: Path) -> Form:
     """The form of a DICOM file, from its header. Raises what `load_dicom` does before it decodes."""
-    with _untrusted():
+    with untrusted():
         header = _read(path)
-        _check(header)
         return Form(height=header.Rows, width=header.Columns, channels=1, bits=header.BitsStored)
 
 
-@contextmanager
-def _untrusted() -> Iterator[None]:
-    """pydicom reports a broken file as nearly anything, and quotes headers in warnings, logs and errors."""
-    logger = logging.getLogger("pydicom")
-    disabled, logger.disabled = logger.disabled, True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except Image.DecompressionBombError:
-        raise too_large() from None
-    except CallerError:
-        raise
-    except _BROKEN:
-        raise InvalidInput(
-            "A DICOM file cannot be read: it is damaged or cut short. Export it again or remove it."
-        ) from None
-    finally:
-        logger.disabled = disabled
+def show_dicom(path: Path) -> npt.NDArray[np.uint8]:
+    """The whole radiograph, not cropped. Shape (rows, columns). Raises what `load_dicom` does."""
+    with untrusted():
+        header = _read(path)
+        return displayed(decode(header), header)
 
 
 def _read(path: Path) -> Dataset:
-    """The elements of _TAGS. Nothing is unpacked before the file's size and syntax have been looked at."""
-    with path.open("rb") as stream:
-        data = stream.read(MAX_FILE_BYTES + 1)
-    if len(data) > MAX_FILE_BYTES:
-        raise TooLarge(
-            f"A DICOM file has more than {MAX_FILE_BYTES // 2**20} MiB. It is not a radiograph; remove it."
-        )
-    if data[128:132] != b"DICM":
-        raise InvalidInput(
-            "A file is not DICOM as it is stored in files (PS3.10: a preamble, then DICM). Write it again "
-            "with that header, or move it out of the data set."
-        )
-    syntax = read_file_meta_info(path).TransferSyntaxUID
-    if syntax not in {*_NATIVE, *_COMPRESSED}:
-        raise InvalidInput(
-            "A DICOM file is compressed in a way that Trefoil does not read. Convert it to Explicit VR "
-            "Little Endian, JPEG Baseline or JPEG 2000."
-        )
-    return dcmread(BytesIO(data), specific_tags=_TAGS)
+    """The elements of _TAGS of a radiograph that may be decoded."""
+    header = read_elements(path, _TAGS, syntaxes=SYNTAXES)
+    _check(header)
+    return header
 
 
 def _check(header: Dataset) -> None:
@@ -174,6 +112,11 @@ def _check(header: Dataset) -> None:
             header.BitsAllocated in {8, 16} and 1 <= header.BitsStored <= header.BitsAllocated,
             "its pixels have neither 8 nor 16 bits",
         ),
+        (
+            header.get("HighBit", header.BitsStored - 1) == header.BitsStored - 1
+            and header.PixelRepresentation in {0, 1},
+            "its pixels' bits lie where the standard puts none",
+        ),
     ):
         if not fits:
             raise InvalidInput(
@@ -182,43 +125,3 @@ def _check(header: Dataset) -> None:
     if min(header.Rows, header.Columns) < 1:
         raise ValueError("an image has pixels")
     check_pixels(header.Rows * header.Columns)
-
-
-def _decode(header: Dataset) -> npt.NDArray[np.generic]:
-    """Stored values. A compressed stream's own size must be that of the header, which has been checked."""
-    if UID(header.file_meta.TransferSyntaxUID) in _COMPRESSED:
-        frame = get_frame(header.PixelData, 0, number_of_frames=1)
-        with Image.open(BytesIO(frame), formats=("JPEG", "JPEG2000")) as stream:
-            if stream.size != (header.Columns, header.Rows):
-                raise InvalidInput(
-                    "A DICOM file's image has another size than its header says. Export it again or "
-                    "remove it."
-                )
-    pixels: npt.NDArray[np.generic] = header.pixel_array
-    if pixels.shape != (header.Rows, header.Columns):
-        raise ValueError("one frame of one channel was asked for")
-    return pixels
-
-
-def _displayed(stored: npt.NDArray[np.generic], header: Dataset) -> npt.NDArray[np.uint8]:
-    """8-bit pixels as a viewer shows them: modality LUT, VOI LUT or window, then MONOCHROME1 inverted.
-
-    Without window, 8-bit images are taken as they are, and deeper ones from their darkest to their brightest
-    pixel. Shape as `stored`.
-    """
-    values = np.asarray(apply_modality_lut(stored, header), np.float64)
-    if header.get("VOILUTSequence"):
-        values = apply_voi(np.rint(values).astype(np.int64), header).astype(np.float64)
-        low, high = 0.0, 2.0 ** header.VOILUTSequence[0].LUTDescriptor[2] - 1
-    elif header.get("WindowWidth") is not None and header.get("WindowCenter") is not None:
-        values = apply_windowing(values, header)
-        low, high = (float(end) for end in apply_windowing(np.array([-1e12, 1e12]), header))
-    elif header.BitsStored == 8 and stored.dtype.kind == "u" and np.array_equal(values, stored):
-        low, high = 0.0, 255.0
-    else:
-        low, high = float(values.min()), float(values.max())
-    if not (np.isfinite(values).all() and high != low):
-        raise InvalidInput("A DICOM file's image is blank, or its window is not usable. Remove it.")
-    gray = np.rint(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-    shown: npt.NDArray[np.uint8] = 255 - gray if header.PhotometricInterpretation == "MONOCHROME1" else gray
-    return shown

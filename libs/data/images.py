@@ -30,6 +30,7 @@ class Form:
 
 
 _FORMATS = ("JPEG", "PNG")
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 _GRAY_16 = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
@@ -37,6 +38,12 @@ def check_size(size: int) -> None:
     """Raises InvalidInput unless images can be scaled to `size` pixels a side."""
     if not 8 <= size <= 1024:
         raise InvalidInput(f"Images are scaled to 8 to 1024 pixels a side, not {size}.")
+
+
+def is_image(path: Path) -> bool:
+    """Whether the file begins as JPEG or PNG files do, whatever its name."""
+    with path.open("rb") as stream:
+        return stream.read(8).startswith(_BEGINNINGS)
 
 
 def load_image(path: Path, *, size: int) -> npt.NDArray[np.uint8]:

@@ -11,7 +11,12 @@ import numpy.typing as npt
 from PIL import Image
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 PATIENT = "777-Secret"
 SHARED = Path(__file__).parents[3].parent / "shared" / "data" / "dicom"
@@ -61,7 +66,8 @@ def write(data: Dataset, path: Path, *, syntax: str = ExplicitVRLittleEndian) ->
     meta.MediaStorageSOPClassUID = data.SOPClassUID
     meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
     meta.TransferSyntaxUID = syntax
-    file = FileDataset(None, data, file_meta=meta, preamble=b"\0" * 128)
+    little = syntax != ExplicitVRBigEndian
+    file = FileDataset(None, data, file_meta=meta, preamble=b"\0" * 128, is_little_endian=little)
     if syntax != ExplicitVRLittleEndian and "PixelData" in file and file.PixelData[:4] == b"\xfe\xff\x00\xe0":
         file["PixelData"].is_undefined_length = True
     file.save_as(path, enforce_file_format=True)

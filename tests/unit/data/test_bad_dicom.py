@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 import warnings
@@ -10,20 +11,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    JPEG2000,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForProcessing,
+    HTJ2KLossless,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPIPHTJ2KReferenced,
+    RLELossless,
 )
 
 from libs.core.errors import CallerError, InvalidInput, TooLarge
-from libs.data import dicom_image
+from libs.data import dicom_file, dicom_image, dicom_pixels
 from libs.data.dataset import load_dataset
 from libs.data.dicom_image import load_dicom
 from libs.data.schema import describe
@@ -61,8 +69,27 @@ HEADERS: list[tuple[str, dict[str, Any], str]] = [
     ("more pixels than it says", {"Rows": 20}, "damaged"),
     ("no rows", {"Rows": None}, "damaged"),
     ("zero rows", {"Rows": 0}, "damaged"),
-    ("blank", {"BitsStored": 7, "PixelData": bytes(40 * 30)}, "blank"),
-    ("no window", {"WindowCenter": "1", "WindowWidth": "0"}, "damaged"),
+    ("blank", {"BitsStored": 7, "HighBit": 6, "PixelData": bytes(40 * 30)}, "blank"),
+    ("bits beside the lowest", {"BitsStored": 7}, "bits lie where"),
+    ("a sign of another kind", {"PixelRepresentation": 2}, "bits lie where"),
+    (
+        "nothing but padding",
+        {"BitsStored": 7, "HighBit": 6, "PixelPaddingValue": 0, "PixelPaddingRangeLimit": 255},
+        "blank",
+    ),
+    ("no window", {"WindowCenter": "1", "WindowWidth": "0"}, "window is not usable"),
+    ("a window below nothing", {"WindowCenter": "1", "WindowWidth": "-5"}, "window is not usable"),
+    ("a window that is no number", {"WindowCenter": "1", "WindowWidth": "1e999"}, "window is not usable"),
+    (
+        "a window of a new kind",
+        {"WindowCenter": "1", "WindowWidth": "9", "VOILUTFunction": "CUBIC"},
+        "does not know",
+    ),
+    ("no bits", {"BitsAllocated": None}, "damaged"),
+    ("no sign", {"PixelRepresentation": None}, "damaged"),
+    ("no photometric interpretation", {"PhotometricInterpretation": None}, "damaged"),
+    ("no kind of object", {"SOPClassUID": CTImageStorage, "Modality": None}, "damaged"),
+    ("no channels", {"SamplesPerPixel": None}, "damaged"),
     ("not a number", {"RescaleSlope": "1e308", "RescaleIntercept": "1e308"}, "blank"),
     ("no patient", {"PatientID": ""}, "no PatientID"),
 ]
@@ -92,6 +119,16 @@ def test_a_file_that_is_no_frontal_chest_radiograph_is_refused_with_the_reason(
 
 def _text_file(root: Path) -> None:
     (root / f"{SECRET_NAME}.txt").write_text("notes")
+
+
+def _jpeg_in_name_only(root: Path) -> None:
+    (root / f"{SECRET_NAME}.jpg").write_text("notes")
+
+
+def _damaged_jpeg(root: Path) -> None:
+    (root / "NORMAL" / f"{SECRET_NAME}.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    (root / "labels.csv").write_text("\n".join(["file,patient_id", *(f"{name},1" for name in names)]))
 
 
 def _without_preamble(root: Path) -> None:
@@ -148,6 +185,8 @@ def _one_class(root: Path) -> None:
 
 TREES: list[tuple[Callable[[Path], None], str]] = [
     (_text_file, "is not DICOM"),
+    (_jpeg_in_name_only, "neither JPEG nor PNG"),
+    (_damaged_jpeg, "cannot be read"),
     (_without_preamble, "is not DICOM"),
     (_copied, "occurs twice"),
     (_outside_of_classes, "in no folder named"),
@@ -184,7 +223,13 @@ def test_a_header_without_rows_describes_nothing(tmp_path: Path) -> None:
 
 @pytest.fixture
 def never_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dicom_image, "_decode", lambda _: pytest.fail("it was decoded"))
+    for module, name in ((dicom_image, "decode"), (dicom_pixels, "_jpeg"), (dicom_pixels, "_jpeg_2000")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("it was decoded"))
+    codecs = {
+        syntax: dataclasses.replace(codec, decode=lambda _: pytest.fail("it was decoded"))
+        for syntax, codec in dicom_pixels._CODECS.items()
+    }
+    monkeypatch.setattr(dicom_pixels, "_CODECS", codecs)
 
 
 @pytest.mark.usefixtures("never_decoded")
@@ -196,32 +241,50 @@ def test_an_image_that_claims_more_pixels_than_a_radiograph_is_refused_before_it
         load_dicom(write(data, tmp_path / "a.dcm", syntax=JPEG2000Lossless), size=16)
 
 
-@pytest.mark.parametrize(("syntax", "kind"), [(JPEGBaseline8Bit, "JPEG"), (JPEG2000Lossless, "JPEG2000")])
-def test_a_stream_that_is_larger_than_its_header_says_is_refused(
-    tmp_path: Path, syntax: str, kind: str
+@pytest.fixture
+def only_streams_are_decoded(monkeypatch: pytest.MonkeyPatch, never_decoded: None) -> None:
+    monkeypatch.setattr(dicom_image, "decode", dicom_pixels.decode)
+
+
+LARGE = gradient(height=3000, width=3000)
+
+
+@pytest.mark.usefixtures("only_streams_are_decoded")
+@pytest.mark.parametrize(
+    ("syntax", "stream", "text"),
+    [
+        (JPEGBaseline8Bit, jpeg(LARGE), "another size than its header"),
+        (JPEG2000Lossless, jpeg(LARGE, kind="JPEG2000"), "another size than its header"),
+        (JPEGLosslessSV1, jpeg(LARGE), "another size than its header"),
+        (JPEGLSLossless, encapsulate([imagecodecs.jpegls_encode(LARGE)]), "another size than its header"),
+        (HTJ2KLossless, encapsulate([imagecodecs.htj2k_encode(LARGE)]), "another size than its header"),
+        (JPEGLSLossless, jpeg(gradient()), "another kind or depth"),
+        (JPEGBaseline8Bit, jpeg(COLOUR), "another kind or depth"),
+        (JPEG2000, jpeg(COLOUR, kind="JPEG2000"), "another kind or depth"),
+        (JPEGLSLossless, encapsulate([imagecodecs.jpegls_encode(gradient(high=4095))]), "kind or depth"),
+        (JPEGBaseline8Bit, encapsulate([b"no stream at all"]), "damaged"),
+        (JPEG2000, encapsulate([b"\xff\x4f\xff\x51"]), "damaged"),
+    ],
+    ids=[
+        *("baseline", "2000", "lossless", "ls", "ht", "lossy in ls", "colour", "colour 2000"),
+        *("12 bits in 8", "no stream", "no size"),
+    ],
+)
+def test_a_stream_that_is_other_than_its_header_says_is_refused_before_it_is_decoded(
+    tmp_path: Path, syntax: str, stream: bytes, text: str
 ) -> None:
-    data = chest(gradient(), PixelData=jpeg(gradient(height=3000, width=3000), kind=kind))
-    with pytest.raises(InvalidInput, match="another size than its header"):
+    data = chest(gradient(), PixelData=stream)
+    with pytest.raises(InvalidInput, match=text):
         load_dicom(write(data, tmp_path / "a.dcm", syntax=syntax), size=16)
 
 
-def test_a_stream_beyond_what_pillow_opens_is_too_large(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)
-    data = chest(gradient(), PixelData=jpeg(gradient()))
-    with pytest.raises(TooLarge, match="million pixels"):
-        load_dicom(write(data, tmp_path / "a.dcm", syntax=JPEGBaseline8Bit), size=16)
-
-
 @pytest.mark.usefixtures("never_decoded")
-@pytest.mark.parametrize("syntax", [DeflatedExplicitVRLittleEndian, JPEGLosslessSV1])
+@pytest.mark.parametrize("syntax", [JPIPHTJ2KReferenced, "1.2.840.10008.1.2.4.107"], ids=["jpip", "hevc"])
 def test_other_compressions_are_refused_before_anything_is_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: str
 ) -> None:
-    data = chest(PixelData=jpeg(gradient())) if syntax == JPEGLosslessSV1 else chest()
-    path = write(data, tmp_path / "a.dcm", syntax=syntax)
-    monkeypatch.setattr(dicom_image, "dcmread", lambda *_, **__: pytest.fail("it was unpacked"))
+    path = write(chest(PixelData=jpeg(gradient())), tmp_path / "a.dcm", syntax=syntax)
+    monkeypatch.setattr(dicom_file, "dcmread", lambda *_, **__: pytest.fail("it was unpacked"))
     with pytest.raises(InvalidInput, match="compressed in a way"):
         load_dicom(path, size=16)
 
@@ -229,9 +292,70 @@ def test_other_compressions_are_refused_before_anything_is_unpacked(
 def test_a_file_larger_than_any_radiograph_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dicom_image, "MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr(dicom_file, "MAX_FILE_BYTES", 1000)
     with pytest.raises(TooLarge, match="It is not a radiograph"):
         load_dicom(write(chest(), tmp_path / "a.dcm"), size=16)
+
+
+def test_a_file_that_inflates_beyond_any_radiograph_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(
+        chest(np.zeros((2000, 2000), np.uint8)), tmp_path / "a.dcm", syntax=DeflatedExplicitVRLittleEndian
+    )
+    assert path.stat().st_size < 50_000
+    monkeypatch.setattr(dicom_file, "MAX_FILE_BYTES", 100_000)
+    with pytest.raises(TooLarge, match="It is not a radiograph"):
+        load_dicom(path, size=16)
+
+
+def _rle(segments: list[bytes]) -> bytes:
+    begins = [64 + sum(map(len, segments[:i])) for i in range(len(segments))]
+    header = np.array([len(segments), *begins, *[0] * (15 - len(segments))], "<u4").tobytes()
+    return encapsulate([header + b"".join(segments)])
+
+
+WHOLE = b"\x81\x07" * 9 + b"\xd1\x07"
+"""9 runs of 128 and one of 48: 1200 pixels."""
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        _rle([WHOLE[:-2]]),
+        _rle([WHOLE * 1000]),
+        _rle([WHOLE[:-2] + b"\x81\x07"]),
+        _rle([WHOLE, WHOLE]),
+        _rle([]),
+        encapsulate([bytes(10)]),
+        encapsulate([np.array([1, 2**31, *[0] * 14], "<u4").tobytes()]),
+    ],
+    ids=["short", "repeated", "long", "two segments", "none", "no header", "outside"],
+)
+def test_runs_that_give_other_than_the_header_s_pixels_are_refused(tmp_path: Path, frame: bytes) -> None:
+    image = chest(gradient(), WindowCenter="4", WindowWidth="9", PixelData=frame)
+    path = write(image, tmp_path / "a.dcm", syntax=RLELossless)
+    if frame == _rle([WHOLE * 1000]):  # what follows the last pixel is never unpacked
+        assert load_dicom(path, size=16).pixels.std() == 0
+        return
+    with pytest.raises(InvalidInput, match="damaged"):
+        load_dicom(path, size=16)
+
+
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGLSLossless, JPEG2000Lossless, HTJ2KLossless])
+def test_a_stream_cut_short_is_refused(tmp_path: Path, syntax: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 30), np.uint8)
+    encoder = {
+        JPEGBaseline8Bit: imagecodecs.jpeg8_encode,
+        JPEGLSLossless: imagecodecs.jpegls_encode,
+        JPEG2000Lossless: imagecodecs.jpeg2k_encode,
+        HTJ2KLossless: imagecodecs.htj2k_encode,
+    }[syntax]
+    stream = encoder(noise)
+    for part in (3, 2, 1.3):
+        data = chest(noise, PixelData=encapsulate([stream[: int(len(stream) / part)]]))
+        with pytest.raises(InvalidInput):
+            load_dicom(write(data, tmp_path / "a.dcm", syntax=syntax), size=16)
 
 
 def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:

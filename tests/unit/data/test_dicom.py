@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit
 
 from libs.core.errors import CallerError, InvalidInput
 from libs.data.dataset import load_dataset, load_train_and_test
 from libs.data.dicom_image import load_dicom
+from libs.data.schema import describe
 
 from .dicom_files import PATIENT, SHARED, chest, gradient, jpeg, write, write_tree
 
@@ -73,6 +75,38 @@ def test_a_medium_s_index_is_not_an_image(tmp_path: Path) -> None:
     write_tree(tmp_path)
     (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
     assert len(load_dataset(tmp_path, size=16)) == 6
+
+
+def _mixed(root: Path, *, listed: bool = True) -> Path:
+    """The first image of each class is JPEG or PNG; with `listed`, labels.csv names all patients."""
+    write_tree(root)
+    for label, (name, suffix) in enumerate((("NORMAL", "jpg"), ("PNEUMONIA", "png"))):
+        path = root / name / "A" / "series0" / "0.dcm"
+        Image.fromarray(gradient(seed=label).astype(np.uint8)).save(path.with_suffix(f".{suffix}"))
+        path.unlink()
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    lines = [f"{name},{name[0]}{name.split('/')[1]}" for name in names]
+    if listed:
+        (root / "labels.csv").write_text("\n".join(["file,patient_id", *lines]))
+    return root
+
+
+def test_jpeg_and_png_among_dicom_files_are_read_with_listed_patients(tmp_path: Path) -> None:
+    images = load_dataset(_mixed(tmp_path), size=16)
+    assert [name.rpartition(".")[2] for name in images.names] == ["jpg", "dcm", "dcm", "png", "dcm", "dcm"]
+    assert images.patients == tuple(f"patient-{i:06d}" for i in (0, 0, 1, 2, 2, 3))
+    assert all(image.std() > 20 for image in images.images)
+
+
+def test_a_jpeg_among_dicom_files_needs_a_listed_patient(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="tells no patient"):
+        load_dataset(_mixed(tmp_path, listed=False), size=16)
+
+
+def test_a_mixed_set_is_divided_by_patient(tmp_path: Path) -> None:
+    train, test = load_train_and_test(_mixed(tmp_path), size=16, test_fraction=0.5)
+    assert not set(train.patients) & set(test.patients)
+    assert describe(tmp_path).source == "dicom"
 
 
 # ---------------------------------------------------------------- pixels
