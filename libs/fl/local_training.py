@@ -28,10 +28,14 @@ from libs.fl.vectorise import state_vector
 
 @dataclass(frozen=True)
 class LocalResult:
-    """What training gave: `update` = weights after - weights before, laid out as by `state_vector`."""
+    """What training gave: `update` = weights after - weights before, laid out as by `state_vector`.
+
+    `steps` are the optimizer's, counted without privacy only.
+    """
 
     update: npt.NDArray[np.float32]
     metrics: RoundMetrics
+    steps: int = 0
 
     def __repr__(self) -> str:
         return f"LocalResult(update=<{self.update.size} values, redacted>, metrics=<redacted>)"
@@ -63,12 +67,14 @@ def train_locally(
     seed: int,
     on_progress: Callable[[float], None] | None = None,
     randomness: PrivateRandomness | None = None,
+    correction: Callable[[], None] | None = None,
 ) -> LocalResult:
     """Train `module` (in place) for `plan.local_epochs` over the hospital's training part.
 
     `round_number` counts from 1 and sets the learning rate; `seed` must differ between hospitals and
     rounds. The result is a function of the weights, images, plan, round and seed alone (for one number of
     torch threads, which the caller sets). `on_progress` hears the fraction done, 0 to 1, after every batch.
+    `correction` changes the gradients before each step (not with privacy: the plan refuses that).
     Raises InvalidInput when the images do not fit the plan or training diverges.
 
     With `plan.privacy` the update carries noise, and no metrics are told, since no noise would cover them.
@@ -97,9 +103,24 @@ def train_locally(
             on_progress=on_progress,
         )
         return LocalResult(update=_difference(module, before), metrics=RoundMetrics())
-    loss_sum = _train(module, training, plan, optimizer, generator=generator, on_progress=on_progress)
-    update = _difference(module, before)
-    return LocalResult(update=update, metrics=_measure(module, validation, loss_sum, len(training)))
+    loss_sum = _train(
+        module,
+        training,
+        plan,
+        optimizer,
+        generator=generator,
+        on_progress=on_progress,
+        correction=correction,
+    )
+    return LocalResult(
+        update=_difference(module, before),
+        metrics=_measure(module, validation, loss_sum, len(training)),
+        steps=plan.local_epochs * _batches(training, plan),
+    )
+
+
+def _batches(training: ImageSet, plan: TrainingPlan) -> int:
+    return max(1, -(-len(training) // plan.batch_size))
 
 
 def _difference(module: nn.Module, before: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -126,11 +147,13 @@ def _train(
     *,
     generator: torch.Generator,
     on_progress: Callable[[float], None] | None,
+    correction: Callable[[], None] | None,
 ) -> float:
     """Loss summed over the samples of the last epoch, as they were seen."""
     labels = torch.from_numpy(training.labels)
     adjustment = _log_frequencies(labels) if plan.balance_classes else torch.zeros(len(CLASS_NAMES))
-    batches = max(1, -(-len(training) // plan.batch_size))
+    class_weights = None if plan.class_weights is None else torch.tensor(plan.class_weights)
+    batches = _batches(training, plan)
     loss_sum = 0.0
     module.train()
     for epoch in range(plan.local_epochs):
@@ -142,14 +165,28 @@ def _train(
                 to_model_input(training.images[chosen.numpy()]), plan.augmentation, generator=generator
             )
             logits = module(x) + adjustment
-            loss = functional.cross_entropy(logits, labels[chosen], label_smoothing=plan.label_smoothing)
+            loss = _loss(logits, labels[chosen], plan, class_weights)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            if correction is not None:
+                correction()
             optimizer.step()
             loss_sum += float(loss.detach()) * len(chosen)
             if on_progress is not None:
                 on_progress((epoch * batches + i + 1) / (plan.local_epochs * batches))
     return loss_sum
+
+
+def _loss(
+    logits: torch.Tensor, labels: torch.Tensor, plan: TrainingPlan, class_weights: torch.Tensor | None
+) -> torch.Tensor:
+    """The batch's mean. Weights are not divided by their sum: an image counts the same in every batch."""
+    if class_weights is None:
+        return functional.cross_entropy(logits, labels, label_smoothing=plan.label_smoothing)
+    total = functional.cross_entropy(
+        logits, labels, weight=class_weights, label_smoothing=plan.label_smoothing, reduction="sum"
+    )
+    return total / len(labels)
 
 
 def _log_frequencies(labels: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from libs.core.errors import InvalidInput
 from libs.dp.events import LEAST_NOISE, MOST_NOISE
+from libs.fl.strategy_parameters import (
+    EarlyStopping,
+    Proximal,
+    ServerOptimizer,
+    StepDecay,
+    Strategy,
+    strategy_problem,
+)
 from libs.models.private import TRAIN_PRIVATELY
 
 _MAX_JSON_BYTES = 64 * 1024
@@ -38,12 +46,8 @@ class LearningRateSchedule(StrEnum):
 
     CONSTANT = "constant"
     COSINE = "cosine"
-
-
-class Strategy(StrEnum):
-    """How contributions become the next version of the model."""
-
-    FEDAVG = "fedavg"
+    STEP = "step"
+    EXPONENTIAL = "exponential"
 
 
 class PrivacyUnit(StrEnum):
@@ -171,17 +175,40 @@ class TrainingPlan(_Frozen):
     optimizer: Optimizer = Optimizer.SGD
     learning_rate: float = Field(gt=0, le=10)
     final_learning_rate: float = Field(
-        default=0.0, ge=0, le=10, description="where the cosine schedule would end, one round after the last"
+        default=0.0,
+        ge=0,
+        le=10,
+        description="where cosine and exponential schedules would end, one round after the last",
     )
     lr_schedule: LearningRateSchedule = LearningRateSchedule.COSINE
+    step_decay: StepDecay | None = Field(default=None, description="of the step schedule, which needs it")
+    warmup_rounds: int = Field(
+        default=0, ge=0, le=1000, description="in which the rate rises evenly towards the schedule's"
+    )
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0, le=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     balance_classes: bool = Field(
         default=False, description="train for equally common classes, whatever each hospital's own mix"
     )
+    class_weights: tuple[Annotated[float, Field(gt=0, le=1000)], ...] | None = Field(
+        default=None, description="each class's weight in the loss, the same at all hospitals"
+    )
     augmentation: Augmentation = Augmentation()
     strategy: Strategy = Strategy.FEDAVG
+    proximal: Proximal | None = Field(default=None, description="of fedprox, which needs it")
+    server_optimizer: ServerOptimizer | None = Field(
+        default=None, description="of fedadam and fedyogi, which need it"
+    )
+    client_fraction: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="of the hospitals present that train in a round; never below quorum",
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None, description="without it, training takes all rounds"
+    )
     quorum: int = Field(
         default=2,
         ge=2,  # the sum over one hospital is that hospital's update
@@ -232,6 +259,38 @@ class TrainingPlan(_Frozen):
         return self
 
     @model_validator(mode="after")
+    def _trains_sensibly(self) -> Self:
+        for problem in (strategy_problem(self), self._schedule_problem(), self._class_weights_problem()):
+            if problem:
+                raise ValueError(problem)
+        if self.early_stopping is not None and self.privacy is not None:
+            raise ValueError(
+                "early_stopping goes by metrics, and with privacy no hospital tells any: leave it out"
+            )
+        return self
+
+    def _schedule_problem(self) -> str:
+        schedule = self.lr_schedule
+        if (self.step_decay is not None) != (schedule is LearningRateSchedule.STEP):
+            return "step_decay belongs to the step schedule, which needs it: give both or neither"
+        if schedule is LearningRateSchedule.EXPONENTIAL and not self.final_learning_rate:
+            return "an exponential schedule never ends at 0: give final_learning_rate"
+        if self.warmup_rounds >= self.rounds:
+            return "warmup_rounds must be fewer than rounds"
+        return ""
+
+    def _class_weights_problem(self) -> str:
+        if self.class_weights is None:
+            return ""
+        if len(self.class_weights) != self.classes:
+            return f"class_weights needs one weight for each of the {self.classes} classes"
+        if self.balance_classes:
+            return "balance_classes and class_weights both correct for how common classes are: use one"
+        if self.privacy is not None:
+            return "class_weights does not go with privacy yet: leave it out"
+        return ""
+
+    @model_validator(mode="after")
     def _fits_the_ring(self) -> Self:
         if self.update_bound * 2**self.scale_bits >= 2**30:
             raise ValueError("update_bound * 2^scale_bits must stay below 2^30; lower one of them")
@@ -241,10 +300,22 @@ class TrainingPlan(_Frozen):
         """The learning rate of a round, counted from 1 to `rounds`: the same in all hospitals."""
         if not 1 <= round_number <= self.rounds:
             raise InvalidInput(f"This plan has rounds 1 to {self.rounds}, not {round_number}.")
-        if self.lr_schedule is LearningRateSchedule.CONSTANT:
-            return self.learning_rate
-        share_left = (1 + math.cos(math.pi * (round_number - 1) / self.rounds)) / 2
-        return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * share_left
+        return self._scheduled(round_number) * min(1.0, round_number / (self.warmup_rounds + 1))
+
+    def _scheduled(self, round_number: int) -> float:
+        done = (round_number - 1) / self.rounds
+        match self.lr_schedule:
+            case LearningRateSchedule.CONSTANT:
+                return self.learning_rate
+            case LearningRateSchedule.STEP:
+                assert self.step_decay is not None  # checked above
+                falls = (round_number - 1) // self.step_decay.every_rounds
+                return float(self.learning_rate * self.step_decay.factor**falls)
+            case LearningRateSchedule.EXPONENTIAL:
+                return float(self.learning_rate * (self.final_learning_rate / self.learning_rate) ** done)
+            case LearningRateSchedule.COSINE:
+                share_left = (1 + math.cos(math.pi * done)) / 2
+                return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * share_left
 
     def canonical_json(self) -> bytes:
         """The one JSON form of this plan: keys sorted, no spaces, every field present, ASCII."""

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from libs.core.errors import InvalidInput
+from libs.fl.strategies.strategy import Layout, Slot
 
 
 def parameter_count(module: nn.Module) -> int:
@@ -49,6 +50,34 @@ def load_state_vector(module: nn.Module, vector: npt.NDArray[np.floating]) -> No
             piece = np.ascontiguousarray(vector[start : start + tensor.numel()], dtype=np.float32)
             tensor.copy_(torch.from_numpy(piece.copy()).reshape(tensor.shape))
             start += tensor.numel()
+
+
+def layout_of(module: nn.Module) -> Layout:
+    """Which coordinates of the module's state vector are trained, and which are BatchNorm's."""
+    trained = {name for name, _ in module.named_parameters()}
+    normalising = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, part in module.named_modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm)
+        for name in part.state_dict()
+    }
+    named = [(name, tensor.numel()) for name, tensor in _float_state(module)]
+    sizes = [size for _, size in named]
+    return Layout(
+        trained=np.repeat([name in trained for name, _ in named], sizes),
+        batch_norm=np.repeat([name in normalising for name, _ in named], sizes),
+    )
+
+
+def slots_of(module: nn.Module) -> tuple[Slot, ...]:
+    """The module's trainable parameters, and where each lies in its state vector."""
+    parameters = dict(module.named_parameters())
+    found, start = [], 0
+    for name, tensor in _float_state(module):
+        if name in parameters:
+            found.append(Slot(parameters[name], start))
+        start += tensor.numel()
+    return tuple(found)
 
 
 def _float_state(module: nn.Module) -> list[tuple[str, torch.Tensor]]:

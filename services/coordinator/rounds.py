@@ -14,7 +14,7 @@ from libs.core.ids import new_id
 from libs.fl.metrics import METRICS_LENGTH
 from libs.fl.model_access import version_readers
 from libs.fl.round_rules import max_norm_of, noise_std_of
-from libs.fl.strategies.registry import STRATEGIES
+from libs.fl.strategies import registry
 from libs.fl.strategies.strategy import Strategy
 from libs.fl.training_plan import TrainingPlan
 from libs.mpc.ring import Ring
@@ -219,7 +219,7 @@ def deadline_s(study: Study, *, limit_s: float) -> float:
 
 def strategy_of(study: Study) -> Strategy:
     """How much each hospital counts, as the plan says."""
-    return STRATEGIES[TrainingPlan.from_json(study.plan_json).strategy]
+    return registry.strategy_of(TrainingPlan.from_json(study.plan_json))
 
 
 def time_to_look_again(left: timedelta, *, detached: bool) -> float:

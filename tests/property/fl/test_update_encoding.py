@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.core.errors import InvalidInput
-from libs.fl.strategies.registry import STRATEGIES
+from libs.fl.strategies.registry import STRATEGIES, strategy_of
 from libs.fl.strategies.strategy import rescaling
-from libs.fl.training_plan import Strategy as Name
+from libs.fl.strategy_parameters import Strategy as Name
 from libs.fl.update_encoding import decode_vector, encode_update, encode_weights, weigh_encoded
 from libs.mpc.fixed_point import FixedPoint
 from libs.mpc.ring import Ring
+from tests.fakes.strategy_plans import plan_with
 
 BOUND = 64.0
 LENGTH = 5
@@ -77,7 +78,7 @@ def test_the_order_of_hospitals_does_not_matter(
 def test_the_mean_of_equal_updates_is_that_update(
     name: Name, images: list[int], update: list[float], bits: int
 ) -> None:
-    weights = STRATEGIES[name].weights({f"h{i}": count for i, count in enumerate(images)})
+    weights = strategy_of(plan_with(name)).weights({f"h{i}": count for i, count in enumerate(images)})
     vector = np.array(update, np.float32)
     encoded = [encode_update(vector, weight=w, scale_bits=bits, bound=BOUND) for w in weights.values()]
     got = decode_vector(ring_sum(encoded), scale_bits=bits)
@@ -90,7 +91,7 @@ def test_the_mean_of_equal_updates_is_that_update(
 def test_weights_sum_to_one_and_rescaling_makes_the_survivors_weights_sum_to_one(
     name: Name, images: list[int], chosen: st.DataObject
 ) -> None:
-    weights = STRATEGIES[name].weights({f"h{i}": count for i, count in enumerate(images)})
+    weights = strategy_of(plan_with(name)).weights({f"h{i}": count for i, count in enumerate(images)})
     assert sum(weights.values()) == 1
     survivors = chosen.draw(st.sets(st.sampled_from(sorted(weights)), min_size=1))
     ratio = rescaling(weights, survivors)

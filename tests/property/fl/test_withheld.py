@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.core.errors import InvalidInput
-from libs.fl.strategies.registry import STRATEGIES
+from libs.fl.strategies.registry import STRATEGIES, strategy_of
 from libs.fl.strategies.withheld import counted
+from tests.fakes.strategy_plans import plan_with
 
 TOLD = st.integers(min_value=1, max_value=10**12)
 SAMPLES = st.dictionaries(st.text(max_size=3), st.one_of(st.just(0), TOLD), min_size=1, max_size=12)
@@ -29,8 +30,8 @@ def test_who_tells_counts_as_told_and_who_withholds_as_their_mean(samples: dict[
 
 @given(SAMPLES)
 def test_every_strategy_takes_what_is_counted(samples: dict[str, int]) -> None:
-    for strategy in STRATEGIES.values():
-        weights = strategy.weights(counted(samples))
+    for name in STRATEGIES:
+        weights = strategy_of(plan_with(name)).weights(counted(samples))
         assert sum(weights.values()) == 1
         assert all(weight > 0 for weight in weights.values())
         assert len({weights[name] for name, count in samples.items() if not count}) <= 1

@@ -32,6 +32,16 @@ PRIVATE: dict[str, object] = {
 }
 
 
+BELONGS_TO: dict[str, tuple[dict[str, object], dict[str, float]]] = {
+    "proximal": ({"strategy": "fedprox", "proximal": {"mu": 0.1}}, {"mu": 0.2}),
+    "server_optimizer": ({"strategy": "fedadam", "server_optimizer": {}}, {"tau": 0.1}),
+    "step_decay": (
+        {"lr_schedule": "step", "step_decay": {"every_rounds": 2, "factor": 0.5}},
+        {"every_rounds": 3, "factor": 0.5},
+    ),
+}
+
+
 def test_a_plan_survives_its_json_with_the_same_hash() -> None:
     plan = _plan(augmentation=Augmentation(shift=0.1), dataset_tags=("xray", "children"))
     again = TrainingPlan.from_json(plan.canonical_json())
@@ -58,7 +68,14 @@ def test_every_field_is_part_of_the_hash(field: str) -> None:
         "channels": 3,
         "validation_fraction": 0.3,
         "model_access": {"ask_anyone": True},
+        "class_weights": (1.0, 2.0),
+        "early_stopping": {"patience": 2},
+        "contribution_check": {"max_norm": 2.0},
     }
+    if field in BELONGS_TO:
+        with_it, other = BELONGS_TO[field]
+        assert _plan(**with_it).hash != _plan(**with_it | {field: other}).hash
+        return
     if field == "privacy":
         private = _plan(**PRIVATE)
         assert private.hash != _plan(**PRIVATE | {"privacy": None}).hash
