@@ -24,18 +24,32 @@ _CHUNK = 1 << 15
 used."""
 
 
-def sketch(share: RingArray, seed: bytes, *, total: RingArray | None = None) -> RingArray:
-    """The sketch of a vector or of a share of one (n,), by the buckets and signs that `seed` stands for.
+class RunningSketch:
+    """The sketch of a vector (or of a share of one) that comes in parts, by the buckets and signs of `seed`.
 
-    Shape (SKETCH_LENGTH,), 32-bit ring. `share` is added to `total` (n,) in the same pass, if there is one.
-    Coordinate i takes the i-th 64-bit word of AES-CTR under the seed, whoever computes it.
+    Coordinate i takes the i-th 64-bit word of AES-CTR under the seed, whoever computes it and in what parts.
     """
-    if share.dtype != Ring.RING_32.dtype or share.ndim != 1:
-        raise InvalidInput("Only vectors of the 32-bit ring are sketched.")
-    words, tables = Prg(seed), new_tables()
-    for start in range(0, len(share), _CHUNK):
-        part = share[start : start + _CHUNK]
-        add_to_tables(part, words.array(part.shape, np.dtype("<u8")), tables)
-        if total is not None:
-            total[start : start + _CHUNK] += part
-    return signed_buckets(tables)
+
+    def __init__(self, seed: bytes) -> None:
+        self._words, self._tables = Prg(seed), new_tables()
+
+    def add(self, part: RingArray, *, total: RingArray | None = None) -> None:
+        """The next coordinates (n,), 32-bit ring; added to `total` (n,) in the same pass, if there is one."""
+        if part.dtype != Ring.RING_32.dtype or part.ndim != 1:
+            raise InvalidInput("Only vectors of the 32-bit ring are sketched.")
+        for start in range(0, len(part), _CHUNK):
+            chunk = part[start : start + _CHUNK]
+            add_to_tables(chunk, self._words.array(chunk.shape, np.dtype("<u8")), self._tables)
+            if total is not None:
+                total[start : start + _CHUNK] += chunk
+
+    def buckets(self) -> RingArray:
+        """The sketch of what was added. Shape (SKETCH_LENGTH,), 32-bit ring."""
+        return signed_buckets(self._tables)
+
+
+def sketch(vector: RingArray, seed: bytes) -> RingArray:
+    """The sketch of a vector (n,) that is here as a whole. Shape (SKETCH_LENGTH,), 32-bit ring."""
+    running = RunningSketch(seed)
+    running.add(vector)
+    return running.buckets()
