@@ -131,3 +131,16 @@ def rescale_secret(r: RingArray, *, multiplier: int, shift: int) -> tuple[RingAr
     k = r.dtype.itemsize * 8
     wrap = r.dtype.type((multiplier << (k - shift)) % (1 << k))
     return scale_down(r, multiplier=multiplier, shift=shift), (r >> r.dtype.type(k - 1)) * wrap
+
+
+def sketch(values: RingArray, words: npt.NDArray[np.uint64], *, sketches: int, buckets: int) -> RingArray:
+    """CountSketch of `values` (n,): coordinate i counts with sign s_k(i) in bucket h_k(i) of sketch k.
+
+    h_k and s_k are 11 bits of `words` (n,), the k-th from below; s_k is -1 where the upper one is set.
+    Shape (sketches * buckets,), modulo 2^k.
+    """
+    table = np.zeros((sketches, buckets), dtype=values.dtype)
+    for k in range(sketches):
+        index = ((words >> np.uint64(11 * k)) & np.uint64(2047)).astype(np.int64)
+        np.add.at(table[k], index % buckets, np.where(index < buckets, values, -values))
+    return table.reshape(-1)

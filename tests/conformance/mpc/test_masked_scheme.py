@@ -24,12 +24,17 @@ from libs.mpc.schemes.additive.rescale import PublicRatio, rescale_program
 from libs.mpc.schemes.additive.sharing import join
 from libs.mpc.schemes.cleartext.relu import relu as cleartext_relu
 from libs.mpc.schemes.cleartext.rescale import rescale as cleartext_rescale
+from libs.mpc.schemes.cleartext.sign_bit import sign_bit as cleartext_sign_bit
+from libs.mpc.schemes.cleartext.square_sum import square_sum as cleartext_square_sum
 from libs.mpc.schemes.masked import linear as linear_
 from libs.mpc.schemes.masked import open as open_
 from libs.mpc.schemes.masked import relu as relu_
 from libs.mpc.schemes.masked import rescale as rescale_
+from libs.mpc.schemes.masked import sign_bit as sign_
+from libs.mpc.schemes.masked import square_sum as square_
 from libs.mpc.schemes.masked.comparison import RELU_OPERATIONS, Comparison
 from libs.mpc.schemes.masked.roles import Evaluator, Roles
+from libs.mpc.schemes.masked.sign_bit import SignWindow
 from libs.mpc.schemes.masked.tape import DealerTape, EvaluatorTape
 
 RINGS = list(Ring)
@@ -73,7 +78,7 @@ class World:
 
 
 def run_after_open(
-    world: World, x: np.ndarray, deal: Any, prepare: Any, online: Any
+    world: World, x: np.ndarray, deal: Any, prepare: Any, online: Any, *, result: Ring | None = None
 ) -> tuple[np.ndarray, Transcript, int, Transcript]:
     """Open additive shares of x, run one operation on the opened value, and add up the result.
 
@@ -99,7 +104,7 @@ def run_after_open(
     assert (m == opened[world.roles.second]).all()
     assert (m == signed(x, ring) + r).all()
     results, second = run_lockstep({me: online(ends[me][0], m, materials[me]) for me in masks})
-    return integers(sum(results.values()), ring), first, dealt_bytes, second
+    return integers(sum(results.values()), result or ring), first, dealt_bytes, second
 
 
 def assert_costs(world: World, cost: Cost, transcript: Transcript, dealt: int) -> None:
@@ -301,3 +306,86 @@ def test_a_relu_draws_each_of_its_masks_once(comparison: Comparison) -> None:
 
 def test_a_round_is_data() -> None:
     assert Round("x").sends == {}
+
+
+SIGN_WINDOWS = [(12, 20, Ring.RING_32), (0, 20, Ring.RING_32), (44, 20, Ring.RING_64), (5, 16, Ring.RING_64),
+                (3, 8, Ring.RING_32)]  # fmt: skip
+
+
+@pytest.mark.parametrize("roles", ROLES)
+@pytest.mark.parametrize("window", SIGN_WINDOWS)
+def test_sign_bits_are_right_to_the_edges_of_their_window_at_their_declared_cost(
+    roles: Roles, window: tuple[int, int, Ring]
+) -> None:
+    shape = SignWindow(*window)
+    world, ulp, half = World(shape.ring, roles), 1 << shape.low, 1 << (shape.low + shape.bits - 1)
+    edges = [0, 1, -ulp - 1, ulp, half - ulp - 1, half - ulp - 2, -half, -half + 1, -ulp, -1]
+    x = np.concatenate([edges, np.random.default_rng(7).integers(-half, half - ulp, 3000)])
+    got, _, dealt, transcript = run_after_open(
+        world,
+        x,
+        lambda tape, r: sign_.deal_sign_bit(tape, "s", r, shape),
+        lambda tape, mask: sign_.prepare_sign_bit(tape, "s", mask.size, shape),
+        lambda ev, m, material: sign_.sign_bit(ev, "s", m, material, shape),
+    )
+    certain = (x >= 0) | (x < -ulp)
+    oracle = integers(cleartext_sign_bit(signed(x, shape.ring), ring=shape.ring), shape.ring)
+    assert (got == oracle)[certain].all()
+    assert set(got.tolist()) <= {0, 1}
+    if shape.low == 0:
+        assert (got == oracle)[x < 0].all()
+    assert_costs(world, declared_cost(sign_.sign_bit)(x.size, shape), transcript, dealt)
+
+
+@pytest.mark.parametrize("roles", ROLES)
+def test_sums_of_squares_are_exact_integers_and_send_nothing(roles: Roles) -> None:
+    world, limit = World(Ring.RING_32, roles), (1 << 30) - 1
+    rng = np.random.default_rng(8)
+    x = np.stack(
+        [
+            rng.integers(-limit, limit + 1, 6),
+            np.full(6, limit),
+            np.full(6, -limit),
+            np.full(6, 1 << 16),
+            [0] * 6,
+        ]
+        + [rng.integers(-9, 9, 6) for _ in range(400)]
+    )
+    got, _, dealt, transcript = run_after_open(
+        world,
+        x,
+        lambda tape, r: square_.deal_square_sum(tape, "q", r),
+        lambda tape, mask: square_.prepare_square_sum(tape, "q", mask.shape),
+        lambda ev, m, dealt: immediately(square_.square_sum(m, dealt, lead=ev.lead)),
+        result=Ring.RING_64,
+    )
+    exact = [sum(int(v) ** 2 for v in row) for row in x]
+    assert [int(g) for g in got.view(np.uint64)] == exact
+    assert cleartext_square_sum(signed(x, world.ring)).tolist() == exact
+    assert_costs(world, declared_cost(square_.square_sum)(x.size), transcript, dealt)
+
+
+@pytest.mark.parametrize("low", [0, 12])
+def test_what_a_sign_bit_sends_and_deals_looks_uniform(low: int) -> None:
+    """A constant secret; the bits that are opened, and each evaluator's share of the result's mask."""
+    world, n, shape = World(Ring.RING_32, ROLES[2]), 60_000, SignWindow(low, 20, Ring.RING_32)
+    dealt: list[np.ndarray] = []
+
+    def deal(tape: DealerTape, r: RingArray) -> None:
+        sign_.deal_sign_bit(tape, "s", r, shape)
+        square_.deal_square_sum(tape, "q", r)
+        dealt.append(tape.take_all())
+        tape.correct(dealt[0])
+
+    *_, transcript = run_after_open(
+        world,
+        np.full(n, -70_000),
+        deal,
+        lambda tape, mask: sign_.prepare_sign_bit(tape, "s", mask.size, shape),
+        lambda ev, m, material: sign_.sign_bit(ev, "s", m, material, shape),
+    )
+    arrays = [a for sent in transcript.messages for a in sent.message.values()]
+    for array in [*arrays, dealt[0]]:
+        counts = np.bincount(array.reshape(-1).view(np.uint8), minlength=256)
+        expected = counts.sum() / 256
+        assert ((counts - expected) ** 2 / expected).sum() < 400

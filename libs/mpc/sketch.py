@@ -1,0 +1,55 @@
+"""Random sketches of long vectors: 4,096 numbers that tell the norm of millions, from shares as well as in
+clear.
+
+A CountSketch (Charikar, Chen, Farach-Colton, ICALP 2002) throws every coordinate, under a random sign, into
+one of `BUCKETS` buckets; the sum of the squared buckets is an unbiased estimate of |x|^2 (the tug-of-war
+sketch of Alon, Matias, Szegedy, 1996, with one bucket a coordinate as Thorup and Zhang, SODA 2004, do it),
+here from `SKETCHES` independent ones. It is linear over the ring, so the sketches of three additive shares
+are additive shares of the sketch: each party makes its own and sends nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from libs.core.errors import InvalidInput
+from libs.mpc.kernels.sketch import BUCKETS, SKETCHES, add_to_tables, new_tables, signed_buckets
+from libs.mpc.prg import Prg
+from libs.mpc.ring import Ring, RingArray
+
+SKETCH_LENGTH = SKETCHES * BUCKETS
+
+_CHUNK = 1 << 15
+"""Coordinates at a time: 256 KiB of random words, which stay in the second-level cache until they are
+used."""
+
+
+class RunningSketch:
+    """The sketch of a vector (or of a share of one) that comes in parts, by the buckets and signs of `seed`.
+
+    Coordinate i takes the i-th 64-bit word of AES-CTR under the seed, whoever computes it and in what parts.
+    """
+
+    def __init__(self, seed: bytes) -> None:
+        self._words, self._tables = Prg(seed), new_tables()
+
+    def add(self, part: RingArray, *, total: RingArray | None = None) -> None:
+        """The next coordinates (n,), 32-bit ring; added to `total` (n,) in the same pass, if there is one."""
+        if part.dtype != Ring.RING_32.dtype or part.ndim != 1:
+            raise InvalidInput("Only vectors of the 32-bit ring are sketched.")
+        for start in range(0, len(part), _CHUNK):
+            chunk = part[start : start + _CHUNK]
+            add_to_tables(chunk, self._words.array(chunk.shape, np.dtype("<u8")), self._tables)
+            if total is not None:
+                total[start : start + _CHUNK] += chunk
+
+    def buckets(self) -> RingArray:
+        """The sketch of what was added. Shape (SKETCH_LENGTH,), 32-bit ring."""
+        return signed_buckets(self._tables)
+
+
+def sketch(vector: RingArray, seed: bytes) -> RingArray:
+    """The sketch of a vector (n,) that is here as a whole. Shape (SKETCH_LENGTH,), 32-bit ring."""
+    running = RunningSketch(seed)
+    running.add(vector)
+    return running.buckets()
