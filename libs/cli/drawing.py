@@ -17,6 +17,8 @@ _VARIABLES = {
     SOFT: "--line",
     **{colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)},
 }
+PICTURE_SERIES = ("#1f6f5c", "#b4561d", "#3a5fa8", "#7a7f87")
+"""The same four for a PNG, which cannot follow a page: those of page.css in light."""
 DASHES = ("-", "--", "-.", ":")  # told apart without colours, too
 
 STYLE: Any = {
@@ -44,6 +46,13 @@ def to_svg(figure: Figure, description: str) -> str:
         svg = svg.replace(colour, f"var({variable})")
     opening = f'<svg role="img" aria-label="{escape(description)}" '
     return svg.replace("<svg ", opening, 1)
+
+
+def alone(svg: str) -> str:
+    """An <svg> of `to_svg` as a file of its own: the light colours come along."""
+    opening, _, rest = svg.partition(">")
+    light = style_sheet().partition("}")[0] + "}"  # the first rule
+    return f"{opening}><style>{light}</style>{rest}"
 
 
 def style_sheet() -> str:

@@ -34,6 +34,7 @@ from libs.cli import (
     user,
 )
 from libs.cli.bench import command as bench
+from libs.cli.evaluate import command as evaluate
 from libs.cli.failures import run_and_exit
 
 app = typer.Typer(
@@ -53,6 +54,7 @@ _OWN = "Hospital staff"
 _RUN = "Operators"
 
 app.command("demo", rich_help_panel=_TRY)(demo_command.demo)
+app.command("evaluate", rich_help_panel=_TRY)(evaluate.evaluate)
 app.add_typer(bench.app, name="bench", rich_help_panel=_TRY)
 app.add_typer(dataset.app, name="dataset", rich_help_panel=_USE)
 app.add_typer(request.app, name="request", rich_help_panel=_USE)

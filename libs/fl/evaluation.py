@@ -60,7 +60,7 @@ def probabilities_of(logits: npt.NDArray[np.floating]) -> Probabilities:
 
 def evaluate(probabilities: Probabilities, labels: Labels, *, threshold: float) -> Evaluation:
     """All figures at a threshold. Raises InvalidInput unless both classes occur."""
-    positive = _positives(probabilities, labels)
+    positive = require_scores(probabilities, labels)
     predicted = probabilities >= threshold
     tp, fp = int((predicted & positive).sum()), int((predicted & ~positive).sum())
     fn, tn = int((~predicted & positive).sum()), int((~predicted & ~positive).sum())
@@ -78,7 +78,7 @@ def evaluate(probabilities: Probabilities, labels: Labels, *, threshold: float) 
 
 def auc(probabilities: Probabilities, labels: Labels) -> float:
     """Chance that a random positive scores above a random negative, ties half (Mann-Whitney)."""
-    positive = _positives(probabilities, labels)
+    positive = require_scores(probabilities, labels)
     _, place, counts = np.unique(probabilities, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # mean rank of equal scores
     n, m = int(positive.sum()), int((~positive).sum())
@@ -125,7 +125,10 @@ def _nearest_half(
     return float(good[np.argmin(np.abs(good - 0.5))])
 
 
-def _positives(probabilities: Probabilities, labels: Labels) -> npt.NDArray[np.bool_]:
+def require_scores(probabilities: Probabilities, labels: Labels) -> npt.NDArray[np.bool_]:
+    """Which images have pneumonia (N,). Raises InvalidInput unless there is a finite probability for each
+    label, and both classes occur.
+    """
     if probabilities.shape != labels.shape or probabilities.ndim != 1:
         raise InvalidInput("There must be one probability per label.")
     if not np.isfinite(probabilities).all():

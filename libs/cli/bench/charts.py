@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from libs.cli.bench.layers import GROUPS, LayerProfile
-from libs.cli.drawing import SERIES, STYLE, to_svg
+from libs.cli.drawing import PICTURE_SERIES, SERIES, STYLE, to_svg
 
 _MIB = 2**20
 _BAR_INCHES = 0.24
@@ -20,7 +20,7 @@ def layer_chart(layers: Sequence[LayerProfile], *, description: str, picture: Pa
     """An SVG with four columns of bars, the first layer on top. `picture`: where a PNG of it goes."""
     if picture is not None:
         with mpl.rc_context():  # its own colours, for a picture cannot follow the page's
-            _draw(layers, colours=("#1f6f5c", "#b4561d", "#3a5fa8", "#7a7f87")).savefig(picture, dpi=130)
+            _draw(layers, colours=PICTURE_SERIES).savefig(picture, dpi=130)
     with mpl.rc_context(STYLE):
         return to_svg(_draw(layers, colours=SERIES), description)
 

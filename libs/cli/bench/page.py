@@ -13,7 +13,7 @@ from libs.cli.bench.charts import layer_chart
 from libs.cli.bench.figures import Report, precise_seconds, report_rows
 from libs.cli.bench.layers import COLUMNS, LayerProfile, by_layer, costliest, in_all, layer_rows, profile_json
 from libs.cli.bench.profile import StepProfile
-from libs.cli.drawing import style_sheet
+from libs.cli.drawing import alone, style_sheet
 from libs.cli.output import human_bytes
 
 DRAWN = 32
@@ -28,7 +28,7 @@ def write_report(folder: Path, report: Report, steps: Sequence[StepProfile], *, 
     chart = layer_chart(
         costliest(layers, count=DRAWN), description=description, picture=folder / "profile.png"
     )
-    (folder / "profile.svg").write_text(_alone(chart), encoding="utf-8")
+    (folder / "profile.svg").write_text(alone(chart), encoding="utf-8")
     document = json.dumps({"measured": report, "profile": profile_json(steps)}, indent=2)
     (folder / "profile.json").write_text(document, encoding="utf-8")
     page = folder / "index.html"
@@ -78,14 +78,3 @@ def _rows(rows: Iterable[Sequence[str]]) -> str:
         data = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         lines.append(f'<tr><th scope="row">{escape(heading)}</th>{data}</tr>\n')
     return "".join(lines)
-
-
-def _alone(svg: str) -> str:
-    """The figure as a file of its own: its colours come along."""
-    opening, _, rest = svg.partition(">")
-    return f"{opening}><style>{_colours()}</style>{rest}"
-
-
-def _colours() -> str:
-    """The first rule of the style sheet: the light colours."""
-    return style_sheet().partition("}")[0] + "}"

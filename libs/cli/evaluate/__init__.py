@@ -1,0 +1,1 @@
+"""`trefoil evaluate`: the paper's table on a data set, from training alone to encrypted prediction."""
