@@ -26,7 +26,7 @@ from libs.core.secret import Secret
 from libs.mpc.ring import Ring, RingArray
 
 SEED_BYTES = 16
-_ZEROS = bytes(1 << 20)
+_ZEROS = memoryview(bytes(1 << 20))
 
 
 class Prg:
