@@ -12,6 +12,9 @@ import numpy.typing as npt
 from libs.core.errors import InvalidInput
 from libs.mpc.ring import Ring, RingArray
 
+PIECE_ELEMENTS = 1 << 15
+"""Worked on at once: eight bytes of each stay in the processor's nearer caches from step to step."""
+
 
 @dataclass(frozen=True)
 class FixedPoint:
@@ -25,16 +28,33 @@ class FixedPoint:
             raise InvalidInput(f"A scale of {self.scale} leaves no room in a {self.ring.bits}-bit ring.")
 
     def encode(self, values: npt.ArrayLike) -> RingArray:
-        """Nearest ring integers, same shape. Raises `InvalidInput` on NaN, infinity and overflow."""
-        scaled = np.rint(np.asarray(values, dtype=np.float64) * float(self.scale))
+        """Nearest ring integers, same shape; computed in float64, ties to even.
+
+        Raises `InvalidInput` on NaN, infinity and overflow.
+        """
+        whole = np.asarray(values)
+        flat, encoded = whole.reshape(-1), np.empty(whole.size, dtype=self.ring.signed_dtype)
+        scaled, scale = np.empty(min(PIECE_ELEMENTS, whole.size)), float(self.scale)
+        for start in range(0, whole.size, PIECE_ELEMENTS):
+            piece = flat[start : start + PIECE_ELEMENTS]
+            part = scaled[: len(piece)]
+            part[:] = piece
+            part *= scale
+            np.rint(part, out=part)
+            self._check(part)
+            encoded[start : start + len(piece)] = part
+        return encoded.view(self.ring.dtype).reshape(whole.shape)
+
+    def _check(self, scaled: npt.NDArray[np.float64]) -> None:
+        """Raise `InvalidInput` unless all of these (at least one) are integers of the ring."""
+        least, most, limit = scaled.min(), scaled.max(), 2.0 ** (self.ring.bits - 1)
+        if least >= -limit and most < limit:  # neither holds for NaN, which min and max pass on
+            return
         if not np.isfinite(scaled).all():
             raise InvalidInput("The values hold NaN or infinity, which cannot be encoded.")
-        limit = 2.0 ** (self.ring.bits - 1)
-        if scaled.size and (scaled.max() >= limit or scaled.min() < -limit):
-            raise InvalidInput(
-                f"Values beyond +-{limit / float(self.scale):g} do not fit this encoding; scale them down."
-            )
-        return scaled.astype(np.int64).astype(self.ring.signed_dtype).view(self.ring.dtype)
+        raise InvalidInput(
+            f"Values beyond +-{limit / float(self.scale):g} do not fit this encoding; scale them down."
+        )
 
     def decode(self, elements: RingArray) -> npt.NDArray[Any]:
         """Floats (float64), same shape."""

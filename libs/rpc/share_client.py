@@ -57,7 +57,7 @@ async def deal_vector(
     """
     _check_channels(channels)
     upload = upload_id or new_id("upload")
-    shares = dict(zip(PARTIES, split_compressed(vector, ring), strict=True))
+    shares = dict(zip(PARTIES, await asyncio.to_thread(split_compressed, vector, ring), strict=True))
     header = types_pb2.ShareHeader(
         upload_id=upload, vector=ref, ring=_RING_CODES[ring], length=len(vector), terms=terms
     )

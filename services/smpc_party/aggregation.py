@@ -231,12 +231,16 @@ class Aggregator:
         started_s = time.perf_counter()
         total = spec.ring.zeros((spec.length,))
         for share in shares:
-            start = 0
-            for piece in self._shares.pieces(share):
-                total[start : start + len(piece)] += piece
-                start += len(piece)
+            self._add(total, share)
         log.info("shares_added", round=spec.key.number, seconds=round(time.perf_counter() - started_s, 3))
         return total
+
+    def _add(self, total: RingArray, share: StoredShare) -> None:
+        """Add a share to `total`, mod 2^k."""
+        start = 0
+        for piece in self._shares.pieces(share):
+            total[start : start + len(piece)] += piece
+            start += len(piece)
 
     def _store_prepared(
         self,
@@ -251,7 +255,7 @@ class Aggregator:
         if spec.base_model_id:
             base = self._rounds.model(spec.base_model_id).share
             assert base is not None  # checked when the round was opened
-            update = update + self._shares.load(base)
+            self._add(update, base)
         saved: list[StoredShare] = []
         try:
             saved.append(self._shares.save(update, context=spec.result_context, ring=spec.ring))

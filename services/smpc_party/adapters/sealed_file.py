@@ -48,18 +48,26 @@ class SealedWriter:
 
     def write(self, data: bytes | memoryview) -> None:
         """Add content, of any length."""
-        self._pending += data
-        while len(self._pending) > CHUNK_BYTES:
-            self._seal(bytes(self._pending[:CHUNK_BYTES]), last=False)
-            del self._pending[:CHUNK_BYTES]
+        rest = memoryview(data)
+        while rest:
+            if len(self._pending) == CHUNK_BYTES:
+                self._seal(self._pending, last=False)
+                self._pending.clear()
+            if not self._pending and len(rest) > CHUNK_BYTES:
+                self._seal(rest[:CHUNK_BYTES], last=False)
+                rest = rest[CHUNK_BYTES:]
+                continue
+            room = CHUNK_BYTES - len(self._pending)
+            self._pending += rest[:room]
+            rest = rest[room:]
 
     def finish(self) -> None:
         """Seal the last chunk and make sure that the file is on the disk."""
-        self._seal(bytes(self._pending), last=True)
+        self._seal(self._pending, last=True)
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _seal(self, chunk: bytes, *, last: bool) -> None:
+    def _seal(self, chunk: bytearray | memoryview, *, last: bool) -> None:
         self._file.write(self._cipher.encrypt(_nonce(self._chunk, last=last), chunk, _MAGIC))
         self._chunk += 1
 

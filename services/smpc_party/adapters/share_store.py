@@ -19,6 +19,7 @@ from libs.core.errors import Bug, InvalidInput
 from libs.core.secret import Secret
 from libs.mpc.prg import SEED_BYTES, Prg
 from libs.mpc.ring import Ring, RingArray
+from libs.rpc.arrays import to_bytes
 from libs.runtime.private_files import require_private
 from services.smpc_party.adapters.full_disk import full_disk_explained, store_full
 from services.smpc_party.adapters.sealed_file import CHUNK_BYTES, SealedWriter, read_sealed, sealed_size
@@ -71,7 +72,7 @@ class ShareStore:
         """Store a share that this party computed. Shape (n,)."""
         writer = self.begin(context=context, form=Form.VECTOR, ring=ring, length=len(values))
         try:
-            writer.write(values.astype(ring.dtype, copy=False).tobytes())
+            writer.write(to_bytes(values, ring))
             return writer.finish()
         except BaseException:
             writer.discard()
@@ -151,7 +152,7 @@ class ShareWriter:
             self._file = os.fdopen(descriptor, "wb")
             self._sealed = SealedWriter(self._file, key, context=share.context)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Add bytes. Raises `InvalidInput` beyond the share's length, `StorageFull` when the disk is full."""
         self._left_bytes -= len(data)
         if self._left_bytes < 0:

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 
 from libs.core.errors import InvalidInput
 from libs.core.ids import PARTIES
-from libs.mpc.prg import SEED_BYTES, expand_seed
+from libs.mpc.prg import SEED_BYTES, Prg, expand_seed
 from libs.mpc.ring import Ring, RingArray
+
+PIECE_ELEMENTS = 1 << 15
+"""Masks drawn at once: they are still in the processor's cache when they are taken away."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,9 +59,11 @@ def split_compressed(
     if vector.ndim != 1 or vector.dtype != ring.dtype:
         raise InvalidInput(f"Only vectors of {ring.bits}-bit ring elements are split.")
     seeds = [SeedShare(secrets.token_bytes(SEED_BYTES)) for _ in range(len(PARTIES) - 1)]
-    rest = vector.copy()
-    for share in seeds:
-        rest -= share.expand(len(vector), ring)
+    rest, streams = vector.copy(), [Prg(share.seed) for share in seeds]
+    for start in range(0, len(rest), PIECE_ELEMENTS):
+        piece = rest[start : start + PIECE_ELEMENTS]
+        for stream in streams:
+            piece -= stream.ring(piece.shape, ring)
     shares: list[CompressedShare] = [*seeds]
     shares.insert(secrets.randbelow(len(PARTIES)), VectorShare(rest))
     return shares[0], shares[1], shares[2]
