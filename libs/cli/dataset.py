@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from libs.cli import dataset_budget, dataset_catalogue
+from libs.cli import dataset_budget, dataset_catalogue, dataset_inspect
 from libs.cli.options import JsonOption, ProfileOption, RequestIdOption, TagsOption
 from libs.data.disclosure import CountDisclosure
 
@@ -22,16 +22,24 @@ app = typer.Typer(
 )
 
 
+_FETCHING_TIMEOUT_S = 6 * 3600.0
+"""An archive may take hours to hand out thousands of radiographs."""
+
+
 @app.command()
 def publish(
     name: Annotated[str, typer.Argument(help="Name of the data set, unique at this hospital.")],
     path: Annotated[
         Path,
         typer.Argument(
-            help="Folder or .npz file on the hospital node's own disk; a relative path is taken from here.",
+            help="Folder or .npz file on the hospital node's own disk; a relative path is taken from here. "
+            "With --dicomweb, the list of labels there.",
         ),
     ],
     profile: ProfileOption,
+    dicomweb: Annotated[
+        str, typer.Option(metavar="SERVER", help="Fetch the images from this server of the node's settings.")
+    ] = "",
     tag: TagsOption = None,
     description: Annotated[str, typer.Option(help="One sentence for scientists.")] = "",
     licence: Annotated[str, typer.Option(help="SPDX identifier or a sentence.")] = "",
@@ -54,12 +62,12 @@ def publish(
     were approved.
     """
     from libs.cli.client.session import CALL_TIMEOUT_S, open_session, run
-    from libs.cli.dataset_views import staff_view
-    from libs.cli.output import print_json
+    from libs.cli.dataset_views import identification_in_words, identification_view, staff_view
+    from libs.cli.output import plain, print_json, results
     from libs.core.ids import new_id
     from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
 
-    async def ask() -> hospital_pb2.Dataset:
+    async def ask() -> hospital_pb2.PublishDatasetResponse:
         request = hospital_pb2.PublishDatasetRequest(
             name=name,
             description=description,
@@ -69,15 +77,19 @@ def publish(
             licence=licence,
             disclosure=hospital_pb2.CountDisclosure.Value(f"COUNT_DISCLOSURE_{counts.name}"),
             mock_images=mock_images,
+            dicomweb=dicomweb,
         )
+        timeout_s = _FETCHING_TIMEOUT_S if dicomweb else 10 * CALL_TIMEOUT_S
         async with open_session(profile) as session:
-            return (await session.hospital.PublishDataset(request, timeout=10 * CALL_TIMEOUT_S)).dataset
+            return await session.hospital.PublishDataset(request, timeout=timeout_s)
 
-    published = run(ask())
+    answer = run(ask())
     if as_json:
-        print_json(staff_view(published))
+        report = identification_view(answer.identification)
+        print_json(staff_view(answer.dataset) | {"identification": report})
         return
-    _tell(published)
+    _tell(answer.dataset)
+    results().print(plain(identification_in_words(answer.identification)))
 
 
 def _tell(published: hospital_pb2.Dataset) -> None:
@@ -210,6 +222,7 @@ def withdraw(
     )
 
 
+app.command()(dataset_inspect.inspect)
 app.command()(dataset_budget.budget)
 app.command()(dataset_catalogue.search)
 app.command()(dataset_catalogue.show)

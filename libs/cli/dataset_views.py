@@ -46,6 +46,18 @@ def staff_view(dataset: hospital_pb2.Dataset) -> dict[str, Any]:
     }
 
 
+def inspection_view(found: hospital_pb2.InspectDatasetResponse) -> dict[str, Any]:
+    """What files hold before they are published, for machines."""
+    return {
+        "images": found.images,
+        "patients": found.patients,
+        "images_per_class": dict(found.images_per_class),
+        "content_hash": found.content_hash,
+        "schema": _parsed(found.schema),
+        "identification": identification_view(found.identification),
+    }
+
+
 def catalogue_view(dataset: coordinator_pb2.Dataset) -> dict[str, Any]:
     """A data set as the catalogue shows it to everybody, for machines. `images` is None where withheld."""
     return {
@@ -117,6 +129,34 @@ def schema_in_words(text: bytes) -> str:
     return (
         f"{schema.modality}, {source}; {_side(schema.width)} pixels wide, {_side(schema.height)} high, "
         f"{channels}, up to {schema.bits} bits; classes {', '.join(schema.classes)}"
+    )
+
+
+def identification_view(text: bytes) -> Any:
+    """The report on identifying elements, for machines; None without DICOM files."""
+    return _parsed(text)
+
+
+def identification_in_words(text: bytes) -> str:
+    """Which elements that identify somebody are in how many files. No value is known here."""
+    from libs.data.identification import IdentificationReport
+
+    if not text:
+        return "No DICOM files, so no headers that could identify somebody."
+    try:
+        report = IdentificationReport.from_json(text)
+    except InvalidInput:
+        return "A report on identifying elements in a form that this Trefoil does not know; update it."
+    uids = [attribute for attribute in report.attributes if attribute.action == "U"]
+    others = [attribute for attribute in report.attributes if attribute.action != "U"]
+    named = ", ".join(f"{attribute.name} {attribute.files}" for attribute in others) or "none"
+    return (
+        f"Identifying elements (DICOM PS3.15 E.1-1) are in {report.files_with_attributes} of {report.files} "
+        "DICOM files. They stay here, and no value was read out.\n"
+        f"  element and files: {named}\n"
+        f"  {len(uids)} kinds of UID; private elements in {report.files_with_private_elements} file(s)\n"
+        f"  burned-in annotation: {report.burned_in} say yes, {report.burned_in_untold} do not say; "
+        f"{report.said_removed} say that the patient's identity was removed"
     )
 
 

@@ -93,7 +93,7 @@ def dicom_files(path: Path) -> Iterator[Path]:
 
 
 def _load(file: _File, *, size: int) -> tuple[npt.NDArray[np.uint8], tuple[str, str] | None, str]:
-    """Pixels, patient and what tells the image from all others: a file's name does where nothing better is."""
+    """Pixels, patient, and what tells the image from all others."""
     if not file.dicom:
         return load_image(file.path, size=size), None, f"file {file.name}"
     image = load_dicom(file.path, size=size)

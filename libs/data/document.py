@@ -13,10 +13,13 @@ MAX_JSON_BYTES = 16 * 1024
 
 
 class Record(BaseModel):
-    """Parsed at the edge, unknown keys refused. `describes` names the record in errors."""
+    """Parsed at the edge, unknown keys refused. `describes` names the record in errors, whose JSON has
+    at most `max_bytes`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     describes: ClassVar[str] = "record"
+    max_bytes: ClassVar[int] = MAX_JSON_BYTES
 
     def canonical_json(self) -> bytes:
         """The one JSON form: keys sorted, no spaces, every field present, ASCII."""
@@ -25,8 +28,8 @@ class Record(BaseModel):
     @classmethod
     def from_json(cls, text: bytes) -> Self:
         """Parse and check. Raises InvalidInput naming every wrong field, never a value."""
-        if len(text) > MAX_JSON_BYTES:
-            raise InvalidInput(f"A {cls.describes} has at most {MAX_JSON_BYTES} bytes.")
+        if len(text) > cls.max_bytes:
+            raise InvalidInput(f"A {cls.describes} has at most {cls.max_bytes} bytes.")
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:

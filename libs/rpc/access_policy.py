@@ -95,6 +95,7 @@ ACCESS_POLICY: Mapping[str, Rule] = MappingProxyType(
         "/trefoil.hospital.v1.HospitalService/JoinFederation": _staff(Permission.NODE_MANAGE),
         "/trefoil.hospital.v1.HospitalService/LeaveFederation": _staff(Permission.NODE_MANAGE),
         "/trefoil.hospital.v1.HospitalService/PublishDataset": _staff(Permission.DATASETS_PUBLISH),
+        "/trefoil.hospital.v1.HospitalService/InspectDataset": _staff(Permission.DATASETS_PUBLISH),
         "/trefoil.hospital.v1.HospitalService/ListDatasets": _staff(Permission.DATASETS_READ),
         "/trefoil.hospital.v1.HospitalService/ListDatasetVersions": _staff(Permission.DATASETS_READ),
         "/trefoil.hospital.v1.HospitalService/WithdrawDataset": _staff(Permission.DATASETS_PUBLISH),

@@ -16,7 +16,7 @@ from libs.data.disclosure import CountDisclosure
 from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2 as pb
 from libs.rpc.caller import current_actor
 from libs.runtime.logging import get_logger
-from services.hospital_node.datasets import Publication, Publisher, publish, withdraw
+from services.hospital_node.datasets import Draft, Publication, Publisher, publish, withdraw
 from services.hospital_node.domain import Dataset
 from services.hospital_node.ports import Announcer, Datasets, Shelf
 
@@ -66,13 +66,15 @@ class DatasetCalls:
         return await self._to_the_end(self._publish(request, draft, actor=actor))
 
     async def _publish(
-        self, request: pb.PublishDatasetRequest, draft: Dataset, *, actor: str
+        self, request: pb.PublishDatasetRequest, draft: Draft, *, actor: str
     ) -> pb.PublishDatasetResponse:
         done: list[Dataset] = []
 
         def work(shelf: Shelf) -> pb.PublishDatasetResponse:
-            done[:] = [publish(shelf, draft, actor=actor, request_id=request.request_id)]
-            return pb.PublishDatasetResponse(dataset=dataset_message(done[0]))
+            done[:] = [publish(shelf, draft.dataset, actor=actor, request_id=request.request_id)]
+            return pb.PublishDatasetResponse(
+                dataset=dataset_message(done[0]), identification=draft.identification.encode()
+            )
 
         async with self._in_order:
             answer = await self._datasets.answer(
@@ -89,6 +91,18 @@ class DatasetCalls:
             )
             await self._consent_changed()
         return answer
+
+    async def inspect(self, request: pb.InspectDatasetRequest) -> pb.InspectDatasetResponse:
+        """What publishing would find; or an error in words for the owner. Nothing is kept."""
+        found = await self._publisher.inspect(request.path)
+        return pb.InspectDatasetResponse(
+            images=found.images,
+            patients=found.patients,
+            images_per_class=found.images_per_class,
+            content_hash=found.content_hash,
+            schema=found.schema.encode(),
+            identification=found.identification.encode(),
+        )
 
     async def withdraw(self, request: pb.WithdrawDatasetRequest) -> pb.WithdrawDatasetResponse:
         """Out of the catalogue and out of every study; what runs on it is stopped. Raises NotFound."""

@@ -16,7 +16,7 @@ from libs.data.mock import DEFAULT_IMAGES, MAX_IMAGES, MockRecipe, make_mock, re
 from libs.data.schema import DatasetSchema
 from libs.runtime.audit.entry import Event
 from services.hospital_node.domain import Dataset
-from services.hospital_node.ports import Datasets, Shelf, Worker
+from services.hospital_node.ports import Datasets, Inspection, Shelf, Worker
 
 MAX_TAGS = 32
 MAX_DESCRIPTION_CHARACTERS = 2000
@@ -58,6 +58,17 @@ class Publication:
             raise InvalidInput(f"A mock has at most {MAX_IMAGES} images. Ask for fewer.")
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A data set before it is published, and what is found in its files that identifies somebody.
+
+    `identification` is as in `ports.Inspection`. It goes to the owner and is not a part of the data set.
+    """
+
+    dataset: Dataset
+    identification: str
+
+
 class Publisher:
     """Reads files in a worker of its own, so that publishing never waits for a training round."""
 
@@ -75,23 +86,30 @@ class Publisher:
         self._data_roots = tuple(data_roots)
         self._reading = asyncio.Lock()
 
-    async def draft(self, publication: Publication) -> Dataset:
-        """The data set as it would be published, with its mock made once. Nothing is stored.
+    async def inspect(self, path: str) -> Inspection:
+        """What there is to learn from at `path`.
 
         Raises InvalidInput, TooLarge, PermissionDenied (outside the data roots), in words for the owner.
         """
         async with self._reading:  # the worker ends after each; another's files must not end with it
             try:
-                found = await self._worker.inspect(path=Path(publication.path), data_roots=self._data_roots)
+                return await self._worker.inspect(path=Path(path), data_roots=self._data_roots)
             finally:
                 await self._worker.stop()
+
+    async def draft(self, publication: Publication) -> Draft:
+        """The data set as it would be published, with its mock made once. Nothing is stored.
+
+        Raises what `inspect` does.
+        """
+        found = await self.inspect(publication.path)
         schema = DatasetSchema.from_json(found.schema.encode())
         counts = disclose(found.images_per_class, patients=found.patients, policy=publication.disclosure)
         wanted = recipe_for(
             schema, counts, seed=self._draw_seed(), images=publication.mock_images or DEFAULT_IMAGES
         )
         recipe, mock_hash = await self._mock(publication.name, wanted)
-        return Dataset(
+        dataset = Dataset(
             name=publication.name,
             description=publication.description,
             tags=publication.tags,
@@ -107,6 +125,7 @@ class Publisher:
             mock_recipe=recipe,
             mock_hash=mock_hash,
         )
+        return Draft(dataset=dataset, identification=found.identification)
 
     async def _mock(self, name: str, wanted: MockRecipe) -> tuple[bytes, str]:
         """Recipe and hash: those of the latest version where only the seed would differ, else new ones."""

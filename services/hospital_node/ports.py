@@ -166,6 +166,8 @@ class Inspection:
     content_hash: str
     schema: str
     """Canonical JSON of `libs.data.schema.DatasetSchema`."""
+    identification: str = ""
+    """Canonical JSON of `libs.data.identification.IdentificationReport`; empty without DICOM files."""
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,12 @@ class HospitalService(HospitalServiceServicer):
         """Check files on this node's disk and put their description in the catalogue."""
         return await self._datasets.publish(request)
 
+    async def InspectDataset(
+        self, request: pb.InspectDatasetRequest, context: Any
+    ) -> pb.InspectDatasetResponse:
+        """Check files on this node's disk, for the owner's eyes only."""
+        return await self._datasets.inspect(request)
+
     async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Any) -> pb.ListDatasetsResponse:
         """What is published, in pages."""
         return await self._datasets.listed(request)

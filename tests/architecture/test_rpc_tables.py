@@ -89,7 +89,7 @@ def test_the_policy_is_the_one_that_was_agreed() -> None:
     own_account |= of("Account", "BeginSecondFactor ConfirmSecondFactor RemoveSecondFactor")
     every_staff = own_account | of("Hospital", "DescribeNode")
     data = of("Hospital", "ListDatasets ListDatasetVersions")
-    publishing = of("Hospital", "PublishDataset WithdrawDataset")
+    publishing = of("Hospital", "PublishDataset InspectDataset WithdrawDataset")
     node = of("Hospital", "JoinFederation LeaveFederation")
     reading = of("Access", "ListRequests GetRequest ListRules")
     deciding = of("Access", "DecideRequest RevokeApproval AddRule RevokeRule")

@@ -11,6 +11,7 @@ from pathlib import Path
 from libs.core.errors import FailedPrecondition, InvalidInput, PermissionDenied
 from libs.data import npz
 from libs.data.dataset import readable_disk, source_of
+from libs.data.identification import report_identification
 from libs.data.imageset import ImageSet, require_both_classes
 from libs.data.schema import describe
 from services.hospital_node.ports import Inspection
@@ -54,12 +55,14 @@ class Datasets:
         """What there is to learn from at `path`. Texts of errors name files relative to the data root."""
         files = find_files(path, data_roots=data_roots)
         imageset = _read(files.path, size=INSPECTION_SIZE)
+        report = report_identification(files.path)
         return Inspection(
             images=len(imageset),
             patients=imageset.patient_count,
             images_per_class=imageset.class_counts,
             content_hash=files.content_hash(),
             schema=describe(files.path).canonical_json().decode(),
+            identification="" if report is None else report.canonical_json().decode(),
         )
 
     def load(self, path: Path, *, data_roots: Sequence[Path], size: int, content_hash: str) -> ImageSet:

@@ -81,6 +81,7 @@ HospitalService/DescribeNode            client:{_ALL_STAFF} node.read
 HospitalService/JoinFederation          client:owner,administrator node.manage
 HospitalService/LeaveFederation         client:owner,administrator node.manage
 HospitalService/PublishDataset          client:owner datasets.publish
+HospitalService/InspectDataset          client:owner datasets.publish
 HospitalService/ListDatasets            client:{_SEEING_DATA} datasets.read
 HospitalService/ListDatasetVersions     client:{_SEEING_DATA} datasets.read
 HospitalService/WithdrawDataset         client:owner datasets.publish

@@ -16,6 +16,7 @@ from libs.cli.main import app
 from libs.core.errors import FailedPrecondition, NotFound
 from libs.data.dataset import load_dataset
 from libs.data.disclosure import CountDisclosure, disclose
+from libs.data.identification import Attribute, IdentificationReport
 from libs.data.mock import make_mock, recipe_for
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from libs.rpc._generated.trefoil.hospital.v1 import hospital_pb2
@@ -24,6 +25,19 @@ from tests.fakes.hospital_ports import NOW, SCHEMA
 EXACT, ROUNDED, WITHHELD = 1, 2, 3
 COUNTS = disclose({"NORMAL": 4, "PNEUMONIA": 16}, patients=7, policy=CountDisclosure.ROUNDED)
 RECIPE = recipe_for(SCHEMA, COUNTS, seed=5, images=40)
+
+REPORT = IdentificationReport(
+    files=20,
+    files_with_attributes=19,
+    files_with_private_elements=3,
+    burned_in=1,
+    burned_in_untold=18,
+    said_removed=2,
+    attributes=(
+        Attribute(name="PatientName", action="Z", files=19),
+        Attribute(name="SOPInstanceUID", action="U", files=20),
+    ),
+)
 
 
 def entry(**fields: Any) -> coordinator_pb2.Dataset:
@@ -69,7 +83,17 @@ class _Services:
             disclosure=request.disclosure,
             schema=SCHEMA.canonical_json(),
         )
-        return hospital_pb2.PublishDatasetResponse(dataset=dataset)
+        return hospital_pb2.PublishDatasetResponse(dataset=dataset, identification=REPORT.canonical_json())
+
+    async def InspectDataset(self, request: Any, *, timeout: float) -> Any:  # noqa: ASYNC109 - as gRPC
+        self.asked.append(request)
+        return hospital_pb2.InspectDatasetResponse(
+            images=20,
+            patients=7,
+            images_per_class={"NORMAL": 4, "PNEUMONIA": 16},
+            schema=SCHEMA.canonical_json(),
+            identification=REPORT.canonical_json() if request.path.endswith("dicom") else b"",
+        )
 
     async def WithdrawDataset(self, request: Any, *, timeout: float) -> Any:  # noqa: ASYNC109 - as gRPC
         self.asked.append(request)
@@ -117,6 +141,31 @@ def test_publishing_says_licence_counts_and_mock_and_who_asks_again_can_say_so(
     assert request.request_id == "request-7"
     assert "images: withheld; by class: withheld" in told
     assert "the average of the others'" in told
+
+
+def test_publishing_says_which_identifying_elements_there_are(trefoil: Run, services: _Services) -> None:
+    told = trefoil("publish", "chest", "/data/chest")
+    assert "in 19 of 20 DICOM" in told
+    assert "PatientName 19" in told
+    assert "1 kinds of UID" in told
+    assert "1 say yes, 18 do not say" in told
+    report = json.loads(trefoil("publish", "chest", "/data/chest", "--json"))["identification"]
+    assert report["attributes"][0] == {"name": "PatientName", "action": "Z", "files": 19}
+
+
+def test_inspecting_publishes_nothing(trefoil: Run, services: _Services) -> None:
+    told = trefoil("inspect", "/data/dicom")
+    assert "Nothing was published" in told
+    assert "PatientName 19" in told
+    assert "No DICOM files" in trefoil("inspect", "/data/folder")
+    found = json.loads(trefoil("inspect", "/data/dicom", "--json"))
+    assert (found["images"], found["identification"]["burned_in"]) == (20, 1)
+    assert {type(request).__name__ for request in services.asked} == {"InspectDatasetRequest"}
+
+
+def test_images_may_come_from_a_server_of_the_node_s_settings(trefoil: Run, services: _Services) -> None:
+    trefoil("publish", "chest", "/data/labels.csv", "--dicomweb", "pacs")
+    assert (services.asked[0].dicomweb, services.asked[0].path) == ("pacs", "/data/labels.csv")
 
 
 def test_unless_told_otherwise_counts_are_rounded_and_each_request_has_an_id_of_its_own(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -17,6 +18,8 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     generate_uid,
 )
+
+from libs.data.confidentiality_profile import _actions
 
 PATIENT = "777-Secret"
 SHARED = Path(__file__).parents[3].parent / "shared" / "data" / "dicom"
@@ -82,3 +85,27 @@ def write_tree(root: Path) -> Path:
             image = chest(pixels, PatientID=f"{PATIENT}-{label}{patient}")
             write(image, root / name / patient / f"series{i}" / f"{i}.dcm")
     return root
+
+
+CANARY = "CANARY7313"
+_TEXTS = {"LO": CANARY, "SH": CANARY, "PN": f"{CANARY}^Jane", "LT": CANARY, "ST": CANARY, "UT": CANARY}
+_TEXTS |= {"UC": CANARY, "DA": "19010203", "TM": "010203", "DT": "19010203010203", "UI": "1.2.7313"}
+_TEXTS |= {"AE": CANARY, "CS": CANARY, "UR": f"http://{CANARY}", "AS": "073Y", "OB": b"CANARY7313"}
+_OF_ANOTHER_FILE = {"SOPInstanceUID", "MediaStorageSOPInstanceUID"}
+
+
+def planted() -> Dataset:
+    """A radiograph with a value in every element of the profile that has a text."""
+    data = chest()
+    for tag in _actions():
+        keyword = keyword_for_tag(tag)
+        if tag >> 16 in {0, 2, 4} or not keyword or keyword in _OF_ANOTHER_FILE or tag >> 16 >= 0xFFF0:
+            continue
+        kind = dictionary_VR(tag)
+        if kind in _TEXTS:
+            data.add_new(tag, kind, _TEXTS[kind])
+    data.add_new(0x00091001, "LO", CANARY)
+    data.add_new(0x00090010, "LO", CANARY)
+    data.add_new(0x60000022, "LO", "x")  # not in the table
+    data.add_new(0x60004000, "LT", CANARY)
+    return data

@@ -23,6 +23,7 @@ from services.hospital_node.domain import Dataset, Phase, TaskKey, TaskKind
 from services.hospital_node.ports import Inspection
 from services.hospital_node.worker.datasets import Datasets
 from tests.fakes.hospital_ports import FixedClock, RememberingAnnouncer, ScriptedWorker
+from tests.unit.data.dicom_files import CANARY, planted, write
 
 NORMAL, PNEUMONIA = 13, 31
 """Both occur in no other number of a message."""
@@ -179,3 +180,22 @@ def test_a_data_set_of_the_first_release_can_still_be_told() -> None:
     assert (_numbers(sent), sent.schema, sent.mock_recipe, sent.mock_hash) == ({}, b"", b"", "")
     told = {field.name for field, _ in sent.ListFields()}
     assert told == {"name", "modality", "version", "content_hash", "disclosure", "published_at"}
+
+
+async def test_planted_identifiers_are_in_no_message_answer_log_or_database(
+    datasets: DatasetStore, tmp_path: Path
+) -> None:
+    for i, name in enumerate(("NORMAL", "PNEUMONIA")):
+        image = planted()
+        image.PatientID = f"{CANARY}-{i}"
+        write(image, tmp_path / "chest" / name / f"{CANARY}-{i}.dcm")
+    with capture_logs() as logs:
+        sent = await published(datasets, tmp_path, "chest", policy=pb.COUNT_DISCLOSURE_EXACT, seed=1)
+    stored = await datasets.run(lambda shelf: shelf.newest("chest"))
+    report = inspected(tmp_path / "chest", tmp_path).identification
+    assert '"PatientName"' in report
+    assert stored is not None
+    for told in (sent.SerializeToString(), repr(logs).encode(), repr(stored).encode(), report.encode()):
+        for value in (CANARY, "1.2.7313", "19010203"):
+            assert value.encode() not in told
+    assert b"PatientName" not in sent.SerializeToString() + repr(stored).encode()

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"trefoil/hospital/v1/hospital.proto\x12\x13trefoil.hospital.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x15\n\x13\x44\x65scribeNodeRequest\"\xa2\x01\n\x14\x44\x65scribeNodeResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\x1f\n\x17\x61ttached_to_coordinator\x18\x03 \x01(\x08\x12\x10\n\x08\x61\x63tivity\x18\x04 \x01(\t\x12\x15\n\rin_federation\x18\x05 \x01(\x08\x12\x0f\n\x07refusal\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\"+\n\x15JoinFederationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x18\n\x16JoinFederationResponse\",\n\x16LeaveFederationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x19\n\x17LeaveFederationResponse\"\xca\x01\n\x15PublishDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04tags\x18\x03 \x03(\t\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x0f\n\x07licence\x18\x06 \x01(\t\x12\x38\n\ndisclosure\x18\x07 \x01(\x0e\x32$.trefoil.hospital.v1.CountDisclosure\x12\x13\n\x0bmock_images\x18\x08 \x01(\r\"\x9a\x05\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04tags\x18\x03 \x03(\t\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0e\n\x06images\x18\x05 \x01(\x04\x12\x10\n\x08patients\x18\x06 \x01(\x04\x12J\n\x10images_per_class\x18\x07 \x03(\x0b\x32\x30.trefoil.hospital.v1.Dataset.ImagesPerClassEntry\x12\x14\n\x0c\x63ontent_hash\x18\x08 \x01(\t\x12\x30\n\x0cpublished_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\n \x01(\r\x12\x0f\n\x07licence\x18\x0b \x01(\t\x12\x38\n\ndisclosure\x18\x0c \x01(\x0e\x32$.trefoil.hospital.v1.CountDisclosure\x12\x18\n\x10\x64isclosed_images\x18\r \x01(\x04\x12K\n\x10\x64isclosed_counts\x18\x0e \x03(\x0b\x32\x31.trefoil.hospital.v1.Dataset.DisclosedCountsEntry\x12\x0e\n\x06schema\x18\x0f \x01(\x0c\x12\x13\n\x0bmock_recipe\x18\x10 \x01(\x0c\x12\x11\n\tmock_hash\x18\x11 \x01(\t\x12\x30\n\x0cwithdrawn_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x35\n\x13ImagesPerClassEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x36\n\x14\x44isclosedCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"G\n\x16PublishDatasetResponse\x12-\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1c.trefoil.hospital.v1.Dataset\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x14ListDatasetsResponse\x12.\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1c.trefoil.hospital.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x1aListDatasetVersionsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"M\n\x1bListDatasetVersionsResponse\x12.\n\x08versions\x18\x01 \x03(\x0b\x32\x1c.trefoil.hospital.v1.Dataset\":\n\x16WithdrawDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x19\n\x17WithdrawDatasetResponse*\x8c\x01\n\x0f\x43ountDisclosure\x12 \n\x1c\x43OUNT_DISCLOSURE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43OUNT_DISCLOSURE_EXACT\x10\x01\x12\x1c\n\x18\x43OUNT_DISCLOSURE_ROUNDED\x10\x02\x12\x1d\n\x19\x43OUNT_DISCLOSURE_WITHHELD\x10\x03\x32\x87\x06\n\x0fHospitalService\x12\x63\n\x0c\x44\x65scribeNode\x12(.trefoil.hospital.v1.DescribeNodeRequest\x1a).trefoil.hospital.v1.DescribeNodeResponse\x12i\n\x0eJoinFederation\x12*.trefoil.hospital.v1.JoinFederationRequest\x1a+.trefoil.hospital.v1.JoinFederationResponse\x12l\n\x0fLeaveFederation\x12+.trefoil.hospital.v1.LeaveFederationRequest\x1a,.trefoil.hospital.v1.LeaveFederationResponse\x12i\n\x0ePublishDataset\x12*.trefoil.hospital.v1.PublishDatasetRequest\x1a+.trefoil.hospital.v1.PublishDatasetResponse\x12\x63\n\x0cListDatasets\x12(.trefoil.hospital.v1.ListDatasetsRequest\x1a).trefoil.hospital.v1.ListDatasetsResponse\x12x\n\x13ListDatasetVersions\x12/.trefoil.hospital.v1.ListDatasetVersionsRequest\x1a\x30.trefoil.hospital.v1.ListDatasetVersionsResponse\x12l\n\x0fWithdrawDataset\x12+.trefoil.hospital.v1.WithdrawDatasetRequest\x1a,.trefoil.hospital.v1.WithdrawDatasetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"trefoil/hospital/v1/hospital.proto\x12\x13trefoil.hospital.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x15\n\x13\x44\x65scribeNodeRequest\"\xa2\x01\n\x14\x44\x65scribeNodeResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\x1f\n\x17\x61ttached_to_coordinator\x18\x03 \x01(\x08\x12\x10\n\x08\x61\x63tivity\x18\x04 \x01(\t\x12\x15\n\rin_federation\x18\x05 \x01(\x08\x12\x0f\n\x07refusal\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\"+\n\x15JoinFederationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x18\n\x16JoinFederationResponse\",\n\x16LeaveFederationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x19\n\x17LeaveFederationResponse\"\xdc\x01\n\x15PublishDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04tags\x18\x03 \x03(\t\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x0f\n\x07licence\x18\x06 \x01(\t\x12\x38\n\ndisclosure\x18\x07 \x01(\x0e\x32$.trefoil.hospital.v1.CountDisclosure\x12\x13\n\x0bmock_images\x18\x08 \x01(\r\x12\x10\n\x08\x64icomweb\x18\t \x01(\t\"\x9a\x05\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04tags\x18\x03 \x03(\t\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0e\n\x06images\x18\x05 \x01(\x04\x12\x10\n\x08patients\x18\x06 \x01(\x04\x12J\n\x10images_per_class\x18\x07 \x03(\x0b\x32\x30.trefoil.hospital.v1.Dataset.ImagesPerClassEntry\x12\x14\n\x0c\x63ontent_hash\x18\x08 \x01(\t\x12\x30\n\x0cpublished_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\n \x01(\r\x12\x0f\n\x07licence\x18\x0b \x01(\t\x12\x38\n\ndisclosure\x18\x0c \x01(\x0e\x32$.trefoil.hospital.v1.CountDisclosure\x12\x18\n\x10\x64isclosed_images\x18\r \x01(\x04\x12K\n\x10\x64isclosed_counts\x18\x0e \x03(\x0b\x32\x31.trefoil.hospital.v1.Dataset.DisclosedCountsEntry\x12\x0e\n\x06schema\x18\x0f \x01(\x0c\x12\x13\n\x0bmock_recipe\x18\x10 \x01(\x0c\x12\x11\n\tmock_hash\x18\x11 \x01(\t\x12\x30\n\x0cwithdrawn_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x35\n\x13ImagesPerClassEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x36\n\x14\x44isclosedCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"_\n\x16PublishDatasetResponse\x12-\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1c.trefoil.hospital.v1.Dataset\x12\x16\n\x0eidentification\x18\x02 \x01(\x0c\"%\n\x15InspectDatasetRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"\x8a\x02\n\x16InspectDatasetResponse\x12\x0e\n\x06images\x18\x01 \x01(\x04\x12\x10\n\x08patients\x18\x02 \x01(\x04\x12Y\n\x10images_per_class\x18\x03 \x03(\x0b\x32?.trefoil.hospital.v1.InspectDatasetResponse.ImagesPerClassEntry\x12\x14\n\x0c\x63ontent_hash\x18\x04 \x01(\t\x12\x0e\n\x06schema\x18\x05 \x01(\x0c\x12\x16\n\x0eidentification\x18\x06 \x01(\x0c\x1a\x35\n\x13ImagesPerClassEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x14ListDatasetsResponse\x12.\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1c.trefoil.hospital.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x1aListDatasetVersionsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"M\n\x1bListDatasetVersionsResponse\x12.\n\x08versions\x18\x01 \x03(\x0b\x32\x1c.trefoil.hospital.v1.Dataset\":\n\x16WithdrawDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x19\n\x17WithdrawDatasetResponse*\x8c\x01\n\x0f\x43ountDisclosure\x12 \n\x1c\x43OUNT_DISCLOSURE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43OUNT_DISCLOSURE_EXACT\x10\x01\x12\x1c\n\x18\x43OUNT_DISCLOSURE_ROUNDED\x10\x02\x12\x1d\n\x19\x43OUNT_DISCLOSURE_WITHHELD\x10\x03\x32\xf2\x06\n\x0fHospitalService\x12\x63\n\x0c\x44\x65scribeNode\x12(.trefoil.hospital.v1.DescribeNodeRequest\x1a).trefoil.hospital.v1.DescribeNodeResponse\x12i\n\x0eJoinFederation\x12*.trefoil.hospital.v1.JoinFederationRequest\x1a+.trefoil.hospital.v1.JoinFederationResponse\x12l\n\x0fLeaveFederation\x12+.trefoil.hospital.v1.LeaveFederationRequest\x1a,.trefoil.hospital.v1.LeaveFederationResponse\x12i\n\x0ePublishDataset\x12*.trefoil.hospital.v1.PublishDatasetRequest\x1a+.trefoil.hospital.v1.PublishDatasetResponse\x12i\n\x0eInspectDataset\x12*.trefoil.hospital.v1.InspectDatasetRequest\x1a+.trefoil.hospital.v1.InspectDatasetResponse\x12\x63\n\x0cListDatasets\x12(.trefoil.hospital.v1.ListDatasetsRequest\x1a).trefoil.hospital.v1.ListDatasetsResponse\x12x\n\x13ListDatasetVersions\x12/.trefoil.hospital.v1.ListDatasetVersionsRequest\x1a\x30.trefoil.hospital.v1.ListDatasetVersionsResponse\x12l\n\x0fWithdrawDataset\x12+.trefoil.hospital.v1.WithdrawDatasetRequest\x1a,.trefoil.hospital.v1.WithdrawDatasetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASET_IMAGESPERCLASSENTRY']._serialized_options = b'8\001'
   _globals['_DATASET_DISCLOSEDCOUNTSENTRY']._loaded_options = None
   _globals['_DATASET_DISCLOSEDCOUNTSENTRY']._serialized_options = b'8\001'
-  _globals['_COUNTDISCLOSURE']._serialized_start=1741
-  _globals['_COUNTDISCLOSURE']._serialized_end=1881
+  _globals['_INSPECTDATASETRESPONSE_IMAGESPERCLASSENTRY']._loaded_options = None
+  _globals['_INSPECTDATASETRESPONSE_IMAGESPERCLASSENTRY']._serialized_options = b'8\001'
+  _globals['_COUNTDISCLOSURE']._serialized_start=2091
+  _globals['_COUNTDISCLOSURE']._serialized_end=2231
   _globals['_DESCRIBENODEREQUEST']._serialized_start=92
   _globals['_DESCRIBENODEREQUEST']._serialized_end=113
   _globals['_DESCRIBENODERESPONSE']._serialized_start=116
@@ -51,27 +53,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEAVEFEDERATIONRESPONSE']._serialized_start=397
   _globals['_LEAVEFEDERATIONRESPONSE']._serialized_end=422
   _globals['_PUBLISHDATASETREQUEST']._serialized_start=425
-  _globals['_PUBLISHDATASETREQUEST']._serialized_end=627
-  _globals['_DATASET']._serialized_start=630
-  _globals['_DATASET']._serialized_end=1296
-  _globals['_DATASET_IMAGESPERCLASSENTRY']._serialized_start=1187
-  _globals['_DATASET_IMAGESPERCLASSENTRY']._serialized_end=1240
-  _globals['_DATASET_DISCLOSEDCOUNTSENTRY']._serialized_start=1242
-  _globals['_DATASET_DISCLOSEDCOUNTSENTRY']._serialized_end=1296
-  _globals['_PUBLISHDATASETRESPONSE']._serialized_start=1298
-  _globals['_PUBLISHDATASETRESPONSE']._serialized_end=1369
-  _globals['_LISTDATASETSREQUEST']._serialized_start=1371
-  _globals['_LISTDATASETSREQUEST']._serialized_end=1431
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=1433
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=1528
-  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_start=1530
-  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_end=1572
-  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_start=1574
-  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_end=1651
-  _globals['_WITHDRAWDATASETREQUEST']._serialized_start=1653
-  _globals['_WITHDRAWDATASETREQUEST']._serialized_end=1711
-  _globals['_WITHDRAWDATASETRESPONSE']._serialized_start=1713
-  _globals['_WITHDRAWDATASETRESPONSE']._serialized_end=1738
-  _globals['_HOSPITALSERVICE']._serialized_start=1884
-  _globals['_HOSPITALSERVICE']._serialized_end=2659
+  _globals['_PUBLISHDATASETREQUEST']._serialized_end=645
+  _globals['_DATASET']._serialized_start=648
+  _globals['_DATASET']._serialized_end=1314
+  _globals['_DATASET_IMAGESPERCLASSENTRY']._serialized_start=1205
+  _globals['_DATASET_IMAGESPERCLASSENTRY']._serialized_end=1258
+  _globals['_DATASET_DISCLOSEDCOUNTSENTRY']._serialized_start=1260
+  _globals['_DATASET_DISCLOSEDCOUNTSENTRY']._serialized_end=1314
+  _globals['_PUBLISHDATASETRESPONSE']._serialized_start=1316
+  _globals['_PUBLISHDATASETRESPONSE']._serialized_end=1411
+  _globals['_INSPECTDATASETREQUEST']._serialized_start=1413
+  _globals['_INSPECTDATASETREQUEST']._serialized_end=1450
+  _globals['_INSPECTDATASETRESPONSE']._serialized_start=1453
+  _globals['_INSPECTDATASETRESPONSE']._serialized_end=1719
+  _globals['_INSPECTDATASETRESPONSE_IMAGESPERCLASSENTRY']._serialized_start=1205
+  _globals['_INSPECTDATASETRESPONSE_IMAGESPERCLASSENTRY']._serialized_end=1258
+  _globals['_LISTDATASETSREQUEST']._serialized_start=1721
+  _globals['_LISTDATASETSREQUEST']._serialized_end=1781
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=1783
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=1878
+  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_start=1880
+  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_end=1922
+  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_start=1924
+  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_end=2001
+  _globals['_WITHDRAWDATASETREQUEST']._serialized_start=2003
+  _globals['_WITHDRAWDATASETREQUEST']._serialized_end=2061
+  _globals['_WITHDRAWDATASETRESPONSE']._serialized_start=2063
+  _globals['_WITHDRAWDATASETRESPONSE']._serialized_end=2088
+  _globals['_HOSPITALSERVICE']._serialized_start=2234
+  _globals['_HOSPITALSERVICE']._serialized_end=3116
 # @@protoc_insertion_point(module_scope)

@@ -175,6 +175,7 @@ class PublishDatasetRequest(_message.Message):
     LICENCE_FIELD_NUMBER: _builtins.int
     DISCLOSURE_FIELD_NUMBER: _builtins.int
     MOCK_IMAGES_FIELD_NUMBER: _builtins.int
+    DICOMWEB_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     description: _builtins.str
     path: _builtins.str
@@ -187,6 +188,10 @@ class PublishDatasetRequest(_message.Message):
     """Unspecified: rounded."""
     mock_images: _builtins.int
     """Made-up images to offer in its place; 0: a default number."""
+    dicomweb: _builtins.str
+    """Name of a DICOMweb server in the node's settings. `path` is then the list of labels on the node's own
+    disk, and the images come from there.
+    """
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -200,10 +205,11 @@ class PublishDatasetRequest(_message.Message):
         licence: _builtins.str = ...,
         disclosure: Global___CountDisclosure.ValueType = ...,
         mock_images: _builtins.int = ...,
+        dicomweb: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "disclosure", b"disclosure", "licence", b"licence", "mock_images", b"mock_images", "name", b"name", "path", b"path", "request_id", b"request_id", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "dicomweb", b"dicomweb", "disclosure", b"disclosure", "licence", b"licence", "mock_images", b"mock_images", "name", b"name", "path", b"path", "request_id", b"request_id", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -334,20 +340,102 @@ class PublishDatasetResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DATASET_FIELD_NUMBER: _builtins.int
+    IDENTIFICATION_FIELD_NUMBER: _builtins.int
+    identification: _builtins.bytes
+    """Canonical JSON: how many files have which identifying element, and no value of one. For the owner;
+    empty without DICOM files.
+    """
     @_builtins.property
     def dataset(self) -> Global___Dataset: ...
     def __init__(
         self,
         *,
         dataset: Global___Dataset | None = ...,
+        identification: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "identification", b"identification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PublishDatasetResponse: _TypeAlias = PublishDatasetResponse  # noqa: Y015
+
+@_typing.final
+class InspectDatasetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Path on the hospital node's own disk."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectDatasetRequest: _TypeAlias = InspectDatasetRequest  # noqa: Y015
+
+@_typing.final
+class InspectDatasetResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ImagesPerClassEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    IMAGES_FIELD_NUMBER: _builtins.int
+    PATIENTS_FIELD_NUMBER: _builtins.int
+    IMAGES_PER_CLASS_FIELD_NUMBER: _builtins.int
+    CONTENT_HASH_FIELD_NUMBER: _builtins.int
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    IDENTIFICATION_FIELD_NUMBER: _builtins.int
+    images: _builtins.int
+    patients: _builtins.int
+    content_hash: _builtins.str
+    schema: _builtins.bytes
+    identification: _builtins.bytes
+    """As in PublishDatasetResponse."""
+    @_builtins.property
+    def images_per_class(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        images: _builtins.int = ...,
+        patients: _builtins.int = ...,
+        images_per_class: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        content_hash: _builtins.str = ...,
+        schema: _builtins.bytes = ...,
+        identification: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_hash", b"content_hash", "identification", b"identification", "images", b"images", "images_per_class", b"images_per_class", "patients", b"patients", "schema", b"schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectDatasetResponse: _TypeAlias = InspectDatasetResponse  # noqa: Y015
 
 @_typing.final
 class ListDatasetsRequest(_message.Message):

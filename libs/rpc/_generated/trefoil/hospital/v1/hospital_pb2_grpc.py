@@ -54,6 +54,11 @@ class HospitalServiceStub:
                 request_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.PublishDatasetRequest.SerializeToString,
                 response_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.PublishDatasetResponse.FromString,
                 _registered_method=True)
+        self.InspectDataset = channel.unary_unary(
+                '/trefoil.hospital.v1.HospitalService/InspectDataset',
+                request_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.InspectDatasetRequest.SerializeToString,
+                response_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.InspectDatasetResponse.FromString,
+                _registered_method=True)
         self.ListDatasets = channel.unary_unary(
                 '/trefoil.hospital.v1.HospitalService/ListDatasets',
                 request_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.ListDatasetsRequest.SerializeToString,
@@ -100,6 +105,13 @@ class HospitalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InspectDataset(self, request, context):
+        """What publishing would find. Nothing is stored or told to anybody else.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListDatasets(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -140,6 +152,11 @@ def add_HospitalServiceServicer_to_server(servicer, server):
                     servicer.PublishDataset,
                     request_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.PublishDatasetRequest.FromString,
                     response_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.PublishDatasetResponse.SerializeToString,
+            ),
+            'InspectDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.InspectDataset,
+                    request_deserializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.InspectDatasetRequest.FromString,
+                    response_serializer=trefoil_dot_hospital_dot_v1_dot_hospital__pb2.InspectDatasetResponse.SerializeToString,
             ),
             'ListDatasets': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDatasets,
@@ -265,6 +282,33 @@ class HospitalService:
             '/trefoil.hospital.v1.HospitalService/PublishDataset',
             trefoil_dot_hospital_dot_v1_dot_hospital__pb2.PublishDatasetRequest.SerializeToString,
             trefoil_dot_hospital_dot_v1_dot_hospital__pb2.PublishDatasetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InspectDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trefoil.hospital.v1.HospitalService/InspectDataset',
+            trefoil_dot_hospital_dot_v1_dot_hospital__pb2.InspectDatasetRequest.SerializeToString,
+            trefoil_dot_hospital_dot_v1_dot_hospital__pb2.InspectDatasetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class HospitalServiceStub:
     LeaveFederation: _grpc.UnaryUnaryMultiCallable[_hospital_pb2.LeaveFederationRequest, _hospital_pb2.LeaveFederationResponse]
     PublishDataset: _grpc.UnaryUnaryMultiCallable[_hospital_pb2.PublishDatasetRequest, _hospital_pb2.PublishDatasetResponse]
     """Private data sets. Images stay where they are; the node reads them from its own disk."""
+    InspectDataset: _grpc.UnaryUnaryMultiCallable[_hospital_pb2.InspectDatasetRequest, _hospital_pb2.InspectDatasetResponse]
+    """What publishing would find. Nothing is stored or told to anybody else."""
     ListDatasets: _grpc.UnaryUnaryMultiCallable[_hospital_pb2.ListDatasetsRequest, _hospital_pb2.ListDatasetsResponse]
     ListDatasetVersions: _grpc.UnaryUnaryMultiCallable[_hospital_pb2.ListDatasetVersionsRequest, _hospital_pb2.ListDatasetVersionsResponse]
     WithdrawDataset: _grpc.UnaryUnaryMultiCallable[_hospital_pb2.WithdrawDatasetRequest, _hospital_pb2.WithdrawDatasetResponse]
@@ -50,6 +52,8 @@ class HospitalServiceAsyncStub(HospitalServiceStub):
     LeaveFederation: _aio.UnaryUnaryMultiCallable[_hospital_pb2.LeaveFederationRequest, _hospital_pb2.LeaveFederationResponse]  # type: ignore[assignment]
     PublishDataset: _aio.UnaryUnaryMultiCallable[_hospital_pb2.PublishDatasetRequest, _hospital_pb2.PublishDatasetResponse]  # type: ignore[assignment]
     """Private data sets. Images stay where they are; the node reads them from its own disk."""
+    InspectDataset: _aio.UnaryUnaryMultiCallable[_hospital_pb2.InspectDatasetRequest, _hospital_pb2.InspectDatasetResponse]  # type: ignore[assignment]
+    """What publishing would find. Nothing is stored or told to anybody else."""
     ListDatasets: _aio.UnaryUnaryMultiCallable[_hospital_pb2.ListDatasetsRequest, _hospital_pb2.ListDatasetsResponse]  # type: ignore[assignment]
     ListDatasetVersions: _aio.UnaryUnaryMultiCallable[_hospital_pb2.ListDatasetVersionsRequest, _hospital_pb2.ListDatasetVersionsResponse]  # type: ignore[assignment]
     WithdrawDataset: _aio.UnaryUnaryMultiCallable[_hospital_pb2.WithdrawDatasetRequest, _hospital_pb2.WithdrawDatasetResponse]  # type: ignore[assignment]
@@ -84,6 +88,14 @@ class HospitalServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_hospital_pb2.PublishDatasetResponse, _abc.Awaitable[_hospital_pb2.PublishDatasetResponse]]:
         """Private data sets. Images stay where they are; the node reads them from its own disk."""
+
+    @_abc_1.abstractmethod
+    def InspectDataset(
+        self,
+        request: _hospital_pb2.InspectDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hospital_pb2.InspectDatasetResponse, _abc.Awaitable[_hospital_pb2.InspectDatasetResponse]]:
+        """What publishing would find. Nothing is stored or told to anybody else."""
 
     @_abc_1.abstractmethod
     def ListDatasets(
