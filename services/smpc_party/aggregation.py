@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from libs.core.errors import Bug, DeadlineExceeded, FailedPrecondition, NotFound, TrefoilError
 from libs.core.ids import PARTIES, PartyId
 from libs.fl.strategies.strategy import rescaling
+from libs.mpc.norm_check import check_norms, toss_coin
+from libs.mpc.prg import MaskSource
 from libs.mpc.ring import RingArray
 from libs.mpc.schemes.additive.rescale import PublicRatio, rescale_program
 from libs.mpc.schemes.masked.roles import Roles
@@ -30,8 +32,17 @@ from services.smpc_party.agreement import (
     Status,
     confirm_prepared,
     decide,
+    decide_after_check,
     digest,
     exchange_status,
+)
+from services.smpc_party.contribution_check import (
+    add_share,
+    add_up,
+    add_up_and_sketch,
+    bounds_of,
+    check_bytes,
+    take_off,
 )
 from services.smpc_party.domain import RoundEvent, RoundKey, RoundSpec, RoundState, StoredShare
 from services.smpc_party.ports import Contribution, Peers, Prepared, RoundRecord, Rounds, Shares
@@ -48,6 +59,8 @@ class Closed:
 
     result_model_id: str | None
     survivors: tuple[Identity, ...]
+    refused: tuple[Identity, ...]
+    """Whose complete contributions broke the round's check."""
     sent_bytes: int
 
 
@@ -150,6 +163,7 @@ class Aggregator:
     async def _attempt(self, record: RoundRecord, computation_id: str) -> Closed:
         spec = record.spec
         budget = _SLACK_BYTES + 32 * len(spec.participants) + 4 * spec.update_length * spec.ring.element_bytes
+        budget += check_bytes(spec)
         peers = [party for party in PARTIES if party != self._me]
         try:
             async with asyncio.timeout(self._close_deadline_s):
@@ -170,6 +184,7 @@ class Aggregator:
             round=spec.key.number,
             aggregated=closed.result_model_id is not None,
             survivors=len(closed.survivors),
+            refused=len(closed.refused),
             sent_bytes=closed.sent_bytes,
         )
         return closed
@@ -181,12 +196,12 @@ class Aggregator:
         status = Status.of(record, contributions)
         statuses = await run_party(exchange_status(self._me, status), session, executor=self._executor)
         match decide(spec, statuses):
-            case FallShort(survivors):
-                move_round = self._rounds.move_round
-                await run_to_end(move_round, spec.key, RoundEvent.FALL_SHORT, attempt=spec.attempt)
-                return Closed(None, survivors, session.sent_bytes)
-            case Compute(survivors):
-                await self._prepare(session, spec, survivors, contributions)
+            case FallShort() as short:
+                return await self._fall_short(session, spec, short)
+            case Compute(candidates):
+                decision = await self._prepare(session, spec, candidates, contributions)
+                if isinstance(decision, FallShort):
+                    return await self._fall_short(session, spec, decision)
                 confirmation = confirm_prepared(self._me, session.computation_id)
                 await run_party(confirmation, session, executor=self._executor)
             case Adopt(attempt):
@@ -194,23 +209,37 @@ class Aggregator:
                     raise Bug(f"The {spec.key} was committed elsewhere without this party's result.")
         return await self._commit(spec.key)
 
+    async def _fall_short(self, session: Session, spec: RoundSpec, short: FallShort) -> Closed:
+        """Open the round again."""
+        move_round = self._rounds.move_round
+        event, attempt = RoundEvent.FALL_SHORT, spec.attempt
+        await run_to_end(move_round, spec.key, event, attempt=attempt, refused=short.refused)
+        return Closed(None, short.survivors, short.refused, session.sent_bytes)
+
     async def _prepare(
         self,
         session: Session,
         spec: RoundSpec,
-        survivors: tuple[Identity, ...],
+        candidates: tuple[Identity, ...],
         contributions: list[Contribution],
-    ) -> None:
-        """Compute this party's share of the result and put it on disk."""
-        chosen = [c.share for c in contributions if c.hospital in survivors]
-        total = await run_to_end(self._sum, spec, chosen)
+    ) -> Compute | FallShort:
+        """Compute this party's share of the result and put it on disk, unless the check leaves too few."""
+        held = {contribution.hospital: contribution.share for contribution in contributions}
+        masks, chosen = session.masks(), Compute(candidates)
+        if spec.max_norm:
+            decision, total = await self._add_checked(session, spec, candidates, held, masks)
+            if isinstance(decision, FallShort):
+                return decision
+            chosen = decision
+        else:
+            total = await run_to_end(self._sum, spec, [held[hospital] for hospital in candidates])
         update, metrics = total[: spec.update_length], total[spec.update_length :]
-        ratio = rescaling({p.hospital: p.weight for p in spec.participants}, survivors)
+        ratio = rescaling({p.hospital: p.weight for p in spec.participants}, chosen.survivors)
         if ratio != 1:
             program = rescale_program(
                 self._me,
                 Roles.rotated(spec.key.number),
-                session.masks(),
+                masks,
                 update,
                 PublicRatio.nearest(ratio),
                 spec.ring,
@@ -220,33 +249,58 @@ class Aggregator:
             self._store_prepared,
             spec,
             session.computation_id,
-            survivors,
+            chosen,
             update,
             metrics,
             session.sent_bytes,
         )
+        return chosen
 
-    def _sum(self, spec: RoundSpec, shares: Iterable[StoredShare]) -> RingArray:
+    async def _add_checked(
+        self,
+        session: Session,
+        spec: RoundSpec,
+        candidates: tuple[Identity, ...],
+        held: Mapping[Identity, StoredShare],
+        masks: dict[PartyId, MaskSource],
+    ) -> tuple[Compute | FallShort, RingArray]:
+        """Which contributions keep to the round's rules, and this party's share of the sum of these.
+
+        The coin is tossed here: every party has stopped taking contributions and said which ones it holds.
+        """
+        started_s = time.perf_counter()
+        seed = await run_party(toss_coin(self._me, session.computation_id), session, executor=self._executor)
+        chosen = [held[hospital] for hospital in candidates]
+        total, checked = await run_to_end(add_up_and_sketch, self._shares, spec, chosen, seed)
+        added_s = time.perf_counter()
+        roles, bounds = Roles.rotated(spec.key.number), bounds_of(spec, candidates)
+        program = check_norms(self._me, roles, masks, checked, bounds)
+        accepted = await run_party(program, session, executor=self._executor)
+        decision = decide_after_check(spec, candidates, accepted)
+        if decision.refused:
+            names = [hospital.name for hospital in decision.refused]
+            study, number = spec.key.study_id, spec.key.number
+            log.warning("contributions_refused", study=study, round=number, hospitals=names)
+        if isinstance(decision, Compute):
+            left_out = [held[hospital] for hospital in decision.refused]
+            await run_to_end(take_off, self._shares, total, left_out)
+        log.info("shares_added", round=spec.key.number, seconds=round(added_s - started_s, 3), sketched=True)
+        seconds = round(time.perf_counter() - added_s, 3)
+        log.info("contributions_checked", round=spec.key.number, seconds=seconds)
+        return decision, total
+
+    def _sum(self, spec: RoundSpec, shares: Sequence[StoredShare]) -> RingArray:
         """This party's share of the sum, mod 2^k. Shape (length,)."""
         started_s = time.perf_counter()
-        total = spec.ring.zeros((spec.length,))
-        for share in shares:
-            self._add(total, share)
+        total = add_up(self._shares, spec, shares)
         log.info("shares_added", round=spec.key.number, seconds=round(time.perf_counter() - started_s, 3))
         return total
-
-    def _add(self, total: RingArray, share: StoredShare) -> None:
-        """Add a share to `total`, mod 2^k."""
-        start = 0
-        for piece in self._shares.pieces(share):
-            total[start : start + len(piece)] += piece
-            start += len(piece)
 
     def _store_prepared(
         self,
         spec: RoundSpec,
         computation_id: str,
-        survivors: tuple[Identity, ...],
+        chosen: Compute,
         update: RingArray,
         metrics: RingArray,
         sent_bytes: int,
@@ -255,14 +309,19 @@ class Aggregator:
         if spec.base_model_id:
             base = self._rounds.model(spec.base_model_id).share
             assert base is not None  # checked when the round was opened
-            self._add(update, base)
+            add_share(self._shares, update, base)
         saved: list[StoredShare] = []
         try:
             saved.append(self._shares.save(update, context=spec.result_context, ring=spec.ring))
             if spec.metrics_length:
                 saved.append(self._shares.save(metrics, context=spec.metrics_context, ring=spec.ring))
             prepared = Prepared(
-                computation_id, survivors, saved[0], saved[1] if spec.metrics_length else None, sent_bytes
+                computation_id,
+                chosen.survivors,
+                saved[0],
+                saved[1] if spec.metrics_length else None,
+                sent_bytes,
+                chosen.refused,
             )
             replaced = self._rounds.prepare(spec.key, prepared)
         except BaseException:
@@ -282,4 +341,4 @@ class Aggregator:
 def _answer(record: RoundRecord) -> Closed:
     assert record.prepared is not None  # the round is closed, or its result is about to be committed
     prepared = record.prepared
-    return Closed(record.spec.result_model_id, prepared.survivors, prepared.sent_bytes)
+    return Closed(record.spec.result_model_id, prepared.survivors, prepared.refused, prepared.sent_bytes)

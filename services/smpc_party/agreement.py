@@ -6,7 +6,9 @@ I hold complete. All three see the same three answers, so all three decide the s
 1. Somebody committed attempt X: then everybody has X prepared (see below), and commits it.
 2. Everybody has the same X prepared: commit it.
 3. Otherwise nobody has committed, and nobody can commit an older attempt any more: compute afresh from
-   the contributions that all three hold, or report that they are below the quorum.
+   the contributions that all three hold, or report that they are below the quorum. Where the round's terms
+   ask for a check, it comes first, by a coin of this attempt, and all three see the same bits: what broke the
+   rules is left out, and the quorum is counted again.
 
 A party commits an attempt only after both others said that their result of it is on disk. So "somebody
 committed X" implies "everybody prepared X", and a prepared result is replaced only in case 3.
@@ -15,7 +17,7 @@ committed X" implies "everybody prepared X", and a prepared result is replaced o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,13 +81,16 @@ class Compute:
     """Add the contributions of these hospitals."""
 
     survivors: tuple[Identity, ...]
+    refused: tuple[Identity, ...] = ()
+    """Those that the check left out; known only after it."""
 
 
 @dataclass(frozen=True)
 class FallShort:
-    """Too few contributions are complete at all three parties."""
+    """Too few contributions are complete at all three parties, and within the round's rules."""
 
     survivors: tuple[Identity, ...]
+    refused: tuple[Identity, ...] = ()
 
 
 Decision = Adopt | Compute | FallShort
@@ -126,7 +131,22 @@ def decide(spec: RoundSpec, statuses: Mapping[PartyId, Status]) -> Decision:
         if len({status.uploads[i] for status in statuses.values()}) == 1
         and statuses[PARTIES[0]].uploads[i] != NOTHING
     )
-    return Compute(survivors) if len(survivors) >= spec.quorum else FallShort(survivors)
+    return _with_quorum(spec, survivors, ())
+
+
+def decide_after_check(
+    spec: RoundSpec, candidates: Sequence[Identity], accepted: Sequence[bool]
+) -> Compute | FallShort:
+    """What follows from the check's bits about `candidates`, which all three parties have alike."""
+    verdicts = list(zip(candidates, accepted, strict=True))
+    survivors, refused = (tuple(h for h, passed in verdicts if passed is which) for which in (True, False))
+    return _with_quorum(spec, survivors, refused)
+
+
+def _with_quorum(
+    spec: RoundSpec, survivors: tuple[Identity, ...], refused: tuple[Identity, ...]
+) -> Compute | FallShort:
+    return (Compute if len(survivors) >= spec.quorum else FallShort)(survivors, refused)
 
 
 def digest(name: str) -> bytes:

@@ -17,6 +17,8 @@ from typing import Any, Self, TypeVar
 
 from libs.core.errors import AlreadyExists, FailedPrecondition, InvalidInput
 from libs.core.ids import PartyId
+from libs.mpc.norm_bound import MAX_NORM_UNITS
+from libs.mpc.norm_check import MAX_METRICS
 from libs.mpc.ring import Ring
 from libs.mpc.schemes.masked.roles import Roles
 from libs.rpc.identity import Identity, Kind
@@ -26,9 +28,6 @@ MAX_LENGTH = 1 << 31
 """Elements of one vector: two thousand times ResNet-18."""
 
 MAX_HOSPITALS = 1024
-
-MAX_NORM_UNITS = 1 << 24
-"""Below this the squares of a checked contribution's sketch fit 64 bits (libs/mpc/norm_check.py)."""
 
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*", re.ASCII)
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
@@ -265,6 +264,10 @@ class RoundSpec:
             raise InvalidInput("metrics_length is out of range.")
         if not 0 <= self.max_norm < MAX_NORM_UNITS or not 0 <= self.noise_std < 1 << self.ring.bits - 2:
             raise InvalidInput("A round's largest norm or its noise does not fit the ring. Lower scale_bits.")
+        if self.max_norm and (self.ring is not Ring.RING_32 or self.metrics_length > MAX_METRICS):
+            raise InvalidInput(
+                f"Contributions are checked in the 32-bit ring, with up to {MAX_METRICS} metrics in each."
+            )
         check_model_id(self.result_model_id)
         if self.base_model_id:
             check_model_id(self.base_model_id)

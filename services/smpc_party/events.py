@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from libs.core.errors import TrefoilError
 from libs.core.ids import PartyId
 from libs.rpc.caller import current_actor, current_request_id
+from libs.rpc.identity import Identity
 from libs.runtime.audit.entry import Detail, Event, Outcome, listed
 from services.smpc_party.domain import ModelSpec, PredictionSpec, RoundKey, RoundSpec, StoredShare
 from services.smpc_party.model_use import EVERYBODY, HospitalRules
@@ -50,12 +52,14 @@ def round_closed(spec: RoundSpec, prepared: Prepared) -> Event:
     """The contributions of the survivors are added, and gone."""
     survivors = listed([hospital.name for hospital in prepared.survivors])
     details: dict[str, Detail] = {"attempt": spec.attempt, "survivors": survivors}
-    return _event("round.closed", str(spec.key), details | {"result": spec.result_model_id})
+    details |= _refused(prepared.refused) | {"result": spec.result_model_id}
+    return _event("round.closed", str(spec.key), details)
 
 
-def round_fell_short(key: RoundKey, attempt: int) -> Event:
+def round_fell_short(key: RoundKey, attempt: int, refused: Sequence[Identity]) -> Event:
     """Too few hospitals; nothing was added."""
-    return _event("round.fell_short", str(key), {"attempt": attempt}, Outcome.FAILED)
+    details: dict[str, Detail] = {"attempt": attempt}
+    return _event("round.fell_short", str(key), details | _refused(refused), Outcome.FAILED)
 
 
 def round_abandoned(spec: RoundSpec) -> Event:
@@ -108,6 +112,11 @@ def _prediction(action: str, spec: PredictionSpec, me: PartyId, actor: str, code
         request_id=current_request_id() or "",
         details={**details, "code": code} if code else details,
     )
+
+
+def _refused(hospitals: Sequence[Identity]) -> dict[str, Detail]:
+    """Whose contributions broke the round's check: all that anybody learns of them."""
+    return {"refused": listed([hospital.name for hospital in hospitals])} if hospitals else {}
 
 
 def _event(action: str, what: str, details: dict[str, Detail], outcome: Outcome = Outcome.DONE) -> Event:

@@ -52,6 +52,8 @@ class Prepared:
     result: StoredShare
     metrics: StoredShare | None
     sent_bytes: int
+    refused: tuple[Identity, ...] = ()
+    """Whose contributions the attempt's check left out."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,10 @@ class Rounds(Protocol):
         """A round."""
         ...
 
-    def move_round(self, key: RoundKey, event: RoundEvent, *, attempt: int) -> RoundRecord:
-        """The round after an event."""
+    def move_round(
+        self, key: RoundKey, event: RoundEvent, *, attempt: int, refused: Sequence[Identity] = ()
+    ) -> RoundRecord:
+        """The round after an event; a round that falls short tells whom its check refused."""
         ...
 
     def put_contribution(

@@ -74,6 +74,7 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
             result_model_id=closed.result_model_id or "",
             survivor_identities=[hospital.uri for hospital in closed.survivors],
             bytes_sent_to_peers=closed.sent_bytes,
+            refused_identities=[hospital.uri for hospital in closed.refused],
         )
 
     async def AbandonRound(

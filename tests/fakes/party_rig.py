@@ -301,10 +301,13 @@ def terms_of(hospital: Identity, **fields: Any) -> types_pb2.ContributionTerms:
 
 def approved_result(request: party_pb2.OpenRoundRequest) -> dict[str, Any]:
     """What the terms of a contribution say about the result of this very round."""
+    rules: dict[str, Any] = {"metrics_length": request.metrics_length}
+    if request.HasField("check"):
+        rules["check"] = request.check
     if not request.plan:
-        return {"metrics_length": request.metrics_length}
+        return rules
     return {
-        "metrics_length": request.metrics_length,
+        **rules,
         "compiled_plan_hash": hashlib.sha256(request.plan).hexdigest(),
         "result_model_id": request.result_model_id,
     }

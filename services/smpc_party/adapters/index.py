@@ -6,7 +6,7 @@ with the state of its round is one commit. Methods block on the disk; call them 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -158,8 +158,10 @@ class Index:
         with self._transaction() as tx:
             return _round(tx, key)
 
-    def move_round(self, key: RoundKey, event: RoundEvent, *, attempt: int) -> RoundRecord:
-        """The round after `event`.
+    def move_round(
+        self, key: RoundKey, event: RoundEvent, *, attempt: int, refused: Sequence[Identity] = ()
+    ) -> RoundRecord:
+        """The round after `event`. Whom a check refused is told in the trail when the round falls short.
 
         Raises `FailedPrecondition` for a step that it cannot take, and for another attempt than the open one.
         """
@@ -167,7 +169,7 @@ class Index:
             _round(tx, key).spec.check_attempt(attempt)
             _move(tx, key, event)
             if event is RoundEvent.FALL_SHORT:
-                self._trail.append(tx, events.round_fell_short(key, attempt))
+                self._trail.append(tx, events.round_fell_short(key, attempt, refused))
             return _round(tx, key)
 
     def put_contribution(
@@ -322,12 +324,16 @@ def _dump_prepared(prepared: Prepared) -> dict[str, Any]:
         "result": _dump_share(prepared.result),
         "metrics": _dump_share(prepared.metrics) if prepared.metrics else None,
         "sent_bytes": prepared.sent_bytes,
+        "refused": [hospital.uri for hospital in prepared.refused],
     }
 
 
 def _load_prepared(data: dict[str, Any] | None) -> Prepared | None:
     if data is None:
         return None
-    survivors = tuple(Identity.parse(uri) for uri in data["survivors"])
+    # Results that the previous release prepared refuse nobody.
+    survivors, refused = (
+        tuple(Identity.parse(uri) for uri in data.get(key, ())) for key in ("survivors", "refused")
+    )
     result, metrics = _some_share(data["result"]), _load_share(data["metrics"])
-    return Prepared(data["computation_id"], survivors, result, metrics, data["sent_bytes"])
+    return Prepared(data["computation_id"], survivors, result, metrics, data["sent_bytes"], refused)

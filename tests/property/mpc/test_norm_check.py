@@ -349,9 +349,7 @@ def test_a_sketch_equals_its_reference_in_whatever_parts_it_comes(
     running = RunningSketch(seed)
     running.add(share[:half], total=total[:half])
     running.add(share[half:], total=total[half:])
-    want = reference.sketch(
-        share, Prg(seed).array((length,), "<u8"), sketches=SKETCHES, buckets=BUCKETS
-    )
+    want = reference.sketch(share, Prg(seed).array((length,), "<u8"), sketches=SKETCHES, buckets=BUCKETS)
     assert (running.buckets() == want).all()
     assert (sketch(share, seed) == want).all()
     assert (total == before + share).all()

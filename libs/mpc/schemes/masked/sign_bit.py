@@ -101,7 +101,7 @@ def prepare_sign_bit(tape: EvaluatorTape, label: str, n: int, window: SignWindow
 def sign_bit(
     evaluator: Evaluator, label: str, m: RingArray, material: SignMaterial, window: SignWindow
 ) -> Program[RingArray]:
-    """This evaluator's share of 1 where z = m - r is not negative, else of 0. Same shape as `m`. Rounds: 2."""
+    """This evaluator's share of 1 where z = m - r is not negative, else of 0. Shape of `m`. Rounds: 2."""
     flat, tables, lead = m.reshape(-1), join_tables(window.blocks), evaluator.lead
     planes, top = fused.compare_blocks(
         flat, material.onehot, material.masks, low=window.low, blocks=window.blocks

@@ -1,0 +1,87 @@
+"""A party's part in adding contributions up, and in checking each of them on the way.
+
+Every share is read once: it is sketched and added in the same pass. Which ones broke the round's rules is
+known after that (libs/mpc/norm_check.py says how, and why nothing else is), so those are read again and taken
+off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from libs.mpc.norm_bound import NormBound
+from libs.mpc.norm_check import check_cost
+from libs.mpc.ring import Ring, RingArray
+from libs.mpc.sketch import SKETCH_LENGTH, RunningSketch
+from libs.rpc.identity import Identity
+from services.smpc_party.domain import RoundSpec, StoredShare
+from services.smpc_party.ports import Shares
+
+_FRAMES_BYTES = 4096
+"""For the coin, the verdicts, and the names around a check's messages."""
+
+
+def check_bytes(spec: RoundSpec) -> int:
+    """The most that one peer sends another for the check of a round; 0 without one."""
+    if not spec.max_norm:
+        return 0
+    cost = check_cost(len(spec.participants), spec.metrics_length)
+    return cost.online_bytes + cost.dealt_bytes + _FRAMES_BYTES
+
+
+def bounds_of(spec: RoundSpec, hospitals: Sequence[Identity]) -> list[NormBound]:
+    """What each hospital's contribution is held to: the round's largest norm times its weight."""
+    weights = {participant.hospital: participant.weight for participant in spec.participants}
+    return [
+        NormBound.of(max_norm=spec.max_norm, weight=weights[hospital], length=spec.update_length)
+        for hospital in hospitals
+    ]
+
+
+def add_share(shares: Shares, total: RingArray, share: StoredShare) -> None:
+    """Add one to `total`, mod 2^k."""
+    start = 0
+    for piece in shares.pieces(share):
+        total[start : start + len(piece)] += piece
+        start += len(piece)
+
+
+def add_up(shares: Shares, spec: RoundSpec, chosen: Sequence[StoredShare]) -> RingArray:
+    """This party's share of the sum, mod 2^k. Shape (length,)."""
+    total = spec.ring.zeros((spec.length,))
+    for share in chosen:
+        add_share(shares, total, share)
+    return total
+
+
+def add_up_and_sketch(
+    shares: Shares, spec: RoundSpec, chosen: Sequence[StoredShare], seed: bytes
+) -> tuple[RingArray, RingArray]:
+    """The sum, and this party's shares of what is checked of each contribution.
+
+    Shapes (length,) and (len(chosen), SKETCH_LENGTH + metrics_length): the update's sketch, then the metrics.
+    """
+    total = spec.ring.zeros((spec.length,))
+    checked = Ring.RING_32.zeros((len(chosen), SKETCH_LENGTH + spec.metrics_length))
+    for share, row in zip(chosen, checked, strict=True):
+        running, start = RunningSketch(seed), 0
+        for piece in shares.pieces(share):
+            end = start + len(piece)
+            update = max(0, min(end, spec.update_length) - start)
+            running.add(piece[:update], total=total[start : start + update])
+            if update < len(piece):
+                place = SKETCH_LENGTH + start + update - spec.update_length
+                total[start + update : end] += piece[update:]
+                row[place : place + len(piece) - update] = piece[update:]
+            start = end
+        row[:SKETCH_LENGTH] = running.buckets()
+    return total, checked
+
+
+def take_off(shares: Shares, total: RingArray, refused: Sequence[StoredShare]) -> None:
+    """Subtract contributions that were added."""
+    for share in refused:
+        start = 0
+        for piece in shares.pieces(share):
+            total[start : start + len(piece)] -= piece
+            start += len(piece)

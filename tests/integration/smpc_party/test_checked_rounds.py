@@ -1,0 +1,240 @@
+"""Rounds whose contributions are checked before they are added, over three real parties."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from libs.core.errors import FailedPrecondition, InvalidInput, NotFound, TrefoilError
+from libs.core.ids import PARTIES, PartyId, new_id
+from libs.mpc.program import Program
+from libs.rpc._generated.trefoil.party.v1 import party_pb2
+from libs.rpc._generated.trefoil.types.v1 import types_pb2
+from services.smpc_party import aggregation
+from services.smpc_party.domain import RoundKey, RoundState
+from tests.fakes.party_rig import (
+    HOSPITALS,
+    SCIENTIST,
+    STUDY,
+    WEIGHTS,
+    PartyRig,
+    contribution_ref,
+    metrics_ref,
+    model_ref,
+    open_request,
+    round_ref,
+)
+
+LENGTH = 700
+SCALE = 2**20
+MAX_NORM = 3 * SCALE
+CHECK = types_pb2.ContributionCheck(max_norm=MAX_NORM)
+KEY = RoundKey(STUDY, 1)
+AGGREGATED = party_pb2.CloseRoundResponse.OUTCOME_AGGREGATED
+BELOW_QUORUM = party_pb2.CloseRoundResponse.OUTCOME_BELOW_QUORUM
+
+_RAW = np.random.default_rng(3).normal(size=(3, LENGTH))
+UPDATES = 2.99 * _RAW / np.linalg.norm(_RAW, axis=1, keepdims=True)
+"""As long as the round allows."""
+METRICS = np.array([[10, 20, 30, 40], [1, 2, 3, 4], [100, 200, 300, 2**27 - 1]], dtype=np.uint32)
+
+
+def contribution(hospital: int, *, factor: float = 1.0) -> np.ndarray:
+    update = np.rint(factor * float(WEIGHTS[hospital]) * UPDATES[hospital] * SCALE)
+    return np.concatenate([update.astype(np.int64).astype(np.uint32), METRICS[hospital]])
+
+
+def with_one(value: int, place: int) -> np.ndarray:
+    changed = contribution(1)
+    changed[place] = value
+    return changed
+
+
+ATTACKS = {
+    "twice as long": contribution(1, factor=2),
+    "a thousand times, with the sign flipped": contribution(1, factor=-1000),
+    "a single 2^31": with_one(2**31, 5),
+    "random": np.random.default_rng(4).integers(0, 2**32, LENGTH + 4, dtype=np.uint32),
+    "a metric below zero": with_one(2**32 - 2**20, LENGTH),
+    "a metric too large": with_one(2**28, LENGTH + 3),
+}
+
+
+async def open_round(rig: PartyRig, **fields: Any) -> None:
+    fields = {"base_model_id": "", "check": CHECK, **fields}
+    await rig.tell_all("OpenRound", open_request(1, length=LENGTH, **fields))
+
+
+async def contribute(rig: PartyRig, hospitals: Sequence[int] = (0, 1, 2), **other: np.ndarray) -> None:
+    """What each sends, or instead what `other` says for its name."""
+    for hospital in hospitals:
+        identity = HOSPITALS[hospital]
+        vector = other.get(identity.name, contribution(hospital))
+        await rig.deal(vector, contribution_ref(1), identity)
+
+
+async def assert_result(rig: PartyRig, survivors: Sequence[int]) -> None:
+    weights = np.array([float(WEIGHTS[h]) for h in survivors])
+    expected = (weights[:, None] * UPDATES[list(survivors)]).sum(axis=0) / weights.sum()
+    result = (await rig.fetch(model_ref(f"{STUDY}/round-1"), HOSPITALS[0])).view(np.int32) / SCALE
+    np.testing.assert_allclose(result, expected, atol=8 / SCALE)
+    metrics = await rig.fetch(metrics_ref(1), SCIENTIST)
+    assert metrics.tolist() == METRICS[list(survivors)].sum(axis=0).tolist()
+
+
+def refused_by(answers: Sequence[party_pb2.CloseRoundResponse]) -> list[str]:
+    """The refused hospitals' names, on which all three parties agree."""
+    assert len({tuple(answer.refused_identities) for answer in answers}) == 1
+    uris = answers[0].refused_identities
+    return [hospital.name for hospital in HOSPITALS if hospital.uri in uris]
+
+
+async def test_honest_contributions_pass_a_check_and_are_averaged_as_without(rig: PartyRig) -> None:
+    await open_round(rig)
+    await contribute(rig)
+    answers = await rig.close_round(1)
+    assert {answer.outcome for answer in answers} == {AGGREGATED}
+    assert refused_by(answers) == []
+    await assert_result(rig, [0, 1, 2])
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_a_contribution_that_breaks_the_check_is_left_out_and_named(rig: PartyRig, attack: str) -> None:
+    await open_round(rig)
+    await contribute(rig, beta=ATTACKS[attack])
+    answers = await rig.close_round(1)
+    assert {answer.outcome for answer in answers} == {AGGREGATED}
+    assert refused_by(answers) == ["beta"]
+    assert {tuple(a.survivor_identities) for a in answers} == {(HOSPITALS[0].uri, HOSPITALS[2].uri)}
+    await assert_result(rig, [0, 2])
+    model = rig.parties[PartyId(0)]._index.model(f"{STUDY}/round-1").spec
+    assert HOSPITALS[1] not in model.hospitals, "its rules count for a model that nothing of it is in"
+
+
+async def test_without_a_check_the_same_contribution_is_added(rig: PartyRig) -> None:
+    await open_round(rig, check=None)
+    await contribute(rig, beta=ATTACKS["twice as long"])
+    answers = await rig.close_round(1)
+    assert refused_by(answers) == []
+    assert len(answers[0].survivor_identities) == 3
+
+
+async def test_too_few_after_the_check_make_nothing_and_leave_the_round_open(rig: PartyRig) -> None:
+    await open_round(rig)
+    await contribute(rig, [0, 1], beta=ATTACKS["a single 2^31"])
+    answers = await rig.close_round(1)
+    assert {answer.outcome for answer in answers} == {BELOW_QUORUM}
+    assert refused_by(answers) == ["beta"]
+    with pytest.raises(NotFound):
+        await rig.fetch(model_ref(f"{STUDY}/round-1"), HOSPITALS[0])
+    await contribute(rig, [2])
+    answers = await rig.close_round(1)
+    assert {answer.outcome for answer in answers} == {AGGREGATED}
+    assert refused_by(answers) == ["beta"]
+    await assert_result(rig, [0, 2])
+
+
+async def test_a_closed_round_says_again_whom_it_refused_also_after_restarts(rig: PartyRig) -> None:
+    await open_round(rig)
+    await contribute(rig, gamma=contribution(2, factor=5))
+    first = await rig.close_round(1)
+    for party in PARTIES:
+        await rig.stop(party)
+        await rig.start(party)
+    assert await rig.close_round(1) == first
+    assert refused_by(first) == ["gamma"]
+
+
+def watch_coins(monkeypatch: pytest.MonkeyPatch, rig: PartyRig) -> list[bytes]:
+    """The seeds that party 0 tosses; fails unless each party takes no contribution any more by then."""
+    seeds: list[bytes] = []
+    toss = aggregation.toss_coin
+
+    def watched(me: PartyId, computation_id: str) -> Program[bytes]:
+        states = {rig.parties[party]._index.round(KEY).state for party in PARTIES}
+        assert states == {RoundState.CLOSING}
+        seed = yield from toss(me, computation_id)
+        if me == PARTIES[0]:
+            seeds.append(seed)
+        return seed
+
+    monkeypatch.setattr(aggregation, "toss_coin", watched)
+    return seeds
+
+
+@pytest.mark.parametrize("step", ["prepare", "commit"])
+async def test_a_retry_after_a_death_tosses_a_new_coin_or_adopts_what_was_prepared(
+    rig: PartyRig, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = watch_coins(monkeypatch, rig)
+    await open_round(rig)
+    await contribute(rig, beta=ATTACKS["random"])
+    index = rig.parties[PartyId(1)]._index
+
+    def dying(*_: object) -> None:
+        raise OSError("killed")
+
+    monkeypatch.setattr(index, step, dying)
+    with pytest.raises(TrefoilError):
+        await rig.close_round(1)
+    await rig.stop(PartyId(1))
+    await rig.start(PartyId(1))
+    answers = await rig.close_round(1)
+    assert refused_by(answers) == ["beta"]
+    await assert_result(rig, [0, 2])
+    assert len(set(seeds)) == len(seeds) == (2 if step == "prepare" else 1)
+
+
+async def test_no_contribution_is_taken_once_the_coin_is_tossed(
+    rig: PartyRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = watch_coins(monkeypatch, rig)
+    await open_round(rig)
+    await contribute(rig, [0, 1])
+    check, refused = aggregation.check_norms, []
+
+    def interrupted(me: PartyId, *rest: Any) -> Program[tuple[bool, ...]]:
+        raise OSError("killed while checking")
+        yield
+
+    monkeypatch.setattr(aggregation, "check_norms", interrupted)
+    with pytest.raises(TrefoilError):
+        await rig.close_round(1)
+    with pytest.raises(FailedPrecondition):
+        await contribute(rig, [2])
+    monkeypatch.setattr(aggregation, "check_norms", check)
+    refused = refused_by(await rig.close_round(1))
+    assert refused == []
+    assert len(set(seeds)) == 2
+    await assert_result(rig, [0, 1])
+
+
+async def test_parties_that_were_told_different_checks_refuse_to_add(rig: PartyRig) -> None:
+    for party in PARTIES:
+        norm = MAX_NORM if party else 2 * MAX_NORM
+        check = types_pb2.ContributionCheck(max_norm=norm)
+        await rig.tell(party, "OpenRound", open_request(1, length=LENGTH, base_model_id="", check=check))
+    for hospital in (0, 1):
+        with pytest.raises(FailedPrecondition, match="checks contributions otherwise"):
+            await contribute(rig, [hospital])
+    request = party_pb2.CloseRoundRequest(round=round_ref(1), computation_id=new_id("close"))
+    with pytest.raises(FailedPrecondition, match="other terms"):
+        await rig.tell_all("CloseRound", request)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"ring": types_pb2.RING_64},
+        {"check": types_pb2.ContributionCheck(max_norm=2**24)},
+        {"metrics_length": 2**16 + 1},
+    ],
+)
+async def test_a_check_that_does_not_fit_the_ring_is_refused_at_once(
+    rig: PartyRig, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidInput):
+        await open_round(rig, **fields)
