@@ -14,6 +14,7 @@ from libs.core.errors import PermissionDenied, Unavailable
 from libs.core.ids import PARTIES, PartyId
 from libs.rpc._generated.trefoil.audit.v1 import audit_pb2, audit_pb2_grpc
 from libs.rpc._generated.trefoil.party.v1 import party_pb2
+from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.channel import open_channel, translated
 from libs.rpc.dev_ca import issuing_secret
 from libs.rpc.identity import party_identity
@@ -113,6 +114,31 @@ async def test_rounds_that_come_to_nothing_are_told(rig: PartyRig, trail: Trail)
     entries = await trail(rig, PARTIES[0])
     (short,), (abandoned,) = about(entries, "round.fell_short"), about(entries, "round.abandoned")
     assert (short["outcome"], abandoned["object"]) == ("failed", f"round 1 of study {STUDY}")
+
+
+async def test_refused_contributions_are_told_by_name_and_by_nothing_else(
+    rig: PartyRig, trail: Trail
+) -> None:
+    check = types_pb2.ContributionCheck(max_norm=1 << 20)
+    request = open_request(1, length=LENGTH, base_model_id="", metrics=0, check=check)
+    await rig.tell_all("OpenRound", request)
+    good, bad = np.ones(LENGTH, np.uint32), np.full(LENGTH, 1 << 25, np.uint32)
+    for hospital, update in zip(HOSPITALS[:2], (good, bad), strict=True):
+        await rig.deal(update, contribution_ref(1), hospital)
+    await rig.close_round(1)
+    await rig.deal(good, contribution_ref(1), HOSPITALS[2])
+    await rig.close_round(1)
+    for party in PARTIES:
+        entries = await trail(rig, party)
+        (short,), (closed,) = about(entries, "round.fell_short"), about(entries, "round.closed")
+        assert short["details"] == {"attempt": 0, "refused": "beta"}
+        result = f"{STUDY}/round-1"
+        assert closed["details"] == {
+            "attempt": 0,
+            "survivors": "alpha gamma",
+            "refused": "beta",
+            "result": result,
+        }
 
 
 async def test_a_hospitals_word_about_a_model_is_told_with_what_it_said(
