@@ -179,8 +179,8 @@ class Inspection:
 class StudyJob:
     """What every job on a study's model needs: the approved plan, and the data as it was published.
 
-    `folder` holds what this hospital keeps of the study (`worker/study_files.py`); the job starts from version
-    `base_round`.
+    `folder` holds what this hospital keeps of the study (`worker/study_files.py`); the job starts from the
+    version `base_round`.
     """
 
     training_plan: bytes

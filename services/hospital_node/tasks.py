@@ -236,7 +236,7 @@ class TaskRunner:
         return await self._send(order, contribution, ring=ring)
 
     async def _fetch(self, order: Order, job: StudyJob) -> RingArray:
-        """The version to start from. Where it means something only after all before, the worker read those too:
+        """The version to start from. If it means something only after all before, the worker reads those too:
         from what it kept on, or from the first when it kept nothing, or only later ones.
         """
         self._announcer.progressed(order.key, Phase.FETCHING, 0.0)

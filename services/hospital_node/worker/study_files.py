@@ -1,7 +1,8 @@
 """What this hospital keeps for itself of a study: its own state by round, and what versions mean so far.
 
 One folder for each study, readable by the node's account alone, gone when the study ends. Each file is
-written beside its place and moved there when it is complete, so a node that is killed finds the old or the new one.
+written beside its place and moved there when it is complete: a node that is killed finds the old or the new
+one.
 """
 
 from __future__ import annotations
