@@ -24,6 +24,8 @@ def view(study: coordinator_pb2.Study) -> dict[str, Any]:
         "latest_model_id": study.latest_model_id,
         "released_model_id": study.released_model_id,
         "failure": study.failure,
+        "final_round": study.final_round or None,
+        "stopped_because": study.stopped_because,
         "created_by": study.created_by,
         "created_at": study.created_at.ToDatetime(tzinfo=UTC),
         "members": [
@@ -58,6 +60,8 @@ def print_study(study: coordinator_pb2.Study) -> None:
     console.print(
         f"Plan {plain(study.plan_hash)}, {study.rounds_done} of {study.rounds_planned} rounds done."
     )
+    if study.stopped_because:
+        console.print(plain(study.stopped_because))
     if study.failure:
         console.print(f"[red]{plain(study.failure)}[/]")
     if study.released_model_id:

@@ -65,7 +65,7 @@ class Reader:
         expected = self._strategy.vectors * self._layout.parameters
         if version.shape != (expected,):
             raise InvalidInput(
-                f"The version has {version.shape} elements, but those of this plan have ({expected},). Check "
+                f"The version has shape {version.shape}, but those of this plan have ({expected},). Check "
                 "that the study and all its nodes run the same version of Trefoil."
             )
         before = self._opened

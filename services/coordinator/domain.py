@@ -6,6 +6,7 @@ IllegalTransition, so no order of messages, timers and restarts can write an ill
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -53,6 +54,8 @@ class Participant:
     hospital: str
     weight: Fraction
     status: TaskStatus = TaskStatus.PENDING
+    best_round: int = 0
+    """Which round's version it wants released, where it wants training to end."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,11 @@ class Round:
     survivors: tuple[str, ...] = ()
     closed_at: datetime | None = None
     bytes_between_parties: int = 0
+
+    def agreed_stop(self, *, quorum: int) -> int:
+        """The round whose version a quorum wants to end with; 0 while there is none."""
+        wanted = Counter(p.best_round for p in self.participants if p.status is TaskStatus.STOP)
+        return next((best for best, count in wanted.items() if count >= quorum), 0)
 
     @property
     def refused(self) -> tuple[str, ...]:
@@ -189,6 +197,30 @@ class Study:
         return sum(r.kind is RoundKind.TRAIN and r.state is RoundState.COMPLETED for r in self.rounds)
 
     @property
+    def stopped(self) -> Round | None:
+        """The round in which the hospitals ended training; None where they did not."""
+        return next((r for r in self.rounds if r.state is RoundState.STOPPED), None)
+
+    @property
+    def final_round(self) -> int:
+        """The round whose version is released; 0 while training goes on."""
+        if self.stopped is not None:
+            return self.stopped.agreed_stop(quorum=self.quorum)
+        return self.rounds_planned if self.rounds_done == self.rounds_planned else 0
+
+    @property
+    def final_model_id(self) -> str:
+        """The version that is calibrated and released, once training is over."""
+        return training_model_id(self.study_id, self.final_round)
+
+    def counted_round(self, hospital: str) -> int:
+        """The last training round to which this hospital's contribution was added; 0 for none."""
+        return max(
+            (r.number for r in self.rounds if r.kind is RoundKind.TRAIN and hospital in r.survivors),
+            default=0,
+        )
+
+    @property
     def latest_model_id(self) -> str:
         """The newest version of the training weights."""
         return training_model_id(self.study_id, self.rounds_done)
@@ -274,7 +306,7 @@ class Study:
             )
             return self._with_last(retried)
         expected = self.rounds_planned + 1 if kind is RoundKind.RELEASE else self.rounds_done + 1
-        if last is not None and last.state is not RoundState.COMPLETED:
+        if last is not None and last.state not in (RoundState.COMPLETED, RoundState.STOPPED):
             raise IllegalTransition(f"round {last.number} is {last.state.value}; another cannot open")
         opened = Round(expected, kind, participants, opened_at, deadline)
         return replace(self, rounds=(*self.rounds, opened))
@@ -328,6 +360,22 @@ class Study:
             for p in last.participants
         )
         return self._with_last(replace(last, participants=participants))
+
+    def with_stop(self, hospital: str, *, number: int, attempt: int, best_round: int) -> Study:
+        """A participant wants training to end. Unchanged if it was not asked, or wants what cannot be."""
+        last = self.current_round
+        if last is None or last.kind is not RoundKind.TRAIN or not 1 <= best_round < number:
+            return self
+        changed = self.with_task(hospital, number=number, attempt=attempt, status=TaskStatus.STOP)
+        if changed is self or changed.current_round is None:
+            return self
+        participants = tuple(
+            replace(p, best_round=best_round)
+            if p.hospital == hospital and p.status is TaskStatus.STOP and not p.best_round
+            else p
+            for p in changed.current_round.participants
+        )
+        return changed._with_last(replace(changed.current_round, participants=participants))
 
     def with_calibration(self, hospitals: Iterable[str], *, deadline: datetime) -> Study:
         """All rounds are done; ask these hospitals for bounds."""

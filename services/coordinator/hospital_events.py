@@ -53,6 +53,7 @@ class HospitalEvents:
                 "plan_decision": self._plan_decision,
                 "progress": self._progress,
                 "contribution_sent": self._contribution_sent,
+                "stop_proposed": self._stop_proposed,
                 "calibration": self._calibration,
                 "task_failed": self._task_failed,
                 "heartbeat": self._heartbeat,
@@ -119,6 +120,17 @@ class HospitalEvents:
             sent.study_id,
             lambda study: study.with_task(
                 hospital.uri, number=sent.round, attempt=sent.attempt, status=TaskStatus.DONE
+            ),
+        )
+
+    def _stop_proposed(self, hospital: Identity, proposed: coordinator_pb2.StopProposed) -> None:
+        self._journal.update(
+            proposed.study_id,
+            lambda study: study.with_stop(
+                hospital.uri,
+                number=proposed.round,
+                attempt=proposed.attempt,
+                best_round=proposed.best_round,
             ),
         )
 

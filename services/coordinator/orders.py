@@ -63,7 +63,7 @@ def outstanding_orders(study: Study, hospital: str) -> Iterator[Order]:
     if current is not None and current.state is RoundState.OPEN:
         for participant in current.participants:
             if participant.hospital == hospital and participant.status is TaskStatus.PENDING:
-                yield _contribute(study, current, participant.weight)
+                yield _contribute(study, current, hospital, participant.weight)
 
 
 def access_request_order(request: AccessRequest) -> Order:
@@ -118,30 +118,30 @@ def _calibrate(study: Study, deadline: datetime) -> Order:
     calibrate = coordinator_pb2.CalibrateOrder(
         study_id=study.study_id,
         plan_hash=study.plan_hash,
-        model_id=study.latest_model_id,
+        model_id=study.final_model_id,
         deadline=to_timestamp(deadline),
     )
     return Order(OrderKey(study.study_id, "calibrate"), coordinator_pb2.CoordinatorOrder(calibrate=calibrate))
 
 
-def _contribute(study: Study, current: Round, weight: Fraction) -> Order:
+def _contribute(study: Study, current: Round, hospital: str, weight: Fraction) -> Order:
     key = OrderKey(study.study_id, current.kind.value, current.number, current.attempt)
     reference = types_pb2.RoundRef(study_id=study.study_id, round=current.number, attempt=current.attempt)
-    base = training_model_id(study.study_id, current.number - 1)
     if current.kind is RoundKind.TRAIN:
         train = coordinator_pb2.TrainOrder(
             round=reference,
             plan_hash=study.plan_hash,
-            base_model_id=base,
+            base_model_id=training_model_id(study.study_id, current.number - 1),
             weight=to_fraction(weight),
             deadline=to_timestamp(current.deadline),
+            counted_round=study.counted_round(hospital),
         )
         return Order(key, coordinator_pb2.CoordinatorOrder(train=train))
     assert study.compiled is not None  # a release round opens only with a compiled plan
     release = coordinator_pb2.ReleaseOrder(
         round=reference,
         plan_hash=study.plan_hash,
-        base_model_id=base,
+        base_model_id=study.final_model_id,
         bound_bits=study.compiled.bounds,
         compiled_plan_hash=study.compiled.hash,
         weight=to_fraction(weight),

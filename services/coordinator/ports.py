@@ -208,7 +208,7 @@ class Compiler(Protocol):
     """Architectures and compiled plans. Works on shapes and bounds; it never sees a trained weight."""
 
     async def count_parameters(self, plan: TrainingPlan) -> int:
-        """Elements of the training weights as one vector. InvalidInput for an unknown model or size."""
+        """Elements of a version, as the strategy has it. InvalidInput for an unknown model or size."""
         ...
 
     async def compile(self, plan: TrainingPlan, bounds: Sequence[Mapping[str, int]]) -> CompiledPlan:

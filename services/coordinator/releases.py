@@ -18,7 +18,7 @@ from services.coordinator.journal import Journal
 from services.coordinator.model_access import use_of
 from services.coordinator.ports import Compiler, Model, Repository
 from services.coordinator.rounds import deadline_s, time_to_look_again
-from services.coordinator.states import StudyEvent
+from services.coordinator.states import RoundState, StudyEvent
 
 log = get_logger(__name__)
 
@@ -41,7 +41,7 @@ class Releases:
 
     def begin(self, study: Study) -> None:
         """Ask the survivors of the last round for bounds; they have shown that they are there and able."""
-        survivors = study.rounds[-1].survivors
+        survivors = next(r.survivors for r in reversed(study.rounds) if r.state is RoundState.COMPLETED)
         allowed = {member.hospital for member in study.approved}
         deadline = self._clock.now() + timedelta(seconds=deadline_s(study, limit_s=self._deadline_s))
         asked = tuple(hospital for hospital in survivors if hospital in allowed)
@@ -65,7 +65,7 @@ class Releases:
         if len(bounds) < study.quorum:
             raise FailedPrecondition(
                 f"Only {len(bounds)} of the {study.quorum} hospitals that the plan needs could calibrate "
-                f"the trained model. Its weights are kept as {study.latest_model_id}; see what each reported."
+                f"the trained model. Its weights are kept as {study.final_model_id}; see what each reported."
             )
         compiled = await self._compiler.compile(TrainingPlan.from_json(study.plan_json), bounds)
         log.info("plan_compiled", study_id=study.study_id, plan_hash=compiled.hash, calibrations=len(bounds))

@@ -6,6 +6,7 @@ coordinator that was restarted anywhere goes on from what it stored.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 
 from libs.core.clock import Clock
@@ -15,6 +16,7 @@ from libs.fl.metrics import METRICS_LENGTH
 from libs.fl.model_access import version_readers
 from libs.fl.round_rules import max_norm_of, noise_std_of
 from libs.fl.strategies import registry
+from libs.fl.strategies.sampling import sampled
 from libs.fl.strategies.strategy import Strategy
 from libs.fl.training_plan import TrainingPlan
 from libs.mpc.ring import Ring
@@ -28,6 +30,11 @@ from services.coordinator.ports import Parties, RoundKey, RoundOpening
 from services.coordinator.states import RoundEvent, RoundKind, RoundState, TaskStatus
 
 log = get_logger(__name__)
+
+_BETWEEN = (RoundState.COMPLETED, RoundState.ABANDONED, RoundState.STOPPED)
+"""States of the last round in which another one, or another attempt, may begin."""
+
+_UNABLE = (TaskStatus.FAILED, TaskStatus.REFUSED)
 
 _LOOK_AGAIN_S = 1.0
 """How often detached hospitals are checked for having been away too long."""
@@ -64,7 +71,7 @@ class Rounds:
         parties are passed on.
         """
         current = study.current_round
-        if current is None or current.state in (RoundState.COMPLETED, RoundState.ABANDONED):
+        if current is None or current.state in _BETWEEN:
             await self._begin(study, kind, seen=seen)
         elif current.state is RoundState.OPENING:
             await self._open(study, current)
@@ -104,12 +111,13 @@ class Rounds:
             self._check_attempts(study, last)
             await self._parties.abandon_round(round_key(study, last))
         now = self._clock.now()
+        chosen = present if kind is RoundKind.RELEASE else participants_of_round(study, present)
         self._board.clear(study.study_id)
         self._journal.update(
             study.study_id,
             lambda study: study.with_round(
                 kind,
-                present,
+                chosen,
                 strategy=strategy_of(study),
                 opened_at=now,
                 deadline=self._deadline_of(study),
@@ -165,7 +173,13 @@ class Rounds:
         )
 
     async def _wait(self, study: Study, current: Round, *, seen: int) -> None:
-        """Until enough is known to close: by answers, by absence, or by the clock."""
+        """Until enough is known to close: by answers, by absence, or by the clock; or to end training."""
+        if current.agreed_stop(quorum=study.quorum):
+            # The parties first: a coordinator that is killed in between finds the round open and asks again.
+            await self._parties.abandon_round(round_key(study, current))
+            self._journal.update(study.study_id, lambda study: study.with_round_event(RoundEvent.STOPPED))
+            log.info("training_stopped", study_id=study.study_id, round=current.number)
+            return
         gone = self._attachments.gone(participant.hospital for participant in current.participants)
         now = self._clock.now()
         if is_over(current.participants, deadline=current.deadline, now=now, quorum=study.quorum, gone=gone):
@@ -220,6 +234,22 @@ def deadline_s(study: Study, *, limit_s: float) -> float:
 def strategy_of(study: Study) -> Strategy:
     """How much each hospital counts, as the plan says."""
     return registry.strategy_of(TrainingPlan.from_json(study.plan_json))
+
+
+def participants_of_round(study: Study, present: AbstractSet[str]) -> AbstractSet[str]:
+    """Those of `present` that train in the study's next round: all, or as many as the plan samples."""
+    plan = TrainingPlan.from_json(study.plan_json)
+    last = study.current_round
+    again = last is not None and last.state is RoundState.ABANDONED
+    unable = [p.hospital for p in last.participants if p.status in _UNABLE] if last and again else []
+    return sampled(
+        present,
+        fraction=plan.client_fraction,
+        quorum=study.quorum,
+        seed=plan.seed,
+        round_number=last.number if last and again else study.rounds_done + 1,
+        after=unable,
+    )
 
 
 def time_to_look_again(left: timedelta, *, detached: bool) -> float:

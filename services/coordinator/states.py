@@ -68,6 +68,8 @@ class RoundState(enum.Enum):
     CLOSING = "closing"
     COMPLETED = "completed"
     ABANDONED = "abandoned"
+    STOPPED = "stopped"
+    """The hospitals ended training instead of contributing."""
 
 
 class RoundEvent(enum.Enum):
@@ -78,12 +80,14 @@ class RoundEvent(enum.Enum):
     AGGREGATED = "aggregated"
     FELL_SHORT = "fell_short"
     RETRIED = "retried"
+    STOPPED = "stopped"
 
 
 ROUND_TRANSITIONS: Mapping[tuple[RoundState, RoundEvent], RoundState] = MappingProxyType(
     {
         (RoundState.OPENING, RoundEvent.OPENED): RoundState.OPEN,
         (RoundState.OPEN, RoundEvent.OVER): RoundState.CLOSING,
+        (RoundState.OPEN, RoundEvent.STOPPED): RoundState.STOPPED,
         (RoundState.CLOSING, RoundEvent.AGGREGATED): RoundState.COMPLETED,
         (RoundState.CLOSING, RoundEvent.FELL_SHORT): RoundState.ABANDONED,
         (RoundState.ABANDONED, RoundEvent.RETRIED): RoundState.OPENING,
@@ -119,6 +123,8 @@ class TaskStatus(enum.Enum):
     FAILED = "failed"
     REFUSED = "refused"
     """It contributed, and the parties' check left that out."""
+    STOP = "stop"
+    """It judged the rounds so far by the plan's early stopping, and wants no more of them."""
 
 
 class AssociationState(enum.Enum):

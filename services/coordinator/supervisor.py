@@ -116,7 +116,7 @@ class Supervisor:
                 self._releases.finish(study)
             else:
                 await self._rounds.advance(study, RoundKind.RELEASE, seen=seen)
-        elif study.rounds_done == study.rounds_planned:
+        elif study.final_round:
             self._releases.begin(study)
         else:
             await self._rounds.advance(study, RoundKind.TRAIN, seen=seen)

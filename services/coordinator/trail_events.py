@@ -36,6 +36,7 @@ _ROUND_ACTIONS = {
     RoundState.CLOSING: "round.ended",
     RoundState.COMPLETED: "round.closed",
     RoundState.ABANDONED: "round.abandoned",
+    RoundState.STOPPED: "round.stopped",
 }
 
 

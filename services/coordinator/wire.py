@@ -8,6 +8,7 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from libs.core.errors import InvalidInput
+from libs.fl.training_plan import TrainingPlan
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.identity import Identity
@@ -19,6 +20,7 @@ from services.coordinator.gateway_ports import AccessRequest, Association
 from services.coordinator.model_access import ModelUse
 from services.coordinator.models import OpenedPrediction
 from services.coordinator.ports import Model, PartyAddress
+from services.coordinator.states import TaskStatus
 from services.coordinator.wire_values import to_timestamp
 
 MAX_ASKERS = 256
@@ -143,6 +145,24 @@ def study_summary(study: Study) -> coordinator_pb2.Study:
         failure=study.failure,
         created_by=study.created_by,
         created_at=to_timestamp(study.created_at),
+        final_round=study.final_round,
+        stopped_because=_stopped_because(study),
+    )
+
+
+def _stopped_because(study: Study) -> str:
+    """As the plan's rule has it. The coordinator sees no metric, so it tells none."""
+    stopped = study.stopped
+    rule = None if stopped is None else TrainingPlan.from_json(study.plan_json).early_stopping
+    if stopped is None or rule is None:
+        return ""
+    metric = {"loss": "loss", "auc": "AUC"}[rule.metric.value]
+    votes = sum(p.status is TaskStatus.STOP for p in stopped.participants)
+    more = f" by more than {rule.min_delta:g}" if rule.min_delta else ""
+    return (
+        f"{votes} hospitals ended training before round {stopped.number}: since round {study.final_round}, "
+        f"whose version is released, their summed validation {metric} had not improved{more} for "
+        f"{rule.patience} {'round' if rule.patience == 1 else 'rounds'}."
     )
 
 

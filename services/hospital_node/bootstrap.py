@@ -48,6 +48,7 @@ from services.hospital_node.rpc import HospitalService
 from services.hospital_node.settings import HospitalSettings
 from services.hospital_node.tasks import TaskRunner
 from services.hospital_node.trail_events import link_changed
+from services.hospital_node.worker.study_files import forget_others
 
 SERVICE = "trefoil.hospital.v1.HospitalService"
 ACCESS_SERVICE = "trefoil.hospital.v1.AccessService"
@@ -113,8 +114,10 @@ async def run(settings: HospitalSettings) -> None:
         parties=parties,
         worker=worker(),
         data_roots=settings.data_roots,
+        work_dir=settings.work_dir,
         clock=clock,
     )
+    await asyncio.to_thread(forget_others, settings.work_dir, await access.living_studies())
 
     def name_parties(addresses: Mapping[PartyId, str]) -> None:
         parties.use(addresses)

@@ -13,8 +13,11 @@ from datetime import datetime
 from fractions import Fraction
 from types import MappingProxyType
 
-from libs.core.errors import FailedPrecondition
+from libs.core.errors import FailedPrecondition, InvalidInput
 from libs.data.disclosure import CountDisclosure, DisclosedCounts, disclose
+
+MAX_DIGITS = 6
+"""Of a round's number."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,8 @@ class TrainOrder:
     base_model_id: str
     weight: Fraction
     deadline: datetime
+    counted_round: int = 0
+    """The last round in which this hospital's contribution was added; 0 for none."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +212,14 @@ class Terms:
     result_model_id: str = ""
     max_norm: int = 0
     noise_std: int = 0
+
+
+def version_number(model_id: str, *, study_id: str) -> int:
+    """Which version of a study's model is meant. Raises InvalidInput when it is none of that study's."""
+    before, _, number = model_id.rpartition("/round-")
+    if before != study_id or not number.isdecimal() or len(number) > MAX_DIGITS:
+        raise InvalidInput("The order names a model that does not belong to its study.")
+    return int(number)
 
 
 def admit(order: Order, before: Iterable[Task]) -> None:

@@ -44,6 +44,6 @@ class NodeInbox:
         await self._tasks.refused(key)
 
     async def study_ended(self, study_id: str) -> None:
-        """No order is obeyed any more, and what runs is stopped."""
+        """No order is obeyed any more, what runs is stopped, and what was kept is deleted."""
         await self._access.study_ended(study_id)
-        await self._tasks.cancel_study(study_id)
+        await self._tasks.study_ended(study_id)

@@ -116,6 +116,9 @@ class Outbox:
     def task_failed(self, key: TaskKey, *, code: str, message: str) -> None:
         self._put(messages.failed_event(key, code=code, message=message))
 
+    def stop_proposed(self, key: TaskKey, *, best_round: int) -> None:
+        self._put(messages.stop_event(key, best_round=best_round))
+
     def heartbeat(self) -> None:
         """A sign of life, when nothing else is waiting."""
         if self._stream is not None and self._stream.empty():

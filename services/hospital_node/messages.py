@@ -110,6 +110,7 @@ def parse_train(message: pb.TrainOrder) -> TrainOrder:
         base_model_id=message.base_model_id,
         weight=_weight(message.weight),
         deadline=_deadline(message.deadline),
+        counted_round=message.counted_round,
     )
 
 
@@ -265,6 +266,14 @@ def done_event(task: Task) -> pb.HospitalEvent:
     key = task.key
     sent = pb.ContributionSent(study_id=key.study_id, round=key.round, attempt=key.attempt)
     return pb.HospitalEvent(contribution_sent=sent)
+
+
+def stop_event(key: TaskKey, *, best_round: int) -> pb.HospitalEvent:
+    """By the plan's early stopping, training ends here."""
+    proposed = pb.StopProposed(
+        study_id=key.study_id, round=key.round, attempt=key.attempt, best_round=best_round
+    )
+    return pb.HospitalEvent(stop_proposed=proposed)
 
 
 def failed_event(key: TaskKey, *, code: str, message: str) -> pb.HospitalEvent:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from libs.fl.metrics import RoundMetrics
 from libs.mpc.ring import Ring, RingArray
 from libs.runtime.audit.entry import Event
 from services.hospital_node.domain import (
@@ -138,12 +139,18 @@ class Announcer(Protocol):
 
     def task_failed(self, key: TaskKey, *, code: str, message: str) -> None: ...
 
+    def stop_proposed(self, key: TaskKey, *, best_round: int) -> None: ...
+
 
 class Parties(Protocol):
     """The three compute parties, for whole vectors."""
 
     async def fetch(self, model_id: str) -> RingArray:
         """A model version, joined from its three shares. Raises Unavailable, NotFound, PermissionDenied."""
+        ...
+
+    async def metrics(self, study_id: str, *, round_number: int) -> RoundMetrics:
+        """A round's metrics, summed over its hospitals. Raises as `fetch` does."""
         ...
 
     async def deal(
@@ -172,12 +179,18 @@ class Inspection:
 
 @dataclass(frozen=True)
 class StudyJob:
-    """What every job on a study's model needs: the approved plan, and the data as it was published."""
+    """What every job on a study's model needs: the approved plan, and the data as it was published.
+
+    `folder` holds what this hospital keeps of the study (`worker/study_files.py`); the job starts from the
+    version `base_round`.
+    """
 
     training_plan: bytes
     dataset_path: Path
     data_roots: Sequence[Path]
     content_hash: str
+    folder: Path
+    base_round: int
 
 
 @dataclass(frozen=True)
@@ -188,6 +201,7 @@ class TrainJob:
     hospital: str
     round: int
     weight: Fraction
+    counted_round: int = 0
 
 
 @dataclass(frozen=True)
@@ -211,8 +225,15 @@ class Worker(Protocol):
         """Read and check files as a data set. Raises InvalidInput in words for their owner."""
         ...
 
+    async def read_version(self, job: StudyJob, version: RingArray, *, number: int) -> None:
+        """Keep what this version means, where that follows from all versions in turn."""
+        ...
+
     async def train(self, job: TrainJob, base: RingArray, on_progress: OnProgress) -> RingArray:
-        """The contribution [encoded weighted update | metrics]. uint32, (parameters + METRICS_LENGTH,)."""
+        """The contribution [encoded weighted update | metrics]. uint32, (version + METRICS_LENGTH,).
+
+        What the hospital keeps of this round is on disk by then.
+        """
         ...
 
     async def calibrate(self, job: StudyJob, base: RingArray, on_progress: OnProgress) -> dict[str, int]:

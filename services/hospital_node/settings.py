@@ -24,7 +24,9 @@ class HospitalSettings(RpcSettings):
     coordinator: CoordinatorSettings
     worker_token: Path = Field(description="file with this node's token for coordinator and parties")
     database: str = "sqlite:///hospital.db"
-    work_dir: Path = Field(default=Path("work"), description="working folder of the worker processes")
+    work_dir: Path = Field(
+        default=Path("work"), description="of worker processes, and what is kept of running studies"
+    )
     data_roots: tuple[Path, ...] = Field(min_length=1, description="folders that data may be published from")
     accounts_dir: Path = Field(default=Path("accounts"), description="keys of accounts, and the owner's code")
     session_idle_h: float = Field(default=12, gt=0, le=24 * 30, description="a session unused so long ends")

@@ -12,6 +12,7 @@ from libs.core.ids import new_id
 from libs.fl.metrics import METRICS_LENGTH
 from libs.fl.model_access import named_askers, version_readers
 from libs.fl.round_rules import max_norm_of, noise_std_of
+from libs.fl.strategies.registry import strategy_of
 from libs.fl.training_plan import TrainingPlan
 from libs.mpc.ring import Ring, RingArray
 from libs.runtime.logging import get_logger
@@ -29,8 +30,11 @@ from services.hospital_node.domain import (
     TaskKind,
     Terms,
     TrainOrder,
+    version_number,
 )
 from services.hospital_node.ports import Announcer, Parties, ReleaseJob, Store, StudyJob, TrainJob, Worker
+from services.hospital_node.stopping import Stopping
+from services.hospital_node.worker.study_files import StudyFiles, folder_of, forget
 
 IDLE = "idle"
 
@@ -50,8 +54,11 @@ class TaskRunner:
         parties: Parties,
         worker: Worker,
         data_roots: Sequence[Path],
+        work_dir: Path,
         clock: Clock,
     ) -> None:
+        """`work_dir` holds what is kept of studies (`worker/study_files.py`)."""
+        self._work_dir, self._stopping = work_dir, Stopping(parties)
         self._hospital, self._data_roots, self._clock = hospital, tuple(data_roots), clock
         self._store, self._access, self._announcer = store, access, announcer
         self._parties, self._worker = parties, worker
@@ -79,6 +86,12 @@ class TaskRunner:
     async def cancel_study(self, study_id: str) -> None:
         """Stop what runs for a study, by killing the worker where need be."""
         await self._cancel([task for key, task in self._running.items() if key.study_id == study_id])
+
+    async def study_ended(self, study_id: str) -> None:
+        """Stop what runs for the study, and keep nothing of it."""
+        await self.cancel_study(study_id)
+        self._stopping.forget(study_id)
+        await asyncio.to_thread(forget, self._work_dir, study_id)
 
     async def refused(self, key: TaskKey) -> None:
         """The parties left this hospital's contribution out: for the node's log and its audit trail."""
@@ -135,6 +148,11 @@ class TaskRunner:
         job = await self._check(order)
         task = await self._store.done_before(order)
         if task is None:
+            verdict = await self._stopping.verdict(order, job)
+            if key.kind is TaskKind.TRAIN and verdict.stop:
+                log.info("stop_proposed", study=key.study_id, round=key.round, best_round=verdict.best_round)
+                self._announcer.stop_proposed(key, best_round=verdict.best_round)
+                return
             if key.kind is TaskKind.TRAIN:
                 await self._access.pay_for_attempt(
                     study_id=key.study_id, plan_hash=order.plan_hash, number=key.round, attempt=key.attempt
@@ -156,13 +174,13 @@ class TaskRunner:
             )
         if key.kind is TaskKind.RELEASE and key.round <= rounds:
             raise InvalidInput(f"A release comes after the plan's {rounds} rounds, not in round {key.round}.")
-        if not order.base_model_id.startswith(f"{key.study_id}/"):
-            raise InvalidInput("The order names a model that does not belong to its study.")
         return StudyJob(
             training_plan=study.training_plan,
             dataset_path=Path(dataset.path),
             data_roots=self._data_roots,
             content_hash=dataset.content_hash,
+            folder=folder_of(self._work_dir, key.study_id),
+            base_round=version_number(order.base_model_id, study_id=key.study_id),
         )
 
     async def _carry_out(self, order: Order, job: StudyJob) -> Task:
@@ -184,16 +202,22 @@ class TaskRunner:
             ) from None
 
     async def _train(self, order: TrainOrder, job: StudyJob) -> Task:
-        base = await self._fetch(order)
+        base = await self._fetch(order, job)
         contribution = await self._worker.train(
-            TrainJob(study=job, hospital=self._hospital, round=order.key.round, weight=order.weight),
+            TrainJob(
+                study=job,
+                hospital=self._hospital,
+                round=order.key.round,
+                weight=order.weight,
+                counted_round=order.counted_round,
+            ),
             base,
             lambda fraction: self._announcer.progressed(order.key, Phase.TRAINING, fraction),
         )
         return await self._send(order, contribution, ring=Ring.RING_32)
 
     async def _calibrate(self, order: CalibrateOrder, job: StudyJob) -> Task:
-        base = await self._fetch(order)
+        base = await self._fetch(order, job)
         self._announcer.progressed(order.key, Phase.CALIBRATING, 0.0)
         bound_bits = await self._worker.calibrate(
             job, base, lambda fraction: self._announcer.progressed(order.key, Phase.CALIBRATING, fraction)
@@ -201,7 +225,7 @@ class TaskRunner:
         return await self._store.finish_task(order.key, bound_bits=bound_bits)
 
     async def _release(self, order: ReleaseOrder, job: StudyJob) -> Task:
-        base = await self._fetch(order)
+        base = await self._fetch(order, job)
         release = ReleaseJob(
             study=job,
             bound_bits=order.bound_bits,
@@ -211,9 +235,20 @@ class TaskRunner:
         contribution, ring = await self._worker.release(release, base)
         return await self._send(order, contribution, ring=ring)
 
-    async def _fetch(self, order: Order) -> RingArray:
+    async def _fetch(self, order: Order, job: StudyJob) -> RingArray:
+        """The version to start from. If it means something only after all before, the worker reads those too:
+        from what it kept on, or from the first when it kept nothing, or only later ones.
+        """
         self._announcer.progressed(order.key, Phase.FETCHING, 0.0)
-        return await self._parties.fetch(order.base_model_id)
+        base = await self._parties.fetch(order.base_model_id)
+        if strategy_of(TrainingPlan.from_json(job.training_plan)).reads_all_versions:
+            kept = await asyncio.to_thread(StudyFiles(job.folder).kept_up_to, job.base_round)
+            for number in range(kept + 1, job.base_round):
+                version = await self._parties.fetch(f"{order.key.study_id}/round-{number}")
+                await self._worker.read_version(job, version, number=number)
+            if kept < job.base_round:
+                await self._worker.read_version(job, base, number=job.base_round)
+        return base
 
     async def _send(self, order: TrainOrder | ReleaseOrder, contribution: RingArray, *, ring: Ring) -> Task:
         """Deal under an upload id that is on disk before the first share leaves (see DECISIONS.md).

@@ -25,6 +25,8 @@ class Habits:
     plan_hash: str | None = None
     trains: Callable[[pb.CoordinatorOrder], bool] = lambda _order: True
     fails_with: str = ""
+    stops: Callable[[int], int] = lambda _round: 0
+    """Which round's version it wants released, asked in a training round; 0 to train."""
     bounds: dict[str, int] | None = field(default_factory=lambda: dict(BOUNDS))
 
 
@@ -107,6 +109,10 @@ class FakeHospital:
         names = {"study_id": study_id, "round": number, "attempt": attempt}
         if self.habits.fails_with:
             self.say(task_failed=pb.TaskFailed(code="invalid_input", message=self.habits.fails_with, **names))
+            return
+        best_round = self.habits.stops(number) if order.WhichOneof("order") == "train" else 0
+        if best_round:
+            self.say(stop_proposed=pb.StopProposed(best_round=best_round, **names))
             return
         for party in self._parties:
             party.contribute((study_id, number, attempt), self.identity.uri)

@@ -14,6 +14,7 @@ import numpy as np
 from libs.data.dataset import SourceKind
 from libs.data.imageset import CLASS_NAMES
 from libs.data.schema import MODALITY, DatasetSchema, Sides
+from libs.fl.metrics import RoundMetrics
 from libs.fl.training_plan import TrainingPlan
 from libs.mpc.ring import Ring, RingArray
 from services.hospital_node.datasets import withdraw
@@ -71,6 +72,9 @@ class RememberingAnnouncer:
     def task_failed(self, key: TaskKey, *, code: str, message: str) -> None:
         self.said.append(("failed", key, code, message))
 
+    def stop_proposed(self, key: TaskKey, *, best_round: int) -> None:
+        self.said.append(("stop", key, best_round))
+
     def of(self, kind: str) -> list[tuple[object, ...]]:
         return [entry for entry in self.said if entry[0] == kind]
 
@@ -82,9 +86,15 @@ class AddingParties:
     dealt: list[tuple[TaskKey, RingArray, Ring, str]] = field(default_factory=list)
     terms: list[Terms] = field(default_factory=list)
     before_dealing: Callable[[], None] = lambda: None
+    fetched: list[str] = field(default_factory=list)
+    measured: dict[int, RoundMetrics] = field(default_factory=dict)
 
     async def fetch(self, model_id: str) -> RingArray:
+        self.fetched.append(model_id)
         return np.zeros(4, np.uint32)
+
+    async def metrics(self, study_id: str, *, round_number: int) -> RoundMetrics:
+        return self.measured[round_number]
 
     async def deal(
         self, key: TaskKey, vector: RingArray, *, ring: Ring, upload_id: str, terms: Terms
@@ -126,6 +136,9 @@ class ScriptedWorker:
     async def inspect(self, *, path: Path, data_roots: Sequence[Path]) -> Inspection:
         await self._work("inspect")
         return self.inspection
+
+    async def read_version(self, job: StudyJob, version: RingArray, *, number: int) -> None:
+        await self._work(f"read {number}")
 
     async def train(self, job: TrainJob, base: RingArray, on_progress: OnProgress) -> RingArray:
         await self._work("train")

@@ -13,9 +13,8 @@ from libs.cli.client.session import CALL_TIMEOUT_S, plain_errors
 from libs.core.errors import FailedPrecondition, InvalidInput
 from libs.core.ids import new_id
 from libs.fl.metrics import METRICS_LENGTH, RoundMetrics, decode_metrics
-from libs.fl.update_encoding import decode_vector, encode_weights
-from libs.fl.vectorise import state_vector
-from libs.models.registry import build_model
+from libs.fl.strategies.registry import strategy_of
+from libs.fl.versions import Reader, first_module, first_version
 from libs.mpc.ring import Ring
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
@@ -58,9 +57,7 @@ ENDED = (
 
 def model_of(plan: TrainingPlan) -> nn.Module:
     """The architecture with the first version's weights: the plan and its seed decide them."""
-    return build_model(
-        plan.model, channels=plan.channels, classes=plan.classes, size=plan.image_size, seed=plan.seed
-    )
+    return first_module(plan)
 
 
 @plain_errors
@@ -71,15 +68,15 @@ async def create_and_start(
 
     Rounds begin when the owners approve.
     """
-    weights = state_vector(model_of(plan))
+    version = first_version(plan)
     created = await session.coordinator.CreateStudy(
         _signed_request(
-            session, plan=plan, title=title.strip(), dataset_ids=dataset_ids, parameters=len(weights)
+            session, plan=plan, title=title.strip(), dataset_ids=dataset_ids, parameters=len(version)
         ),
         timeout=CALL_TIMEOUT_S,
     )
     await deal_vector(
-        encode_weights(weights, scale_bits=plan.scale_bits),
+        version,
         ring=Ring.RING_32,
         ref=types_pb2.VectorRef(model_id=created.initial_model_id),
         channels=session.party_channels(created.parties),
@@ -133,12 +130,21 @@ def require_ready(study: coordinator_pb2.Study) -> coordinator_pb2.Study:
 
 
 async def fetch_weights(session: Session, *, model_id: str, plan: TrainingPlan) -> npt.NDArray[np.float64]:
-    """The weights of a training version, in clear. Only its readers get the three shares."""
+    """The weights that a training version means, in clear. Only its readers get the three shares.
+
+    With a server optimiser they follow from all versions before it too, which are fetched one by one.
+    """
+    study_id, _, number = model_id.rpartition("/round-")
+    if not number.isdecimal():
+        raise InvalidInput(f"{model_id!r} is no version of training weights, like STUDY/round-3.")
     federation = await describe_federation(session)
-    reference = types_pb2.VectorRef(model_id=model_id)
     channels = session.party_channels(federation.parties)
-    encoded = await fetch_vector(reference, ring=Ring.RING_32, channels=channels)
-    return decode_vector(encoded, scale_bits=plan.scale_bits)
+    reader, last = Reader(plan), int(number)
+    for version in range(0 if strategy_of(plan).reads_all_versions else last, last + 1):
+        reference = types_pb2.VectorRef(model_id=f"{study_id}/round-{version}")
+        encoded = await fetch_vector(reference, ring=Ring.RING_32, channels=channels)
+        reader.read(encoded, round_number=version)
+    return reader.opened.weights
 
 
 async def fetch_metrics(session: Session, *, study_id: str, round_number: int) -> RoundMetrics:

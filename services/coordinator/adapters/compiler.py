@@ -22,7 +22,7 @@ class TorchCompiler:
     """The Compiler port. The modules it builds hold freshly drawn weights, never trained ones."""
 
     async def count_parameters(self, plan: TrainingPlan) -> int:
-        """Elements of the training weights as one vector. InvalidInput for an unknown model or size."""
+        """Elements of a version of the plan's model. InvalidInput for an unknown model or size."""
         return await asyncio.to_thread(_count_parameters, plan)
 
     async def compile(self, plan: TrainingPlan, bounds: Sequence[Mapping[str, int]]) -> CompiledPlan:
@@ -43,9 +43,9 @@ def _build(plan: TrainingPlan) -> nn.Module:
 
 
 def _count_parameters(plan: TrainingPlan) -> int:
-    from libs.fl.vectorise import parameter_count  # noqa: PLC0415
+    from libs.fl.versions import version_length  # noqa: PLC0415
 
-    return parameter_count(_build(plan))
+    return version_length(plan)
 
 
 def _compile(plan: TrainingPlan, bounds: Sequence[Mapping[str, int]]) -> CompiledPlan:

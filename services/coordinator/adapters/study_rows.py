@@ -99,7 +99,9 @@ def _round_of(row: RoundRow) -> Round:
         number=row.number,
         kind=RoundKind(row.kind),
         participants=tuple(
-            Participant(p["hospital"], Fraction(p["weight"]), TaskStatus(p["status"]))
+            Participant(
+                p["hospital"], Fraction(p["weight"]), TaskStatus(p["status"]), int(p.get("best_round", "0"))
+            )
             for p in row.participants
         ),
         opened_at=row.opened_at,
@@ -115,7 +117,12 @@ def _round_of(row: RoundRow) -> Round:
 def _write_round(row: RoundRow, opened: Round) -> None:
     row.kind, row.attempt, row.state = opened.kind.value, opened.attempt, opened.state.value
     row.participants = [
-        {"hospital": p.hospital, "weight": str(p.weight), "status": p.status.value}
+        {
+            "hospital": p.hospital,
+            "weight": str(p.weight),
+            "status": p.status.value,
+            "best_round": str(p.best_round),
+        }
         for p in opened.participants
     ]
     row.survivors, row.bytes_between_parties = list(opened.survivors), opened.bytes_between_parties

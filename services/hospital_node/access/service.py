@@ -109,6 +109,11 @@ class Access:
         self._model_use_changed()
         log.info("study_ended", study=study_id)
 
+    async def living_studies(self) -> set[str]:
+        """Those that have not ended, as far as this node was told."""
+        studies = await self.store.run(lambda unit: unit.studies())
+        return {study.study_id for study in studies if study.state is not StudyState.ENDED}
+
     # ------------------------------------------------------------ what every order rests on
 
     async def consent(self, *, study_id: str, plan_hash: str) -> tuple[Study, Dataset]:

@@ -8,6 +8,7 @@ import grpc
 
 from libs.core.errors import Unavailable
 from libs.core.ids import PartyId
+from libs.fl.metrics import RoundMetrics, decode_metrics
 from libs.mpc.ring import Ring, RingArray
 from libs.rpc._generated.trefoil.party.v1 import party_pb2
 from libs.rpc._generated.trefoil.party.v1.party_pb2_grpc import PartyServiceStub
@@ -56,6 +57,14 @@ class ShareParties:
         return await fetch_vector(
             types_pb2.VectorRef(model_id=model_id), ring=Ring.RING_32, channels=self._named()
         )
+
+    async def metrics(self, study_id: str, *, round_number: int) -> RoundMetrics:
+        """Opened from the three parties' shares, here and at other readers only."""
+        place = types_pb2.RoundRef(study_id=study_id, round=round_number)
+        encoded = await fetch_vector(
+            types_pb2.VectorRef(metrics=place), ring=Ring.RING_32, channels=self._named()
+        )
+        return decode_metrics(encoded)
 
     async def deal(
         self, key: TaskKey, vector: RingArray, *, ring: Ring, upload_id: str, terms: Terms

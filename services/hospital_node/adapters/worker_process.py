@@ -55,10 +55,15 @@ class WorkerProcess:
         fields = {"path": str(path), "data_roots": [str(root) for root in data_roots]}
         return Inspection(**(await self._call(Frame("inspect", fields))).fields)
 
+    async def read_version(self, job: StudyJob, version: RingArray, *, number: int) -> None:
+        fields = _study_fields(job) | {"number": number}
+        await self._call(Frame("read_version", fields, {"version": version}))
+
     async def train(self, job: TrainJob, base: RingArray, on_progress: OnProgress) -> RingArray:
         fields = _study_fields(job.study) | {
             "hospital": job.hospital,
             "round": job.round,
+            "counted_round": job.counted_round,
             "weight": [job.weight.numerator, job.weight.denominator],
         }
         return (await self._call(Frame("train", fields, {"base": base}), on_progress)).arrays["contribution"]
@@ -167,6 +172,8 @@ def _study_fields(job: StudyJob) -> dict[str, object]:
         "dataset_path": str(job.dataset_path),
         "data_roots": [str(root) for root in job.data_roots],
         "content_hash": job.content_hash,
+        "folder": str(job.folder),
+        "base_round": job.base_round,
     }
 
 

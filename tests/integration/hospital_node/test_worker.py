@@ -58,13 +58,22 @@ def base() -> RingArray:
     return encode_weights(state_vector(model()), scale_bits=PLAN.scale_bits)
 
 
-async def study_job(worker: WorkerProcess, data_root: Path, plan: TrainingPlan = PLAN) -> StudyJob:
+async def study_job(
+    worker: WorkerProcess,
+    data_root: Path,
+    plan: TrainingPlan = PLAN,
+    *,
+    folder: Path | None = None,
+    base_round: int = 0,
+) -> StudyJob:
     found = await worker.inspect(path=data_root / "chest", data_roots=[data_root])
     return StudyJob(
         training_plan=plan.canonical_json(),
         dataset_path=data_root / "chest",
         data_roots=[data_root],
         content_hash=found.content_hash,
+        folder=folder or data_root / "kept",
+        base_round=base_round,
     )
 
 

@@ -72,7 +72,7 @@ class Node:
 
 
 @pytest.fixture
-async def node(rig: AccessRig) -> Node:
+async def node(rig: AccessRig, tmp_path: Path) -> Node:
     announcer, parties, worker = RememberingAnnouncer(), AddingParties(), ScriptedWorker()
     store = rig.database
     tasks = TaskRunner(
@@ -83,6 +83,7 @@ async def node(rig: AccessRig) -> Node:
         parties=parties,
         worker=worker,
         data_roots=[Path("/data")],
+        work_dir=tmp_path / "work",
         clock=FixedClock(),
     )
     await rig.access.plan_proposed(rig.people.proposal())

@@ -180,6 +180,7 @@ class HospitalEvent(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     ACCESS_DECISION_FIELD_NUMBER: _builtins.int
     LEAVE_FIELD_NUMBER: _builtins.int
+    STOP_PROPOSED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___HospitalHello: ...
     @_builtins.property
@@ -202,6 +203,8 @@ class HospitalEvent(_message.Message):
     def access_decision(self) -> Global___AccessDecision: ...
     @_builtins.property
     def leave(self) -> Global___Leave: ...
+    @_builtins.property
+    def stop_proposed(self) -> Global___StopProposed: ...
     def __init__(
         self,
         *,
@@ -216,12 +219,13 @@ class HospitalEvent(_message.Message):
         heartbeat: Global___Heartbeat | None = ...,
         access_decision: Global___AccessDecision | None = ...,
         leave: Global___Leave | None = ...,
+        stop_proposed: Global___StopProposed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["access_decision", b"access_decision", "calibration", b"calibration", "contribution_sent", b"contribution_sent", "dataset_published", b"dataset_published", "dataset_withdrawn", b"dataset_withdrawn", "event", b"event", "heartbeat", b"heartbeat", "hello", b"hello", "leave", b"leave", "plan_decision", b"plan_decision", "progress", b"progress", "task_failed", b"task_failed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_decision", b"access_decision", "calibration", b"calibration", "contribution_sent", b"contribution_sent", "dataset_published", b"dataset_published", "dataset_withdrawn", b"dataset_withdrawn", "event", b"event", "heartbeat", b"heartbeat", "hello", b"hello", "leave", b"leave", "plan_decision", b"plan_decision", "progress", b"progress", "stop_proposed", b"stop_proposed", "task_failed", b"task_failed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_decision", b"access_decision", "calibration", b"calibration", "contribution_sent", b"contribution_sent", "dataset_published", b"dataset_published", "dataset_withdrawn", b"dataset_withdrawn", "event", b"event", "heartbeat", b"heartbeat", "hello", b"hello", "leave", b"leave", "plan_decision", b"plan_decision", "progress", b"progress", "task_failed", b"task_failed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_decision", b"access_decision", "calibration", b"calibration", "contribution_sent", b"contribution_sent", "dataset_published", b"dataset_published", "dataset_withdrawn", b"dataset_withdrawn", "event", b"event", "heartbeat", b"heartbeat", "hello", b"hello", "leave", b"leave", "plan_decision", b"plan_decision", "progress", b"progress", "stop_proposed", b"stop_proposed", "task_failed", b"task_failed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "dataset_published", "dataset_withdrawn", "plan_decision", "progress", "contribution_sent", "calibration", "task_failed", "heartbeat", "access_decision", "leave"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "dataset_published", "dataset_withdrawn", "plan_decision", "progress", "contribution_sent", "calibration", "task_failed", "heartbeat", "access_decision", "leave", "stop_proposed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -504,6 +508,40 @@ class TrainingProgress(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrainingProgress: _TypeAlias = TrainingProgress  # noqa: Y015
+
+@_typing.final
+class StopProposed(_message.Message):
+    """Instead of a contribution: by the plan's early stopping, no round is worth adding. Who judges sees metrics that
+    the coordinator does not.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STUDY_ID_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    BEST_ROUND_FIELD_NUMBER: _builtins.int
+    study_id: _builtins.str
+    round: _builtins.int
+    attempt: _builtins.int
+    """As in the order's RoundRef."""
+    best_round: _builtins.int
+    """Whose version is to be released."""
+    def __init__(
+        self,
+        *,
+        study_id: _builtins.str = ...,
+        round: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        best_round: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "best_round", b"best_round", "round", b"round", "study_id", b"study_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopProposed: _TypeAlias = StopProposed  # noqa: Y015
 
 @_typing.final
 class ContributionSent(_message.Message):
@@ -801,8 +839,11 @@ class TrainOrder(_message.Message):
     BASE_MODEL_ID_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    COUNTED_ROUND_FIELD_NUMBER: _builtins.int
     plan_hash: _builtins.str
     base_model_id: _builtins.str
+    counted_round: _builtins.int
+    """The last round in which this hospital's contribution was added, 0 for none: it goes on from what it kept then."""
     @_builtins.property
     def round(self) -> _types_pb2.RoundRef: ...
     @_builtins.property
@@ -819,10 +860,11 @@ class TrainOrder(_message.Message):
         base_model_id: _builtins.str = ...,
         weight: _types_pb2.Fraction | None = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
+        counted_round: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "round", b"round", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model_id", b"base_model_id", "deadline", b"deadline", "plan_hash", b"plan_hash", "round", b"round", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model_id", b"base_model_id", "counted_round", b"counted_round", "deadline", b"deadline", "plan_hash", b"plan_hash", "round", b"round", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1402,6 +1444,8 @@ class Study(_message.Message):
     CREATED_BY_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     ROUNDS_FIELD_NUMBER: _builtins.int
+    FINAL_ROUND_FIELD_NUMBER: _builtins.int
+    STOPPED_BECAUSE_FIELD_NUMBER: _builtins.int
     study_id: _builtins.str
     title: _builtins.str
     state: Global___StudyState.ValueType
@@ -1416,6 +1460,10 @@ class Study(_message.Message):
     failure: _builtins.str
     """In plain words, when failed."""
     created_by: _builtins.str
+    final_round: _builtins.int
+    """The round whose version is released, once that is decided: the last, or the best when training stopped early."""
+    stopped_because: _builtins.str
+    """In plain words, when training stopped before its last round."""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___StudyMember]: ...
     @_builtins.property
@@ -1439,10 +1487,12 @@ class Study(_message.Message):
         created_by: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         rounds: _abc.Iterable[Global___Round] | None = ...,
+        final_round: _builtins.int = ...,
+        stopped_because: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "failure", b"failure", "latest_model_id", b"latest_model_id", "members", b"members", "plan_hash", b"plan_hash", "released_model_id", b"released_model_id", "rounds", b"rounds", "rounds_done", b"rounds_done", "rounds_planned", b"rounds_planned", "state", b"state", "study_id", b"study_id", "title", b"title", "training_plan", b"training_plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "failure", b"failure", "final_round", b"final_round", "latest_model_id", b"latest_model_id", "members", b"members", "plan_hash", b"plan_hash", "released_model_id", b"released_model_id", "rounds", b"rounds", "rounds_done", b"rounds_done", "rounds_planned", b"rounds_planned", "state", b"state", "stopped_because", b"stopped_because", "study_id", b"study_id", "title", b"title", "training_plan", b"training_plan"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
