@@ -29,7 +29,7 @@ _COLOUR_OF = {
     RowKind.SKEWED: 3,
     RowKind.ALONE: 3,
 }
-"""The place in a palette, in every picture; what was trained with privacy has that colour when it is asked, too."""
+"""The place in a palette, in every picture. What was trained with privacy keeps that colour when asked."""
 
 
 @dataclass(frozen=True)
