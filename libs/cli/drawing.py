@@ -17,8 +17,8 @@ _VARIABLES = {
     SOFT: "--line",
     **{colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)},
 }
-PICTURE_SERIES = ("#1f6f5c", "#b4561d", "#3a5fa8", "#7a7f87")
-"""The same four for a PNG, which cannot follow a page: those of page.css in light."""
+PICTURE_SERIES, PICTURE_SOFT = ("#1f6f5c", "#b4561d", "#3a5fa8", "#7a7f87"), "#d6d9dc"
+"""The same for a PNG, which cannot follow a page: those of page.css in light."""
 DASHES = ("-", "--", "-.", ":")  # told apart without colours, too
 
 STYLE: Any = {

@@ -20,6 +20,7 @@ from libs.data.imageset import ImageSet
 from libs.fl.early_stopping import judge
 from libs.fl.hospital_round import Trained, encode_contribution, train_round
 from libs.fl.metrics import METRICS_LENGTH, RoundMetrics, decode_metrics
+from libs.fl.private_randomness import PrivateRandomness
 from libs.fl.round_rules import max_norm_of
 from libs.fl.strategies.registry import strategy_of
 from libs.fl.strategies.sampling import sampled
@@ -98,6 +99,7 @@ class _Federation:
     hospitals: Mapping[str, ImageSet]
     tamper: Tampering | None
     check: bool
+    randomness: Callable[[str, int], PrivateRandomness] | None = None
     own: dict[str, OwnState] = field(default_factory=dict)
 
 
@@ -109,8 +111,10 @@ def simulate(
     on_round: Callable[[SimulatedRound], None] | None = None,
     contribute: Tampering | None = None,
     check: bool = True,
+    randomness: Callable[[str, int], PrivateRandomness] | None = None,
 ) -> Simulation:
-    """Hold the study. `seed` replaces the plan's. `contribute` may replace what hospitals send.
+    """Hold the study. `seed` replaces the plan's. `contribute` may replace what hospitals send. `randomness`
+    gives the noise of a hospital's round in a plan with privacy, which is else drawn from the system.
 
     With `check`, contributions that break the plan's `contribution_check` are left out, as the parties would
     leave them out. Raises InvalidInput when fewer than the quorum are left in a round; other errors as
@@ -120,7 +124,7 @@ def simulate(
         plan = plan.model_copy(update={"seed": seed})
     if len(hospitals) < plan.quorum:
         raise InvalidInput(f"The plan needs {plan.quorum} hospitals, and there are {len(hospitals)}.")
-    federation = _Federation(plan, hospitals, contribute, check)
+    federation = _Federation(plan, hospitals, contribute, check, randomness)
     reader, versions, rounds = Reader(plan), [first_version(plan)], list[SimulatedRound]()
     reader.read(versions[0], round_number=0)
     for number in range(1, plan.rounds + 1):
@@ -158,6 +162,7 @@ def _round(federation: _Federation, opened: Opened, version: RingArray, number: 
             round_number=number,
             opened=opened,
             own=federation.own.get(name),
+            randomness=None if federation.randomness is None else federation.randomness(name, number),
         )
         encoded = encode_contribution(plan, trained, weight=weight)
         if federation.tamper is not None:

@@ -71,7 +71,7 @@ def evaluate(
 ) -> None:
     """The paper's table: each hospital alone, all data in one place, federated, with secrecy, with privacy.
 
-    Rows say AUC with its interval, accuracy, sensitivity, specificity, MCC, calibration and cost. Each is stored
+    Rows say AUC with its interval, accuracy, sensitivity, specificity, MCC, calibration, cost. Each is stored
     when it is done: an interrupted run goes on where it was, a changed option redoes what it touches.
     """
     from libs.cli.evaluate.options import EvaluateOptions, RowKind, parse_epsilons

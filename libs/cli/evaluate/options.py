@@ -16,6 +16,8 @@ SMALL_CNN_UP_TO = 48
 """Pixels a side up to which the small network is the default, as in the demo."""
 
 QUICK_IMAGES, QUICK_ROUNDS, QUICK_EPSILONS, QUICK_RESAMPLES = 1500, 4, (8.0,), 500
+QUICK_PRIVATE_ROUNDS = 12
+"""Batches are large with privacy, so that few rounds would be hardly any steps."""
 
 
 class RowKind(StrEnum):
@@ -95,7 +97,8 @@ class EvaluateOptions:
     def rounds_of(self, *, private: bool) -> int | None:
         """Rounds if they were chosen; None leaves them to the preset."""
         chosen = self.private_rounds if private and self.private_rounds is not None else self.rounds
-        return QUICK_ROUNDS if self.quick and chosen is None else chosen
+        quick = QUICK_PRIVATE_ROUNDS if private else QUICK_ROUNDS
+        return quick if self.quick and chosen is None else chosen
 
 
 def parse_epsilons(text: str) -> tuple[float, ...] | None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from libs.cli.evaluate.figures import QUALITIES, RowFigures
+from libs.cli.evaluate.options import RowKind
 from libs.cli.output import human_bytes, human_seconds
 from libs.fl.auc_inference import Interval
 
@@ -69,8 +72,8 @@ def error_rows(table: Sequence[RowFigures]) -> Rows:
 
 
 def agreement_lines(table: Sequence[RowFigures]) -> list[str]:
-    """What encryption changed, a sentence for each model that was asked."""
-    lines = []
+    """What secrecy changed: of the weights, and a sentence for each model that was asked."""
+    lines = _same_weights(table)
     for figures in table:
         facts = figures.outcomes[0].facts
         if "same_labels" in facts:
@@ -81,6 +84,20 @@ def agreement_lines(table: Sequence[RowFigures]) -> list[str]:
                 f"{human_seconds(facts['latency_s'])} ({facts['rounds_online']} rounds)."
             )
     return lines
+
+
+def _same_weights(table: Sequence[RowFigures]) -> list[str]:
+    """Whether real services ended with the weights that were computed in one process."""
+    first = {figures.row.kind: figures.outcomes[0] for figures in table}
+    if not {RowKind.FEDERATED, RowKind.SECURE} <= first.keys():
+        return []
+    computed, real = (first[kind].arrays["weights"] for kind in (RowKind.FEDERATED, RowKind.SECURE))
+    if np.array_equal(computed, real):
+        return ["Secure aggregation: real services ended with the weights of the federated row, bit for bit."]
+    difference = float(np.abs(computed - real).max())
+    return [
+        f"Secure aggregation: the largest difference of a weight from the federated row is {difference:.2g}."
+    ]
 
 
 def _auc(figures: RowFigures) -> str:

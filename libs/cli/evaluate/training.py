@@ -6,7 +6,7 @@ They run on one thread each, as hospitals do, so that sums round alike and two s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -22,7 +22,8 @@ from libs.fl.evaluation import predict_probabilities, threshold_from_metrics
 from libs.fl.metrics import RoundMetrics
 from libs.fl.privacy import planned_epsilon
 from libs.fl.training_plan import TrainingPlan
-from libs.fl.vectorise import parameter_count, state_vector
+from libs.fl.vectorise import state_vector
+from libs.fl.versions import version_length
 
 Progress = Callable[[float], None]
 
@@ -75,7 +76,7 @@ def threshold_facts(threshold: float | None) -> dict[str, Any]:
     return {"threshold": chosen, "threshold_from": "fixed" if threshold is None else "validation images"}
 
 
-def history_facts(metrics: list[RoundMetrics]) -> list[dict[str, float | None]]:
+def history_facts(metrics: Sequence[RoundMetrics]) -> list[dict[str, float | None]]:
     """Losses and validation AUC of every round."""
     return [
         {"train_loss": m.train_loss, "validation_loss": m.validation_loss, "validation_auc": m.auc}
@@ -95,17 +96,19 @@ def _one_owner(job: TrainingJob, parts: dict[str, ImageSet], on_progress: Progre
 
 
 def _federated(job: TrainingJob, parts: dict[str, ImageSet], on_progress: Progress) -> _Trained:
-    trained = train_federated(parts, job.plan, on_progress=on_progress)
     plan = job.plan
+    trained = train_federated(parts, plan, on_progress=on_progress)
+    rounds = len(trained.rounds)
+    module = trained.module()
     facts: dict[str, Any] = {
         # What any federation sends: weights to each hospital and an update back, 4 bytes a number.
-        "bytes": 2 * 4 * parameter_count(trained.module) * len(parts) * plan.rounds,
+        "bytes": 2 * 4 * version_length(plan) * len(parts) * rounds,
         "by_round": history_facts(trained.metrics),
     }
     if plan.privacy is not None:
         spent = [planned_epsilon(plan, records=len(part)) for part in parts.values()]
         facts |= {"epsilon": max(spent), "delta": plan.privacy.delta, "privacy": _privacy_of(plan)}
-    return trained.module, trained.metrics[-1], facts, {"weights": state_vector(trained.module)}
+    return module, trained.metrics[trained.final_round - 1], facts, {"weights": state_vector(module)}
 
 
 def _privacy_of(plan: TrainingPlan) -> dict[str, Any]:
