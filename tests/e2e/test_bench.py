@@ -66,6 +66,24 @@ def test_a_matrix_product_is_measured() -> None:
     assert (report["m"], report["n"], report["k"]) == (8, 8, 8)
 
 
+def test_aggregation_is_measured_with_and_without_the_check() -> None:
+    report = _bench(
+        "aggregate", "--hospitals", "2", "--parameters", "30000", "--repeat", "1", "--warm-up", "0"
+    )
+    assert (report["hospitals"], report["parameters"]) == (2, 30000)
+    for mode in ("without_check", "with_check"):
+        measured = report[mode]
+        assert measured["round_s"] > measured["hospital_s"] > measured["encode_s"] >= 0
+        assert measured["round_s"] > measured["party_s"] > 0
+        assert measured["added_s"] == pytest.approx(measured["round_s"] - measured["plain_s"], abs=0.01)
+        assert 4 * 30_000 < measured["bytes_up_per_hospital"] < 4 * 30_000 + 4000
+        assert measured["bytes_between_parties"] > 0
+        assert all(peak > 0 for peak in measured["peak_memory_bytes_by_party"].values())
+        assert 0 < measured["max_abs_error"] <= 1e-5
+        assert {"share_stored", "shares_added", "result_stored"} <= measured["parties_steps_s"].keys()
+    assert "check_adds_percent" in report
+
+
 def test_primitives_are_measured() -> None:
     report = _bench("primitives", "--repeat", "1", "--no-services")
     expected = {"prg", "ring_matmul_32", "ring_matmul_64", "ring_conv_32", "compare", "join", "select"}

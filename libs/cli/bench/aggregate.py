@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 RESNET_18 = 11_000_000
 _PROCESSES = 4
 """Of hospitals, at most: more than cores, for while one waits for a party's disk another computes."""
+_MODES = {False: "without_check", True: "with_check"}
 
 
 def aggregate(
@@ -23,13 +25,15 @@ def aggregate(
     parameters: Annotated[int, typer.Option(min=1, max=1 << 28, help="Elements of an update.")] = RESNET_18,
     check: Annotated[
         bool | None,
-        typer.Option(help="Whether the norm of contributions is checked.", show_default="both, one by one"),
+        typer.Option(
+            help="Whether the norm of contributions is checked.", show_default="both, one after the other"
+        ),
     ] = None,
     processes: Annotated[
         int | None,
         typer.Option(min=1, max=32, help="Processes that play the hospitals.", show_default="at most 4"),
     ] = None,
-    repeat: Annotated[int, typer.Option(min=1, max=1000, help="Timed rounds.")] = 3,
+    repeat: Annotated[int, typer.Option(min=1, max=100, help="Timed rounds.")] = 3,
     warm_up: Annotated[int, typer.Option(min=0, max=100, help="Rounds before that.")] = 1,
     latency_ms: LatencyOption = 0.0,
     bandwidth_mbps: BandwidthOption = None,
@@ -39,26 +43,30 @@ def aggregate(
     coordinator's orders. From the first hospital's first step until all three parties stored the result.
     """
     from libs.cli.bench.aggregation import Load, measure
-    from libs.cli.bench.hospitals import NORM, SCALE_BITS
     from libs.cli.bench.machine import describe_machine
     from libs.cli.local_cluster import LinkEmulation
     from libs.cli.output import print_json, remarks
 
-    link = LinkEmulation(latency_ms, bandwidth_mbps) if latency_ms or bandwidth_mbps else None
-    parts = processes or min(hospitals, _PROCESSES)
-    measured = {}
-    for checked in (False, True) if check is None else (check,):
-        name = "with_check" if checked else "without_check"
-        remarks().print(
-            f"Starting three parties and {hospitals} hospitals, {name.replace('_', ' ')}", style="dim"
-        )
-        max_norm = int(2 * NORM * 2**SCALE_BITS) if checked else 0
-        load = Load(hospitals, parameters, parts, max_norm, repeat, warm_up, link)
-        measured[name] = figures(load, measure(load))
-    report = {"hospitals": hospitals, "parameters": parameters, "hospital_processes": parts, **measured}
+    remarks().print(f"Starting three parties and {hospitals} hospitals", style="dim")
+    load = Load(
+        hospitals=hospitals,
+        parameters=parameters,
+        processes=min(hospitals, processes or _PROCESSES),
+        checks=(False, True) if check is None else (check,),
+        repeat=repeat,
+        warm_up=warm_up,
+        link=LinkEmulation(latency_ms, bandwidth_mbps) if latency_ms or bandwidth_mbps else None,
+    )
+    measured = {_MODES[checked]: figures(load, each) for checked, each in measure(load).items()}
+    report = {
+        "hospitals": hospitals,
+        "parameters": parameters,
+        "hospital_processes": load.processes,
+        **measured,
+    }
     if check is None:
-        plain, checked_s = (measured[name]["round_s"] for name in ("without_check", "with_check"))
-        report["check_adds_percent"] = round(100 * (checked_s / plain - 1), 1)
+        without_s, with_s = (measured[mode]["round_s"] for mode in _MODES.values())
+        report["check_adds_percent"] = round(100 * (with_s / without_s - 1), 1)
     report["machine"] = describe_machine()
     if as_json:
         print_json(report)
@@ -97,14 +105,14 @@ def figures(load: Load, measured: Measured) -> dict[str, Any]:
     }
 
 
-def _median(values: Any) -> float:
+def _median(values: Iterable[float]) -> float:
     return round(statistics.median(values), 3)
 
 
 def _show(report: dict[str, Any]) -> None:
     from libs.cli.output import print_table
 
-    modes = [name for name in ("without_check", "with_check") if name in report]
+    modes = [mode for mode in _MODES.values() if mode in report]
     rows = [
         [key.replace("_", " "), *(_cell(report[mode][key]) for mode in modes)] for key in report[modes[0]]
     ]

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from libs.cli.bench.hospitals import (
+    MAX_NORM,
     SCALE_BITS,
     HospitalProcess,
     Order,
@@ -54,12 +55,12 @@ PARTY_STEPS = ("share_stored", "shares_added", "result_stored")
 
 @dataclass(frozen=True)
 class Load:
-    """What is measured. `max_norm`: of the check, in ring units; 0 without one."""
+    """What is measured. `checks`: whether norms are checked, for one row of rounds after the other."""
 
     hospitals: int
     parameters: int
     processes: int
-    max_norm: int
+    checks: tuple[bool, ...]
     repeat: int
     warm_up: int
     link: LinkEmulation | None = None
@@ -85,15 +86,18 @@ class Round:
 
 @dataclass(frozen=True)
 class Measured:
-    """All timed rounds, and plain averaging of the same updates in this process."""
+    """The timed rounds of one kind, and plain averaging of the same updates in this process."""
 
     rounds: list[Round]
     plain_s: list[float]
     max_abs_error: float
 
 
-def measure(load: Load) -> Measured:
-    """Start the parties and the hospitals, aggregate, stop. Raises what a call raises, and `ProcessDied`."""
+def measure(load: Load) -> dict[bool, Measured]:
+    """Start the parties and the hospitals, aggregate, stop; by whether norms were checked.
+
+    Raises what a call raises, and `ProcessDied`.
+    """
     names = hospital_names(load.hospitals)
     with (
         tempfile.TemporaryDirectory(prefix="trefoil-bench-") as folder,
@@ -122,23 +126,26 @@ def plain_average(updates: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.
 
 async def _measure(
     cluster: LocalCluster, scene: Scene, workers: list[HospitalProcess], load: Load
-) -> Measured:
+) -> dict[bool, Measured]:
     async with AsyncExitStack() as stack:
         stubs = [await _coordinator(stack, scene, party) for party in PARTIES]
         dealer = channels_of(scene, scene.hospitals[0])
         for channel in dealer.values():
             await stack.enter_async_context(channel)
         base = await _deal_base(stubs, scene, dealer)
-        rounds = []
-        for number in range(load.warm_up + load.repeat):
-            driver = _Driver(cluster, scene, stubs, workers, Order(number, load.max_norm))
-            rounds.append(await driver.run())
-        result = await fetch_vector(
-            types_pb2.VectorRef(model_id=_result(number)), ring=Ring.RING_32, channels=dealer
-        )
-    learnt = decode_vector(result - base, scale_bits=SCALE_BITS)
-    plain_s, error = await asyncio.to_thread(_compare, load, learnt)
-    return Measured(rounds[load.warm_up :], plain_s, error)
+        rounds: dict[bool, list[Round]] = {check: [] for check in load.checks}
+        errors = {}
+        number = 0
+        for check in load.checks:
+            for _ in range(load.warm_up + load.repeat):
+                number += 1
+                order = Order(number, MAX_NORM if check else 0)
+                rounds[check].append(await _Driver(cluster, scene, stubs, workers, order).run())
+            ref = types_pb2.VectorRef(model_id=_result(number))
+            result = await fetch_vector(ref, ring=Ring.RING_32, channels=dealer)
+            learnt = decode_vector(result - base, scale_bits=SCALE_BITS)
+            plain_s, errors[check] = await asyncio.to_thread(_compare, load, learnt)
+    return {check: Measured(rounds[check][load.warm_up :], plain_s, errors[check]) for check in load.checks}
 
 
 async def _coordinator(stack: AsyncExitStack, scene: Scene, party: PartyId) -> Stub:

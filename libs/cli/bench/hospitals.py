@@ -36,6 +36,8 @@ SCALE_BITS = 20
 UPDATE_BOUND = 256.0
 NORM = 4.0
 """L2 norm of every made-up update; what trained ones have."""
+MAX_NORM = int(2 * NORM) << SCALE_BITS
+"""Of the check, in ring units."""
 
 _STOP_S = 10.0
 

@@ -15,7 +15,7 @@ from libs.fl.strategies.registry import STRATEGIES, strategy_of
 from libs.fl.strategies.strategy import rescaling
 from libs.fl.strategy_parameters import Strategy as Name
 from libs.fl.update_encoding import decode_vector, encode_update, encode_weights, weigh_encoded
-from libs.mpc.fixed_point import FixedPoint
+from libs.mpc.fixed_point import PIECE_ELEMENTS, FixedPoint
 from libs.mpc.ring import Ring
 from tests.fakes.strategy_plans import plan_with
 
@@ -127,6 +127,15 @@ def test_what_is_beyond_the_bound_or_no_number_is_refused(value: float, bits: in
         return
     with pytest.raises(InvalidInput):
         encode_update(vector, weight=Fraction(1, 3), scale_bits=bits, bound=BOUND)
+
+
+@pytest.mark.parametrize("bad", [BOUND * 1.01, -BOUND * 1.01, np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, PIECE_ELEMENTS, 2 * PIECE_ELEMENTS])
+def test_no_piece_of_a_long_update_goes_unchecked(place: int, bad: float) -> None:
+    vector = np.zeros(2 * PIECE_ELEMENTS + 1, np.float32)
+    vector[place] = bad
+    with pytest.raises(InvalidInput, match=r"range|finite"):
+        encode_update(vector, weight=Fraction(1, 3), scale_bits=16, bound=BOUND)
 
 
 @pytest.mark.parametrize(("bits", "bound"), [(20, 1024.0), (24, 64.0), (20, 0.0), (20, float("nan"))])

@@ -69,6 +69,19 @@ def test_the_pieces_of_all_shares_of_one_length_begin_at_the_same_places(
     np.testing.assert_array_equal(np.concatenate(pieces), store.load(share))
 
 
+@pytest.mark.parametrize("size", [1 << 15, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20])
+def test_a_share_does_not_depend_on_how_it_is_cut_into_writes(
+    store: ShareStore, tmp_path: Path, size: int
+) -> None:
+    content = VALUES.tobytes()
+    writer = store.begin(context="model:a", form=Form.VECTOR, ring=Ring.RING_32, length=len(VALUES))
+    for start in range(0, len(content), size):
+        writer.write(content[start : start + size])
+    share = writer.finish()
+    np.testing.assert_array_equal(store.load(share), VALUES)
+    assert path_of(tmp_path, share).stat().st_size == share.size_bytes
+
+
 @pytest.mark.parametrize("length", [len(VALUES) - 1, len(VALUES) + 1, 1 << 18])
 def test_a_file_of_another_length_than_the_index_says_is_refused(store: ShareStore, length: int) -> None:
     with pytest.raises(Bug, match="disagree"):
