@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     ComprehensiveSRStorage,
     ExplicitVRLittleEndian,
@@ -99,9 +99,9 @@ def write_result(source: Path, path: Path, answer: Answer, *, form: ResultForm, 
             _describe(made, header, answer, now=now)
         else:
             _capture(made, header, show_dicom(source), answer)
-    file = FileDataset(None, made, file_meta=_meta(made), preamble=bytes(128))
+    made.file_meta = _meta(made)
     try:
-        file.save_as(path, enforce_file_format=True)
+        made.save_as(path, enforce_file_format=True)
     except OSError as error:
         raise InvalidInput(f"The result cannot be written to {path}: {error.strerror}.") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from services.hospital_node.dicomweb.archives import Archives
 from services.hospital_node.dicomweb.client import DicomWebClient
 from services.hospital_node.dicomweb.settings import DicomWebSettings
 from services.hospital_node.worker.datasets import Datasets
-from tests.fakes.orthanc import PASSWORD, USER, Orthanc, behind_tls, orthanc_server
+from tests.fakes.orthanc import PASSWORD, USER, Orthanc, behind_tls
 from tests.fakes.token_services import loopback_certificate
 from tests.unit.data.dicom_files import SHARED, chest, gradient, jpeg, write
 
@@ -32,10 +32,9 @@ SECRET = "CANARY5151"
 
 
 @pytest.fixture(scope="module")
-def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
-    with orthanc_server() as server:
-        fill(server, tmp_path_factory.mktemp("archive"))
-        yield server
+def orthanc(archive: Orthanc, tmp_path_factory: pytest.TempPathFactory) -> Orthanc:
+    fill(archive, tmp_path_factory.mktemp("archive"))
+    return archive
 
 
 def pixels(i: int) -> np.ndarray:
