@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from libs.cli.options import JsonOption, ProfileOption
+from libs.data.result_form import ResultForm
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Chest X-rays, JPEG or PNG.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Chest X-rays: DICOM, JPEG or PNG.")
+    ],
     profile: ProfileOption,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Model id or name; without it, the only one there is.")
@@ -32,14 +35,30 @@ def predict(
         ),
     ] = 0.5,
     batch: Annotated[int, typer.Option(min=1, max=64, help="Images per question.")] = 32,
+    dicom_out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write the answer as DICOM into the study of the image, which is one DICOM file then. "
+            "For research, not for clinical use.",
+        ),
+    ] = None,
+    dicom_form: Annotated[
+        ResultForm,
+        typer.Option(help="An image with the answer as text below it, or a structured report."),
+    ] = ResultForm.CAPTURE,
     as_json: JsonOption = False,
 ) -> None:
     """Ask a model about X-rays; only you see the images and the answers."""
     from libs.cli.client.session import run
     from libs.cli.output import print_json
 
+    if dicom_out is not None:
+        _check_result(images, dicom_out)
     chosen, predictions = run(_ask(profile, images, model, batch))
     rows = _rows(images, predictions, threshold)
+    if dicom_out is not None:
+        _write_result(images[0], dicom_out, chosen, rows[0], threshold=threshold, form=dicom_form)
     if as_json:
         answered = sum(prediction.latency_s for prediction in predictions)
         views = [_prediction_view(prediction) for prediction in predictions]
@@ -75,14 +94,53 @@ async def _ask(
 def _read(path: Path, *, size: int) -> npt.NDArray[np.uint8]:
     """The image; an error names the file, for this is the screen of the person it belongs to."""
     from libs.core.errors import CallerError, InvalidInput
+    from libs.data.dicom_file import is_dicom
+    from libs.data.dicom_image import load_dicom
     from libs.data.images import load_image
 
     if not path.is_file():
         raise InvalidInput(f"There is no image {path}. Check the path.")
     try:
-        return load_image(path, size=size)
+        return load_dicom(path, size=size).pixels if is_dicom(path) else load_image(path, size=size)
     except CallerError as error:
         raise type(error)(f"{path}: {error}") from error
+
+
+def _check_result(images: list[Path], path: Path) -> None:
+    """Before a question is asked, which costs something, that its answer can be written."""
+    from libs.core.errors import InvalidInput
+    from libs.data.dicom_result import check_source
+
+    if len(images) != 1:
+        raise InvalidInput("A DICOM result is about one image. Give one with --dicom-out.")
+    if images[0].is_file():  # a missing one is named later
+        check_source(images[0], path)
+
+
+def _write_result(
+    image: Path,
+    path: Path,
+    model: coordinator_pb2.Model,
+    row: dict[str, Any],
+    *,
+    threshold: float,
+    form: ResultForm,
+) -> None:
+    from importlib.metadata import version
+
+    from libs.core.clock import SystemClock
+    from libs.data.dicom_result import Answer, write_result
+
+    answer = Answer(
+        probability=row["probability"],
+        threshold=threshold,
+        label=row["label"],
+        model_id=model.model_id,
+        plan_hash=model.plan_hash,
+        version=version("trefoil"),
+    )
+    write_result(image, path, answer, form=form, now=SystemClock().now())
+    row["dicom"] = str(path)
 
 
 def _rows(paths: list[Path], predictions: list[Prediction], threshold: float) -> list[dict[str, Any]]:

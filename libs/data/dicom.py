@@ -138,9 +138,7 @@ def _files(root: Path, labels: Labels | None) -> Iterator[_File]:
                 raise InvalidInput(
                     "Some files are beside the folders train, val and test. Move them into one."
                 )
-            label = (
-                _label_of_folder(name) if listed is None else _label_of_entry(entry_of(name, path, listed))
-            )
+            label = _label_of_folder(name) if listed is None else label_of_entry(entry_of(name, path, listed))
         yield _File(path, name, label, tests=split and part in TEST, dicom=dicom)
 
 
@@ -169,8 +167,8 @@ def _label_of_folder(name: str) -> int:
     return CLASS_NAMES.index(found.pop())
 
 
-def _label_of_entry(entry: str) -> int:
-    """A class name, or findings as NIH writes them: "Infiltration|Pneumonia"."""
+def label_of_entry(entry: str) -> int:
+    """A class name, or findings as NIH writes them: "Infiltration|Pneumonia". Raises InvalidInput."""
     if entry.strip().upper() in CLASS_NAMES:
         return CLASS_NAMES.index(entry.strip().upper())
     findings = {finding.strip().lower() for finding in entry.split("|")}

@@ -104,7 +104,8 @@ def _padding(stored: Pixels, header: Dataset) -> npt.NDArray[np.bool_]:
         return np.zeros(stored.shape, np.bool_)
     limit = header.get("PixelPaddingRangeLimit")
     ends = sorted((int(value), int(value if limit is None else limit)))
-    return (stored >= ends[0]) & (stored <= ends[1])
+    values = stored.astype(np.int64)
+    return (values >= ends[0]) & (values <= ends[1])
 
 
 def _first(value: object) -> float | None:

@@ -8,12 +8,13 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_file_meta_info
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
@@ -93,10 +94,10 @@ def _inflated(data: bytes, meta: FileMetaDataset) -> bytes:
     if len(plain) > MAX_FILE_BYTES:
         raise _too_many_bytes()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    file = BytesIO()
-    file.write(_START)
+    file = DicomBytesIO(_START)
+    file.seek(0, SEEK_END)
     write_file_meta_info(file, meta, enforce_standard=False)
-    return file.getvalue() + plain
+    return bytes(file.getvalue()) + plain
 
 
 def _too_many_bytes() -> TooLarge:

@@ -35,17 +35,20 @@ class Labels:
 def read_labels(root: Path) -> Labels | None:
     """The LABELS_FILE in `root`, or None without one. Raises InvalidInput (TooLarge) when it is not CSV."""
     path = root / LABELS_FILE
-    if not path.is_file():
-        return None
+    return read_table(path) if path.is_file() else None
+
+
+def read_table(path: Path) -> Labels:
+    """A CSV file of labels, whatever its name. Raises InvalidInput (TooLarge) when it is not one."""
     if path.stat().st_size > _MAX_BYTES:
-        raise TooLarge(f"{LABELS_FILE} is larger than {_MAX_BYTES // 2**20} MiB.")
+        raise TooLarge(f"A list of labels is larger than {_MAX_BYTES // 2**20} MiB.")
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             rows = csv.DictReader(stream)
             return Labels(columns=tuple(rows.fieldnames or ()), lines=tuple(rows))
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput(
-            f"{LABELS_FILE} is not a CSV file in UTF-8. Write it again or remove it."
+            f"A list of labels ({LABELS_FILE}) is not a CSV file in UTF-8. Write it again or remove it."
         ) from error
 
 

@@ -41,6 +41,7 @@ from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.adapters.worker_process import WorkerProcess
 from services.hospital_node.dataset_rpc import DatasetCalls
 from services.hospital_node.datasets import Publisher
+from services.hospital_node.dicomweb.archives import Archives
 from services.hospital_node.inbox import NodeInbox
 from services.hospital_node.link import CoordinatorLink, Outbox
 from services.hospital_node.membership import Membership
@@ -89,12 +90,15 @@ async def run(settings: HospitalSettings) -> None:
     store, outbox, parties = Database(transactions, trail), Outbox(), ShareParties(dial)
     datasets = DatasetStore(transactions, trail, clock)
     await store.fail_interrupted_tasks()
+    archives = Archives(settings.dicomweb, cache=settings.dicomweb_cache)
+    archives.clean()
     publisher = Publisher(
         datasets=datasets,
         worker=worker(),
-        data_roots=settings.data_roots,
+        data_roots=settings.readable_roots,
         clock=clock,
         draw_seed=lambda: secrets.randbits(32),
+        archives=archives,
     )
     access_store = SqlAccess(transactions, trail=trail, clock=clock)
     reader = StatementReader(hospital=identity, authorities=tls.ca.read_bytes)
@@ -113,7 +117,7 @@ async def run(settings: HospitalSettings) -> None:
         announcer=outbox,
         parties=parties,
         worker=worker(),
-        data_roots=settings.data_roots,
+        data_roots=settings.readable_roots,
         work_dir=settings.work_dir,
         clock=clock,
     )

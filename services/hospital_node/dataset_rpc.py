@@ -165,6 +165,7 @@ def parse_publication(request: pb.PublishDatasetRequest) -> Publication:
         licence=request.licence,
         disclosure=disclosure,
         mock_images=request.mock_images,
+        dicomweb=request.dicomweb,
     )
 
 

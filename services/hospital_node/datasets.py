@@ -15,8 +15,10 @@ from libs.data.disclosure import CountDisclosure, disclose
 from libs.data.mock import DEFAULT_IMAGES, MAX_IMAGES, MockRecipe, make_mock, recipe_for
 from libs.data.schema import DatasetSchema
 from libs.runtime.audit.entry import Event
+from services.hospital_node.dicomweb.archives import Archives
 from services.hospital_node.domain import Dataset
 from services.hospital_node.ports import Datasets, Inspection, Shelf, Worker
+from services.hospital_node.worker.datasets import find_files
 
 MAX_TAGS = 32
 MAX_DESCRIPTION_CHARACTERS = 2000
@@ -30,7 +32,8 @@ _TAG = re.compile(r"[\w][\w .:+-]{0,63}")
 class Publication:
     """What an owner wants to publish, and how much of it is to be told. Raises InvalidInput in words.
 
-    `path` is on the node's own disk. `mock_images` 0 means a default number.
+    `path` is on the node's own disk; with `dicomweb`, an archive's name, it is the list of what to fetch from
+    there. `mock_images` 0 means a default number.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Publication:
     licence: str = ""
     disclosure: CountDisclosure = CountDisclosure.ROUNDED
     mock_images: int = 0
+    dicomweb: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tags", tuple(dict.fromkeys(self.tags)))
@@ -80,8 +84,10 @@ class Publisher:
         data_roots: Sequence[Path],
         clock: Clock,
         draw_seed: Callable[[], int],
+        archives: Archives,
     ) -> None:
         """`draw_seed` draws the seed of a new mock, below 2^32."""
+        self._archives = archives
         self._datasets, self._worker, self._clock, self._draw_seed = datasets, worker, clock, draw_seed
         self._data_roots = tuple(data_roots)
         self._reading = asyncio.Lock()
@@ -100,8 +106,22 @@ class Publisher:
     async def draft(self, publication: Publication) -> Draft:
         """The data set as it would be published, with its mock made once. Nothing is stored.
 
-        Raises what `inspect` does.
+        With `dicomweb`, its images are fetched first, and removed again if it cannot be published. Raises
+        what `inspect` and `Archives.fetch` do.
         """
+        if not publication.dicomweb:
+            return await self._draft(publication)
+        labels = find_files(Path(publication.path), data_roots=self._data_roots)
+        if not labels.path.is_file():
+            raise InvalidInput("With a DICOMweb server, the path is that of a CSV file that lists images.")
+        fetched = await self._archives.fetch(publication.dicomweb, labels=labels.path)
+        try:
+            return await self._draft(replace(publication, path=str(fetched.folder.resolve())))
+        except BaseException:
+            fetched.discard()
+            raise
+
+    async def _draft(self, publication: Publication) -> Draft:
         found = await self.inspect(publication.path)
         schema = DatasetSchema.from_json(found.schema.encode())
         counts = disclose(found.images_per_class, patients=found.patients, policy=publication.disclosure)

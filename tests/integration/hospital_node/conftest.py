@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ from libs.data.export import export_part
 from libs.data.phantom import make_phantoms
 from libs.rpc.dev_ca import create_keys
 from tests.fakes.hospital_federation import FakeFederation
+from tests.fakes.orthanc import Orthanc, orthanc_server
 
 IMAGES = 48
 
@@ -34,3 +35,10 @@ async def federation(keys: Path) -> AsyncIterator[FakeFederation]:
     await made.start()
     yield made
     await made.stop()
+
+
+@pytest.fixture(scope="session")
+def archive() -> Iterator[Orthanc]:
+    """A DICOM archive for this test process; tests put what they need into it."""
+    with orthanc_server() as server:
+        yield server

@@ -17,8 +17,10 @@ import numpy as np
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pydicom.uid import generate_uid
 
 from libs.core.errors import InvalidInput, PermissionDenied
+from libs.data.identification import IdentificationReport
 from libs.fl.metrics import METRICS_LENGTH, decode_metrics
 from libs.fl.training_plan import TrainingPlan
 from libs.fl.update_encoding import encode_weights
@@ -37,8 +39,11 @@ from libs.rpc.signing import checkpoint_check, read_authorities
 from libs.rpc.statements import sign_statement
 from libs.rpc.tokens import Role
 from libs.runtime.audit.verify import verify_trail
+from libs.runtime.private_files import write_private
 from tests.fakes.hospital_federation import FakeFederation, eventually, in_minutes, write_token
 from tests.fakes.keys import tls_files
+from tests.fakes.orthanc import PASSWORD, USER, Orthanc
+from tests.unit.data.dicom_files import CANARY, planted, write
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 ALPHA = Identity(Kind.HOSPITAL, "alpha")
@@ -149,8 +154,23 @@ class Node:
 
 
 @pytest.fixture
+def more_settings(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An archive's, for tests that have one."""
+    if "archive" not in request.fixturenames:
+        return ""
+    write_private(tmp_path / "password", PASSWORD)
+    return f"""
+[dicomweb.pacs]
+url = "{request.getfixturevalue("archive").url}"
+plaintext_on_loopback = true
+username = "{USER}"
+password_file = "password"
+"""
+
+
+@pytest.fixture
 async def node(
-    federation: FakeFederation, keys: Path, data_root: Path, tmp_path: Path
+    federation: FakeFederation, keys: Path, data_root: Path, tmp_path: Path, more_settings: str
 ) -> AsyncIterator[Node]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -170,11 +190,13 @@ coordinator = {{ address = "{federation.address}" }}
 issuer = "hospital-alpha"
 secret = "{own}/jwt.secret"
 audience = "hospital-alpha"
-""")
+{more_settings}""")
+    log = tmp_path / "node.log"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "services.hospital_node", "--config", str(settings)),
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stderr=log.open("wb"),
     )
     token = write_token(keys, tmp_path / "owner.token", issuer="hospital-alpha", role=Role.OWNER)
     owner = tls_files(keys, Identity(Kind.CLIENT, "owner"))
@@ -185,7 +207,9 @@ audience = "hospital-alpha"
             yield Node(process, channel, federation)
     finally:
         process.terminate()
-        assert await asyncio.wait_for(process.wait(), 20) == 0
+        ended = await asyncio.wait_for(process.wait(), 20)
+        sys.stderr.write(log.read_text())
+        assert ended == 0
 
 
 async def test_a_hospital_publishes_approves_trains_and_deals_its_contribution(
@@ -223,6 +247,58 @@ async def test_a_hospital_publishes_approves_trains_and_deals_its_contribution(
     assert told[0]["details"]["plan_hash"] == SHORT.hash
     assert {entry["details"]["upload_id"] for entry in told[1:]} == set(node.federation.parties[0].upload_ids)
     assert {"node.attached", "trail.exported"} <= {entry["action"] for entry in trail}
+
+
+async def test_identifiers_of_an_archive_s_images_leave_the_node_nowhere(
+    archive: Orthanc, node: Node, data_root: Path, tmp_path: Path, keys: Path
+) -> None:
+    """PS3.15's identifying elements are all filled, and looked for in every place that others can read."""
+    uids = [generate_uid() for _ in range(2)]
+    for uid in uids:
+        image = planted()
+        image.SOPInstanceUID, image.PatientID = uid, f"{CANARY}-{uid[-4:]}"
+        image.StudyInstanceUID, image.SeriesInstanceUID = generate_uid(), generate_uid()
+        archive.upload(write(image, tmp_path / "upload.dcm"))
+    wanted = data_root / "wanted.csv"
+    wanted.write_text(f"SOPInstanceUID,label\n{uids[0]},NORMAL\n{uids[1]},PNEUMONIA\n")
+    request = hospital_pb2.PublishDatasetRequest(
+        name="archived", path=str(wanted), dicomweb="pacs", request_id="request-0001"
+    )
+    try:
+        with translated():
+            answer, again = [await node.stub.PublishDataset(request) for _ in range(2)]
+    finally:
+        wanted.unlink()
+    assert again == answer
+    assert answer.dataset.path.startswith(str(tmp_path / "dicomweb" / "pacs"))
+    assert (answer.dataset.images, answer.dataset.patients) == (2, 2)
+    report = IdentificationReport.from_json(answer.identification)
+    assert {"PatientName", "InstitutionName", "OperatorsName"} <= {found.name for found in report.attributes}
+    [told] = await node.federation.coordinator.heard("dataset_published")
+    inspected = await node.stub.InspectDataset(hospital_pb2.InspectDatasetRequest(path=answer.dataset.path))
+    assert inspected.identification == answer.identification
+    trail = await node.trail(ca=keys / "ca" / "ca.crt")
+    places = {
+        "coordinator": told.SerializeToString(),
+        "trail": json.dumps(trail).encode(),
+        "log": _bytes_of(tmp_path, "node.log"),
+        "database": _bytes_of(tmp_path, "hospital.db*"),
+        "answer": answer.SerializeToString() + inspected.SerializeToString(),
+    }
+    for place, content in places.items():
+        assert content, place
+        for value in (CANARY, "1.2.7313", "19010203", *uids):
+            assert value.encode() not in content, (place, value)
+    assert b"PatientName" not in places["coordinator"] + places["trail"] + places["log"]
+    assert _is_private(tmp_path / "dicomweb")
+
+
+def _bytes_of(folder: Path, pattern: str) -> bytes:
+    return b"".join(file.read_bytes() for file in sorted(folder.glob(pattern)))
+
+
+def _is_private(folder: Path) -> bool:
+    return all(file.stat().st_mode & 0o077 == 0 for file in [folder, *folder.rglob("*")])
 
 
 async def test_an_order_with_another_hash_is_refused_whatever_the_coordinator_says(

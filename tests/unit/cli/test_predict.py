@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import inspect
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import dcmread
+from pydicom.uid import generate_uid
+from typer.testing import CliRunner
 
 from libs.cli.client.predictions import EvaluatorCost, Prediction
-from libs.cli.main import main
+from libs.cli.main import app, main
 from libs.cli.predict import predict
 from libs.cli.who_saw_what import print_who_saw_what
 from libs.mpc.schemes.masked.comparison import Comparison
+from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 from services.coordinator.settings import CoordinatorSettings
 from services.smpc_party.settings import PartySettings
+from tests.unit.data.dicom_files import chest, gradient, write
 
 
 @pytest.fixture
@@ -107,3 +114,61 @@ def test_one_question_needs_no_number(capsys: pytest.CaptureFixture[str]) -> Non
     assert "Who saw what" in told
     assert "in question" not in told
     assert "one image and the result" in told
+
+
+# ---------------------------------------------------------------- DICOM in and out
+
+
+@pytest.fixture
+def radiograph(tmp_path: Path) -> Path:
+    elements = {"StudyInstanceUID": generate_uid(), "SeriesInstanceUID": generate_uid()}
+    return write(chest(gradient(height=64, width=64), **elements), tmp_path / "x.dcm")
+
+
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> list[list[Path]]:
+    """A model that says 88 % to every image, and what it was asked."""
+    asked: list[list[Path]] = []
+
+    async def answer(_: object, paths: list[Path], *__: object) -> object:
+        from libs.cli.predict import _read
+
+        for path in paths:
+            assert _read(path, size=32).shape == (32, 32)
+        asked.append(paths)
+        prediction = replace(_prediction(dealer=0, images=1), logits=np.array([[0.0, 2.0]]))
+        return coordinator_pb2.Model(model_id="study-1/release", plan_hash="ab" * 32), [prediction]
+
+    monkeypatch.setattr("libs.cli.predict._ask", answer)
+    return asked
+
+
+@pytest.mark.parametrize("form", ["capture", "sr"])
+def test_an_answer_about_a_dicom_image_is_written_into_its_study(
+    radiograph: Path, answered: list[list[Path]], form: str
+) -> None:
+    out = radiograph.with_name("result.dcm")
+    options = ["--dicom-out", str(out), "--dicom-form", form, "--profile", "p.toml", "--json"]
+    result = CliRunner().invoke(app, ["predict", str(radiograph), *options])
+    assert result.exit_code == 0, result.output
+    [row] = json.loads(result.stdout)["images"]
+    assert (row["probability"], row["label"], row["dicom"]) == (0.8808, "PNEUMONIA", str(out))
+    made = dcmread(out)
+    assert made.StudyInstanceUID == dcmread(radiograph).StudyInstanceUID
+    assert made.Modality == {"capture": "OT", "sr": "SR"}[form]
+    assert "0.8808" in str(made) or form == "capture"
+
+
+def test_a_result_that_could_not_be_written_is_refused_before_anything_is_asked(
+    good: Path, radiograph: Path, answered: list[list[Path]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = radiograph.with_name("result.dcm")
+    for images, path, text in (
+        ([radiograph, radiograph], out, "about one image"),
+        ([good], out, "needs a DICOM image"),
+        ([radiograph], radiograph, "cannot be written"),
+        ([radiograph], radiograph.parent / "no" / "r.dcm", "cannot be written"),
+    ):
+        code, told = _told(capsys, *map(str, images), "--dicom-out", str(path), "--profile", "p.toml")
+        assert (code, text in told) == (2, True)
+    assert not answered

@@ -19,6 +19,7 @@ from services.hospital_node import messages
 from services.hospital_node.adapters.dataset_store import DatasetStore
 from services.hospital_node.dataset_rpc import DatasetCalls
 from services.hospital_node.datasets import Publisher
+from services.hospital_node.dicomweb.archives import Archives
 from services.hospital_node.domain import Dataset, Phase, TaskKey, TaskKind
 from services.hospital_node.ports import Inspection
 from services.hospital_node.worker.datasets import Datasets
@@ -63,7 +64,12 @@ async def published(
     """What the coordinator hears of a folder that is published as "chest"."""
     worker, recorder = ScriptedWorker(inspection=inspected(root / folder, root)), _Recorder()
     publisher = Publisher(
-        datasets=datasets, worker=worker, data_roots=[root], clock=FixedClock(), draw_seed=lambda: seed
+        datasets=datasets,
+        worker=worker,
+        data_roots=[root],
+        clock=FixedClock(),
+        draw_seed=lambda: seed,
+        archives=Archives({}, cache=root / "nowhere"),
     )
 
     async def nothing_runs() -> None:

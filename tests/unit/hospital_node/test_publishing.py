@@ -23,6 +23,7 @@ from services.hospital_node.adapters.tables import AUDIT
 from services.hospital_node.adapters.transactions import Transactions
 from services.hospital_node.dataset_rpc import DatasetCalls
 from services.hospital_node.datasets import Publisher
+from services.hospital_node.dicomweb.archives import Archives
 from tests.fakes.audit import unsigned_trail
 from tests.fakes.hospital_ports import (
     FixedClock,
@@ -49,6 +50,7 @@ class Desk:
             data_roots=[Path("/data")],
             clock=FixedClock(),
             draw_seed=lambda: next(seeds),
+            archives=Archives({}, cache=Path("nowhere")),
         )
         self.calls = DatasetCalls(
             datasets=datasets,
