@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from libs.cli.options import JsonOption, ProfileOption
+from libs.cli.study_weights import weights
 
 if TYPE_CHECKING:
     from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2
 
 app = typer.Typer(help="Create, watch and cancel studies.", no_args_is_help=True)
+app.command("weights")(weights)
 
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="The study's id.")]
 

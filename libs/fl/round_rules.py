@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from libs.fl.strategy_parameters import Strategy
 from libs.fl.training_plan import TrainingPlan
 
 
 def max_norm_of(plan: TrainingPlan, *, round_number: int) -> int:
-    """The L2 norm that an update may have before it is weighed, in ring units; 0 without a check."""
+    """The L2 norm that an update may have before it is weighed, in ring units; 0 without a check.
+
+    The first round's is the wider one, because BatchNorm moves furthest then. With FedBN that movement is
+    contributed in the last round, and the wider norm is that round's.
+    """
     if plan.contribution_check is None:
         return 0
-    norm = plan.contribution_check.max_norm_in(round_number=round_number)
+    widest = plan.rounds if plan.strategy is Strategy.FEDBN else 1
+    norm = plan.contribution_check.max_norm_in(round_number=1 if round_number == widest else 2)
     return max(1, int(norm * (1 << plan.scale_bits)))
 
 

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from libs.cli.client.session import Session, open_session
 from libs.cli.client.studies import fetch_weights, require_ready, watch
 from libs.cli.demo.material import DATASET_NAME, Material
 from libs.cli.local_cluster import LocalCluster
+from libs.cli.main import app
 from libs.data.dataset import load_dataset
 from libs.fl.simulate import Simulation, simulate
 from libs.fl.strategy_parameters import Strategy
@@ -119,6 +122,12 @@ async def test_training_stops_when_the_hospitals_say_so_and_the_best_round_is_re
     assert "round 1, whose version is released" in study.stopped_because
     expected = simulated(cluster, plan)
     assert (expected.stopped_early, expected.final_round) == (True, 1)
+    released, third = [
+        await asyncio.to_thread(_download, cluster, study.study_id, *r) for r in ([], ["--round=3"])
+    ]
+    for file, number in ((released, 1), (third, 3)):
+        module = expected.module(number)
+        assert all(torch.equal(value, file[name]) for name, value in module.state_dict().items())
     await require_equal(cluster, scientist, plan, study)
 
 
@@ -173,6 +182,24 @@ async def _hold_through(
                     if not killed:
                         raise AssertionError("the study ended before anybody was killed") from error
             await asyncio.sleep(0.3)
+
+
+def _download(cluster: LocalCluster, study_id: str, *options: str) -> dict[str, torch.Tensor]:
+    """What `trefoil study weights` writes."""
+    out = cluster.folder("scientist") / f"weights{len(options)}.safetensors"
+    command = [
+        "study",
+        "weights",
+        study_id,
+        str(out),
+        "--profile",
+        str(cluster.profile("scientist")),
+        *options,
+    ]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    return load_file(out)
 
 
 async def _until(holds: Callable[[], bool], *, seconds: float = 15.0) -> None:

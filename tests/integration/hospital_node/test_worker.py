@@ -21,9 +21,11 @@ from libs.data.phantom import make_phantoms
 from libs.data.transforms import to_model_input
 from libs.fl.calibration import calibration_images
 from libs.fl.metrics import METRICS_LENGTH, decode_metrics
+from libs.fl.strategy_parameters import ServerOptimizer, Strategy
 from libs.fl.training_plan import PrivacyParameters, TrainingPlan
 from libs.fl.update_encoding import decode_vector, encode_weights, weigh_encoded
 from libs.fl.vectorise import load_state_vector, parameter_count, state_vector
+from libs.fl.versions import first_version, read_versions
 from libs.models.registry import build_model
 from libs.mpc.ring import RingArray
 from libs.secure_nn.calibrate import calibrate
@@ -31,6 +33,7 @@ from libs.secure_nn.compile import compile_module
 from libs.secure_nn.encode import encode_parameters
 from services.hospital_node.adapters.worker_process import WorkerProcess
 from services.hospital_node.ports import ReleaseJob, StudyJob, TrainJob
+from services.hospital_node.worker.study_files import StudyFiles
 from tests.integration.hospital_node.conftest import IMAGES
 
 PLAN = TrainingPlan(
@@ -111,6 +114,48 @@ async def test_the_same_job_gives_the_same_bytes_and_another_round_or_hospital_g
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other_round)
     assert not np.array_equal(first, other_hospital)
+
+
+async def test_a_round_that_is_repeated_starts_from_what_was_kept_of_the_last_one_that_counted(
+    worker: WorkerProcess, data_root: Path, tmp_path: Path
+) -> None:
+    plan = PLAN.model_copy(update={"strategy": Strategy.SCAFFOLD, "momentum": 0.0})
+    versions = first_version(plan)
+    study = await study_job(worker, data_root, plan, folder=tmp_path / "kept")
+    first = await worker.train(train_job(study), versions, ignore)
+    second = replace(train_job(study, number=2), counted_round=1)
+    held, again = [await worker.train(second, versions, ignore) for _ in range(2)]
+    assert np.array_equal(held, again)
+    uncounted = await worker.train(replace(second, counted_round=0), versions, ignore)
+    assert not np.array_equal(held, uncounted)
+    assert np.array_equal(first, await worker.train(train_job(study), versions, ignore))
+    with pytest.raises(FailedPrecondition, match="kept from round 2"):
+        await worker.train(
+            replace(train_job(replace(study, folder=tmp_path / "lost"), number=3), counted_round=2),
+            versions,
+            ignore,
+        )
+
+
+async def test_what_versions_mean_to_a_server_optimiser_is_kept_and_needed(
+    worker: WorkerProcess, data_root: Path, base: RingArray, tmp_path: Path
+) -> None:
+    plan = PLAN.model_copy(update={"strategy": Strategy.FEDADAM, "server_optimizer": ServerOptimizer()})
+    study = await study_job(worker, data_root, plan, folder=tmp_path / "kept", base_round=1)
+    with pytest.raises(FailedPrecondition, match="at the next order"):
+        await worker.train(train_job(study, number=2), base, ignore)
+    following = base + np.uint32(1000)
+    await worker.read_version(study, base, number=0)
+    await worker.read_version(study, following, number=1)
+    contribution = await worker.train(train_job(study, number=2), following, ignore)
+    expected = read_versions(plan, [base, following])
+    kept = StudyFiles(study.folder).opened()
+    assert kept is not None
+    assert np.array_equal(kept.weights, expected)
+    plain = await worker.train(
+        train_job(await study_job(worker, data_root, base_round=1), number=2), following, ignore
+    )
+    assert not np.array_equal(contribution, plain)
 
 
 async def test_the_event_loop_goes_on_while_the_worker_trains(

@@ -7,6 +7,7 @@ import pytest
 from libs.core.errors import InvalidInput
 from libs.fl.presets import default_plan
 from libs.fl.round_rules import max_norm_of
+from libs.fl.strategy_parameters import Strategy
 from libs.fl.training_plan import TrainingPlan
 
 
@@ -21,6 +22,14 @@ def test_norms_are_in_ring_units_and_wider_in_the_first_round_only() -> None:
     assert max_norm_of(plan(max_norm=3.0), round_number=1) == 3 << 20
     unchecked = default_plan(model="small_cnn", image_size=28, images=100)
     assert max_norm_of(unchecked.model_copy(update={"contribution_check": None}), round_number=1) == 0
+
+
+def test_with_fedbn_the_wider_norm_is_the_last_rounds() -> None:
+    fedbn = plan(max_norm=3.0, first_max_norm=12.0).model_copy(
+        update={"strategy": Strategy.FEDBN, "rounds": 3}
+    )
+    fedbn = TrainingPlan.checked(fedbn.model_dump())
+    assert [max_norm_of(fedbn, round_number=number) >> 20 for number in (1, 2, 3)] == [3, 3, 12]
 
 
 @pytest.mark.parametrize(

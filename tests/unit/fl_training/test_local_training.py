@@ -13,7 +13,7 @@ from libs.fl.baseline import train_without_sharing
 from libs.fl.evaluation import auc, predict_probabilities
 from libs.fl.local_training import LocalResult, divide, train_locally, training_seed
 from libs.fl.training_plan import Augmentation, Optimizer, TrainingPlan
-from libs.fl.vectorise import load_state_vector, state_vector
+from libs.fl.vectorise import layout_of, load_state_vector, state_vector
 from libs.models.registry import build_model
 
 PLAN = TrainingPlan(
@@ -182,3 +182,21 @@ def test_the_baseline_is_reproducible_and_reports_progress(images: ImageSet) -> 
     assert np.array_equal(state_vector(first.module), state_vector(again.module))
     assert heard == pytest.approx([1 / 3, 2 / 3, 1])
     assert first.metrics.validation_samples > 0
+
+
+def test_class_weights_are_the_plans_and_not_divided_by_their_sum_in_a_batch(images: ImageSet) -> None:
+    plan = PLAN.model_copy(update={"balance_classes": False})
+    plain = _train(images, plan=plan)
+    ones = _train(images, plan=plan.model_copy(update={"class_weights": (1.0, 1.0)}))
+    assert np.allclose(plain.update, ones.update, atol=1e-5)
+    low = _train(images, plan=plan.model_copy(update={"class_weights": (0.25, 0.25)}))
+    trained = layout_of(_model()).trained  # BatchNorm's statistics do not depend on the loss directly
+    assert np.linalg.norm(low.update[trained]) < 0.9 * np.linalg.norm(plain.update[trained])
+    lopsided = _train(images, plan=plan.model_copy(update={"class_weights": (1.0, 20.0)}))
+    assert _calls_pneumonia(lopsided, images) > _calls_pneumonia(plain, images)
+
+
+def _calls_pneumonia(result: LocalResult, images: ImageSet) -> float:
+    module = _model()
+    load_state_vector(module, state_vector(module) + result.update)
+    return float(predict_probabilities(module, images.images).mean())

@@ -201,3 +201,60 @@ def test_small_data_sets_get_more_rounds() -> None:
     few = default_plan(model="small_cnn", image_size=28, images=500)
     many = default_plan(model="small_cnn", image_size=28, images=50_000)
     assert few.rounds > many.rounds
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"strategy": "fedprox"}, "proximal belongs to"),
+        ({"proximal": {"mu": 0.1}}, "proximal belongs to"),
+        ({"strategy": "fedadam"}, "server_optimizer belongs to"),
+        ({"strategy": "scaffold", "momentum": 0.0, "server_optimizer": {}}, "server_optimizer belongs to"),
+        ({"strategy": "fedprox", "proximal": {"mu": 0.0}}, "greater than 0"),
+        ({"strategy": "fedadam", "server_optimizer": {"beta_2": 1.0}}, "less than 1"),
+        ({"strategy": "fedprox", "proximal": {"mu": 0.1}, **PRIVATE}, "does not go with privacy"),
+        ({"strategy": "fedbn", "model": "small_cnn_private"}, "has none"),
+        ({"strategy": "fedbn", "rounds": 1}, "more rounds"),
+        ({"strategy": "fedbn", "early_stopping": {"patience": 1}}, "would not reach"),
+        ({"strategy": "scaffold"}, "momentum to 0"),
+        ({"strategy": "scaffold", "momentum": 0.0, "optimizer": "adamw"}, "momentum to 0"),
+        ({"strategy": "scaffold", "momentum": 0.0, **PRIVATE}, "gradients without noise"),
+        (
+            {"strategy": "scaffold", "momentum": 0.0, "contribution_check": {"max_norm": 1.0}},
+            "measures weights",
+        ),
+        ({"early_stopping": {"patience": 1}, **PRIVATE}, "goes by metrics"),
+        ({"early_stopping": {"patience": 0}}, "patience"),
+        ({"lr_schedule": "step"}, "step_decay belongs to"),
+        ({"step_decay": {"every_rounds": 1, "factor": 0.5}}, "step_decay belongs to"),
+        ({"lr_schedule": "exponential"}, "give final_learning_rate"),
+        ({"warmup_rounds": 4}, "fewer than rounds"),
+        ({"class_weights": (1.0,)}, "each of the 2 classes"),
+        ({"class_weights": (1.0, 2.0), "balance_classes": True}, "use one"),
+        ({"class_weights": (1.0, 2.0), **PRIVATE}, "class_weights does not go with privacy"),
+        ({"client_fraction": 0.0}, "client_fraction"),
+    ],
+)
+def test_what_makes_no_sense_together_is_refused_in_words(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        TrainingPlan.checked(
+            {"model": "small_cnn", "image_size": 28, "rounds": 4, "learning_rate": 0.1} | changes
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "rates"),
+    [
+        ({"lr_schedule": "constant"}, [0.8, 0.8, 0.8, 0.8]),
+        ({"lr_schedule": "step", "step_decay": {"every_rounds": 2, "factor": 0.5}}, [0.8, 0.8, 0.4, 0.4]),
+        ({"lr_schedule": "exponential", "final_learning_rate": 0.05}, [0.8, 0.4, 0.2, 0.1]),
+        ({"lr_schedule": "constant", "warmup_rounds": 3}, [0.2, 0.4, 0.6, 0.8]),
+        (
+            {"lr_schedule": "exponential", "final_learning_rate": 0.05, "warmup_rounds": 1},
+            [0.4, 0.4, 0.2, 0.1],
+        ),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(changes: dict[str, object], rates: list[float]) -> None:
+    plan = _plan(learning_rate=0.8, **changes)
+    assert [plan.learning_rate_in(round_number=n) for n in range(1, 5)] == pytest.approx(rates)
