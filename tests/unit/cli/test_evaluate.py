@@ -6,7 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from libs.cli.evaluate.options import EvaluateOptions, RowKind, parse_epsilons
 from libs.cli.evaluate.rows import rows_of
 from libs.cli.evaluate.run import do_steps, run_evaluation
 from libs.cli.evaluate.store import Outcome, StepKey, StepStore
-from libs.cli.evaluate.training import TrainingJob, run_training
+from libs.cli.evaluate.training import TrainingJob, run_training, threshold_facts
 from libs.cli.output import remarks
 from libs.core.errors import InvalidInput
 from libs.data.imageset import ImageSet
 from libs.data.phantom import make_phantoms
+from libs.fl.auc_inference import estimate_aucs
 from libs.fl.private_training import require_separable
+from libs.fl.resampling import bootstrap
 from libs.models.registry import build_model
 
 HOSPITALS = ("north", "east")
@@ -110,14 +112,27 @@ def test_the_page_is_whole_and_asks_nobody_for_anything(finished: tuple[Evaluate
 
 def test_figures_are_scikit_learns_on_the_stored_answers(finished: tuple[EvaluateOptions, Path]) -> None:
     options, folder = finished
-    labels = load_material(options).test.labels
+    test = load_material(options).test
+    labels = test.labels
     for row in json.loads((folder / "results.json").read_text())["rows"]:
-        areas, accuracies = [], []
+        areas, accuracies, scores = [], [], []
         for step in row["seeds"]:
             with np.load(folder / "steps" / f"{step['inputs_sha256'][:32]}.npz") as arrays:
                 answers = arrays["probabilities"]
+            scores.append(answers)
             areas.append(oracle.roc_auc_score(labels, answers))
             accuracies.append(oracle.accuracy_score(labels, answers >= step["threshold"]))
+        interval = estimate_aucs(np.array(scores), labels, patients=test.patients).mean()
+        assert row["auc"] == pytest.approx(row["auc"] | asdict(interval))
+        drawn = bootstrap(
+            scores[0],
+            labels,
+            threshold=row["seeds"][0]["threshold"],
+            seed=options.seed,
+            patients=test.patients,
+            resamples=options.resamples,
+        )
+        assert row["bootstrap"] == {name: asdict(one) for name, one in drawn.items()}
         assert row["auc"]["estimate"] == pytest.approx(np.mean(areas))
         assert row["auc"]["sd_between_seeds"] == pytest.approx(np.std(areas, ddof=1))
         assert row["accuracy"] == pytest.approx(np.mean(accuracies))
@@ -149,6 +164,11 @@ def test_a_threshold_does_not_depend_on_the_test_images(tmp_path: Path) -> None:
         outcomes = do_steps(rows_of(options, changed, HOSPITALS), changed, options, remarks())
         found.append([outcome.facts["threshold"] for outcome in outcomes.values()])
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("chosen", "used"), [(None, 0.5), (0.0, 0.01), (0.25, 0.25), (1.0, 0.99)])
+def test_a_threshold_never_gives_every_image_the_same_label(chosen: float | None, used: float) -> None:
+    assert threshold_facts(chosen)["threshold"] == used
 
 
 # ------------------------------------------------------------ what is done again
