@@ -10,6 +10,8 @@ are additive shares of the sketch: each party makes its own and sends nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from libs.core.errors import InvalidInput
@@ -24,32 +26,40 @@ _CHUNK = 1 << 15
 used."""
 
 
-class RunningSketch:
-    """The sketch of a vector (or of a share of one) that comes in parts, by the buckets and signs of `seed`.
+class RunningSketches:
+    """The sketches of `count` vectors (or shares of them) that come in parts; buckets and signs by `seed`.
 
     Coordinate i takes the i-th 64-bit word of AES-CTR under the seed, whoever computes it and in what parts.
+    Vectors that come side by side have each word drawn once for all of them.
     """
 
-    def __init__(self, seed: bytes) -> None:
-        self._words, self._tables = Prg(seed), new_tables()
+    def __init__(self, seed: bytes, *, count: int) -> None:
+        self._words, self._tables = Prg(seed), [new_tables() for _ in range(count)]
 
-    def add(self, part: RingArray, *, total: RingArray | None = None) -> None:
-        """The next coordinates (n,), 32-bit ring; added to `total` (n,) in the same pass, if there is one."""
-        if part.dtype != Ring.RING_32.dtype or part.ndim != 1:
-            raise InvalidInput("Only vectors of the 32-bit ring are sketched.")
-        for start in range(0, len(part), _CHUNK):
-            chunk = part[start : start + _CHUNK]
-            add_to_tables(chunk, self._words.array(chunk.shape, np.dtype("<u8")), self._tables)
-            if total is not None:
-                total[start : start + _CHUNK] += chunk
+    def add(self, parts: Sequence[RingArray], *, total: RingArray | None = None) -> None:
+        """The next coordinates of each vector, all (n,), 32-bit ring.
+
+        They are added to `total` (n,) in the same pass, if there is one.
+        """
+        length = len(parts[0])
+        if any(part.dtype != Ring.RING_32.dtype or part.shape != (length,) for part in parts):
+            raise InvalidInput("Only vectors of the 32-bit ring are sketched, and side by side equal parts.")
+        for start in range(0, length, _CHUNK):
+            words = self._words.array((min(_CHUNK, length - start),), np.dtype("<u8"))
+            for part, tables in zip(parts, self._tables, strict=True):
+                chunk = part[start : start + _CHUNK]
+                add_to_tables(chunk, words, tables)
+                if total is not None:
+                    total[start : start + _CHUNK] += chunk
 
     def buckets(self) -> RingArray:
-        """The sketch of what was added. Shape (SKETCH_LENGTH,), 32-bit ring."""
-        return signed_buckets(self._tables)
+        """The sketches of what was added. Shape (count, SKETCH_LENGTH), 32-bit ring."""
+        return np.stack([signed_buckets(tables) for tables in self._tables])
 
 
 def sketch(vector: RingArray, seed: bytes) -> RingArray:
     """The sketch of a vector (n,) that is here as a whole. Shape (SKETCH_LENGTH,), 32-bit ring."""
-    running = RunningSketch(seed)
-    running.add(vector)
-    return running.buckets()
+    running = RunningSketches(seed, count=1)
+    running.add([vector])
+    only: RingArray = running.buckets()[0]
+    return only

@@ -12,13 +12,16 @@ from collections.abc import Sequence
 from libs.mpc.norm_bound import NormBound
 from libs.mpc.norm_check import check_cost
 from libs.mpc.ring import Ring, RingArray
-from libs.mpc.sketch import SKETCH_LENGTH, RunningSketch
+from libs.mpc.sketch import SKETCH_LENGTH, RunningSketches
 from libs.rpc.identity import Identity
 from services.smpc_party.domain import RoundSpec, StoredShare
 from services.smpc_party.ports import Shares
 
 _FRAMES_BYTES = 4096
 """For the coin, the verdicts, and the names around a check's messages."""
+
+SIDE_BY_SIDE = 8
+"""Shares read at once: the sketch's random words are drawn once for all of these."""
 
 
 def check_bytes(spec: RoundSpec) -> int:
@@ -63,19 +66,34 @@ def add_up_and_sketch(
     """
     total = spec.ring.zeros((spec.length,))
     checked = Ring.RING_32.zeros((len(chosen), SKETCH_LENGTH + spec.metrics_length))
-    for share, row in zip(chosen, checked, strict=True):
-        running, start = RunningSketch(seed), 0
-        for piece in shares.pieces(share):
-            end = start + len(piece)
-            update = max(0, min(end, spec.update_length) - start)
-            running.add(piece[:update], total=total[start : start + update])
-            if update < len(piece):
-                place = SKETCH_LENGTH + start + update - spec.update_length
-                total[start + update : end] += piece[update:]
-                row[place : place + len(piece) - update] = piece[update:]
-            start = end
-        row[:SKETCH_LENGTH] = running.buckets()
+    for first in range(0, len(chosen), SIDE_BY_SIDE):
+        few = slice(first, first + SIDE_BY_SIDE)
+        _add_and_sketch(shares, spec, chosen[few], seed, total, checked[few])
     return total, checked
+
+
+def _add_and_sketch(
+    shares: Shares,
+    spec: RoundSpec,
+    few: Sequence[StoredShare],
+    seed: bytes,
+    total: RingArray,
+    checked: RingArray,
+) -> None:
+    """Read a few shares side by side; add them to `total`, and write what is checked of each into its row."""
+    running, start = RunningSketches(seed, count=len(few)), 0
+    # strict: every share is read to its end, where it turns out whether it is whole.
+    for pieces in zip(*map(shares.pieces, few), strict=True):
+        size = len(pieces[0])
+        update = max(0, min(start + size, spec.update_length) - start)
+        running.add([piece[:update] for piece in pieces], total=total[start : start + update])
+        place = SKETCH_LENGTH + start + update - spec.update_length
+        for piece, row in zip(pieces, checked, strict=True):
+            total[start + update : start + size] += piece[update:]
+            if update < size:
+                row[place : place + size - update] = piece[update:]
+        start += size
+    checked[:, :SKETCH_LENGTH] = running.buckets()
 
 
 def take_off(shares: Shares, total: RingArray, refused: Sequence[StoredShare]) -> None:

@@ -49,7 +49,7 @@ T = TypeVar("T")
 _BASE = "bench/base"
 _CLOSE_S = 600.0
 _CALL_S = 60.0
-PARTY_STEPS = ("share_stored", "shares_added", "result_stored")
+PARTY_STEPS = ("share_stored", "shares_added", "contributions_checked", "result_stored")
 """Events in a party's log whose `seconds` say where its time went."""
 
 

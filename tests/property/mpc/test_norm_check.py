@@ -26,7 +26,7 @@ from libs.mpc.program import Message
 from libs.mpc.ring import Ring, RingArray
 from libs.mpc.schemes.cleartext.norm_check import check_norms as cleartext_check
 from libs.mpc.schemes.masked.roles import Roles
-from libs.mpc.sketch import SKETCH_LENGTH, RunningSketch, sketch
+from libs.mpc.sketch import SKETCH_LENGTH, RunningSketches, sketch
 
 RING = Ring.RING_32
 DIMENSION = 6000
@@ -344,15 +344,22 @@ def test_a_check_of_the_wrong_shape_is_refused(shape: tuple[int, int], bounds: i
 def test_a_sketch_equals_its_reference_in_whatever_parts_it_comes(
     length: int, cut: float, seed: bytes
 ) -> None:
-    share, total = random_ring((length,), RING), random_ring((length,), RING)
+    shares, total = random_ring((2, length), RING), random_ring((length,), RING)
     before, half = total.copy(), int(length * cut)
-    running = RunningSketch(seed)
-    running.add(share[:half], total=total[:half])
-    running.add(share[half:], total=total[half:])
-    want = reference.sketch(share, Prg(seed).array((length,), "<u8"), sketches=SKETCHES, buckets=BUCKETS)
-    assert (running.buckets() == want).all()
-    assert (sketch(share, seed) == want).all()
-    assert (total == before + share).all()
+    running = RunningSketches(seed, count=2)
+    running.add(list(shares[:, :half]), total=total[:half])
+    running.add(list(shares[:, half:]), total=total[half:])
+    words = Prg(seed).array((length,), "<u8")
+    for share, got in zip(shares, running.buckets(), strict=True):
+        want = reference.sketch(share, words, sketches=SKETCHES, buckets=BUCKETS)
+        assert (got == want).all()
+        assert (sketch(share, seed) == want).all()
+    assert (total == before + shares[0] + shares[1]).all()
+
+
+def test_vectors_of_different_lengths_are_not_sketched_side_by_side() -> None:
+    with pytest.raises(InvalidInput, match="side by side"):
+        RunningSketches(bytes(16), count=2).add([RING.zeros((5,)), RING.zeros((6,))])
 
 
 def test_sketches_of_shares_add_up_to_the_sketch() -> None:

@@ -15,6 +15,7 @@ from libs.mpc.prg import random_ring
 from libs.mpc.ring import Ring, RingArray
 from libs.mpc.sketch import SKETCH_LENGTH, sketch
 from libs.rpc.identity import Identity, Kind
+from services.smpc_party import contribution_check
 from services.smpc_party.agreement import Compute, FallShort, decide_after_check
 from services.smpc_party.contribution_check import (
     add_up,
@@ -68,10 +69,12 @@ def vectors() -> dict[str, RingArray]:
 CHOSEN = [StoredShare(name, "c", Form.VECTOR, Ring.RING_32, SPEC.length, 0) for name in "abc"]
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 8])
 @pytest.mark.parametrize("size", [1, 7, 49, 50, 51, 56, 57, 1000])
 def test_sum_sketches_and_metrics_are_the_same_however_shares_are_cut(
-    vectors: dict[str, RingArray], size: int
+    vectors: dict[str, RingArray], size: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(contribution_check, "SIDE_BY_SIDE", at_once)
     shares, seed = InPieces(vectors, size), bytes(range(16))
     total, checked = add_up_and_sketch(cast(Shares, shares), SPEC, CHOSEN, seed)
     assert shares.read == ["a", "b", "c"], "each is read once"
