@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from libs.cli.attack.inversion import inversion
+from libs.cli.attack.membership import membership
 
 app = typer.Typer(
     help="Attack what Trefoil sends and trains, on this machine: on privacy and on the model.",
@@ -12,3 +13,4 @@ app = typer.Typer(
 )
 
 app.command()(inversion)
+app.command()(membership)

@@ -57,9 +57,7 @@ def chart(svg: str, *, caption: str) -> str:
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def strip(
-    name: str, images: Sequence[npt.NDArray[np.uint8]], captions: Sequence[str], *, remark: str
-) -> str:
+def strip(name: str, images: Sequence[npt.NDArray[np.uint8]], captions: Sequence[str], *, remark: str) -> str:
     """A row of images (H, W) with a line under each, what they are above, and a sentence about them."""
     figures = "".join(
         f'<figure><img alt="{escape(name)}, image {i}" src="{_data_url(image)}">'

@@ -2,9 +2,9 @@
 
 The attacker knows the weights before, how the hospital trains, and how many images there are. He looks for
 images whose update points where the observed one does: "deep leakage from gradients" (Zhu et al., 2019) with
-the label read off the last bias (Zhao et al., 2020), cosine similarity and total variation (Geiping et al., 2020),
-and local steps simulated (the same paper, section 6). BatchNorm's running statistics are part of an
-update here, and tell him the mean and variance of every channel (Yin et al., 2021, assume as much).
+the label read off the last bias (Zhao et al., 2020), and with cosine similarity, total variation and simulated
+local steps (Geiping et al., 2020). BatchNorm's running statistics are part of an update here, and tell him the
+mean and variance of every channel (Yin et al., 2021, assume as much).
 """
 
 from __future__ import annotations
@@ -72,9 +72,10 @@ def invert(
 ) -> Reconstruction:
     """`count` images that explain the `observed` update of `module`, whose weights are those from before.
 
-    `guess` (H, W) is what an X-ray looks like on average, where the search begins. The result is a function of
-    the arguments alone. The attack never sees the images; what it is worth is measured by `likeness`. With more than one
-    of `hospitals`, the update is their mean and the images are those of all, as many from each.
+    `guess` (H, W) is what an X-ray looks like on average, where the search begins. The result is a function
+    of the arguments alone. The attack never sees the images; what it is worth is measured by `likeness`. With
+    more than one of `hospitals`, the update is their mean and the images are those of all, as many from each.
+    Raises InvalidInput for an update that is not this model's.
     """
     if count < 1 or hospitals < 1 or count % hospitals:
         raise InvalidInput("An attack looks for at least one image, and as many of each hospital.")

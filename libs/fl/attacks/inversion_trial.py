@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 
@@ -28,7 +28,7 @@ from libs.mpc.ring import Ring, RingArray
 from libs.mpc.schemes.additive.sharing import split_compressed
 
 OTHERS = 200
-"""X-rays of other patients: their mean is where the search begins, and originals are looked for among them."""
+"""X-rays of other patients: the search begins at their mean, and originals are looked for among them."""
 
 _SCALE_BITS, _BOUND = 20, 256.0
 _RING = Ring.RING_32
@@ -47,7 +47,7 @@ class Sees(StrEnum):
 
 @dataclass(frozen=True)
 class Trial:
-    """What is tried: `images` of each of `hospitals`, two models, and epsilons for the one that can have them.
+    """What is tried: `images` of each of `hospitals`, two models, and epsilons for the second.
 
     `records` is how many images a hospital has from which the noise of an epsilon is planned.
     """
@@ -59,8 +59,8 @@ class Trial:
     epsilons: tuple[float, ...] = (1.0, 8.0, 1000.0)
     delta: float = 1e-4
     records: int = 1500
-    steps: LocalSteps = LocalSteps(learning_rate=0.03)
-    effort: Effort = Effort()
+    steps: LocalSteps = field(default_factory=LocalSteps)
+    effort: Effort = field(default_factory=Effort)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One row: what was seen, what came out of it for each original (images, H, W) in [0, 1], and how like."""
+    """One row: what was seen, what came out for each original (images, H, W) in [0, 1], and how like."""
 
     sees: Sees
     model: str
@@ -104,6 +104,11 @@ class Cast:
     others: ImageSet
 
     @property
+    def victim(self) -> ImageSet:
+        """The hospital whose X-rays are looked for, in the order of every outcome."""
+        return self.hospitals[0]
+
+    @property
     def guess(self) -> npt.NDArray[np.uint8]:
         """The average of other people's X-rays. Shape (H, W)."""
         mean: npt.NDArray[np.uint8] = np.rint(self.others.images.mean(axis=0)).astype(np.uint8)
@@ -111,7 +116,7 @@ class Cast:
 
 
 def cast(images: ImageSet, trial: Trial) -> Cast:
-    """One image of each of so many patients, drawn from the seed. Raises InvalidInput when they are too few."""
+    """One image of each of so many patients, drawn from the seed. Raises InvalidInput for too few."""
     order = np.random.default_rng(trial.seed).permutation(len(images))
     first_of = {images.patients[i]: int(i) for i in reversed(order.tolist())}
     chosen = sorted(first_of.values(), key=order.tolist().index)
@@ -133,7 +138,7 @@ def run(
     The attack is the same function with the same effort every time; only what it is given differs.
     """
     tell = on_progress or (lambda _what, _fraction: None)
-    victim = who.hospitals[0]
+    victim = who.victim
     yield _judge(Sees.NOTHING, trial.model, who, found=None, count=trial.images)
     module = _module(trial.model, victim, trial)
     weight = Fraction(1, trial.hospitals)
@@ -210,7 +215,7 @@ def _judge(
     epsilon: float | None = None,
 ) -> Outcome:
     images = np.repeat(who.guess[None] / np.float32(255), count, axis=0) if found is None else found.images
-    victim = who.hospitals[0]
+    victim = who.victim
     likeness = match(victim.images / 255.0, images, others=who.others.images / 255.0)
     truth = victim.labels if sees is not Sees.SUM else np.concatenate([h.labels for h in who.hospitals])
     return Outcome(
@@ -222,8 +227,3 @@ def _judge(
         labels_right=None if found is None else sorted(truth.tolist()) == sorted(found.labels.tolist()),
         mismatch=None if found is None else found.mismatch,
     )
-
-
-def originals(who: Cast) -> Sequence[npt.NDArray[np.uint8]]:
-    """The victim's images, in the order of every outcome's reconstructions."""
-    return list(who.hospitals[0].images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from libs.core.errors import InvalidInput
 
-Floats = npt.NDArray[np.floating]
+Floats = npt.NDArray[np.floating[Any]]
 
 _WINDOW, _SIGMA = 7, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
@@ -23,8 +24,8 @@ _IDENTICAL_DB = 100.0
 class Likeness:
     """One original and the reconstruction that was matched with it, `index` among all of them.
 
-    psnr_db in decibels (`_IDENTICAL_DB` at most), ssim in [-1, 1], and `rank`: 1 when no other of the X-rays that
-    were compared is nearer to the reconstruction than the original.
+    psnr_db in decibels (`_IDENTICAL_DB` at most), ssim in [-1, 1], and `rank`: 1 when no other of the X-rays
+    that were compared is nearer to the reconstruction than the original.
     """
 
     index: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from libs.fl.private_randomness import PrivateRandomness
 from libs.fl.training_plan import PrivacyParameters, TrainingPlan
 from libs.fl.vectorise import state_vector
 
-Update = npt.NDArray[np.floating]
+Update = npt.NDArray[np.floating[Any]]
 """Shape (parameters,), laid out as by `state_vector`."""
 
 
@@ -32,7 +33,7 @@ class LocalSteps:
     No momentum, no augmentation, no shuffling: whatever would make the update harder to read is left out.
     """
 
-    learning_rate: float
+    learning_rate: float = 0.03
     count: int = 1
 
     def __post_init__(self) -> None:
