@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from libs.cli.attack.contributions import contributions
 from libs.cli.attack.inversion import inversion
 from libs.cli.attack.membership import membership
 
@@ -14,3 +15,4 @@ app = typer.Typer(
 
 app.command()(inversion)
 app.command()(membership)
+app.command()(contributions)
