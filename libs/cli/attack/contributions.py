@@ -29,9 +29,9 @@ def contributions(
 ) -> None:
     """Let one hospital spoil the model, with and without the check of norms.
 
-    Studies are held in one process, with the check in the clear. Its bound is 1.5 times the longest update of a
-    pilot study without attackers, one for the first round and one for all others. The check bounds how far one
-    hospital moves the model in a round. It does not look at what a contribution does: wrong labels and
+    Studies are held in one process, with the check in the clear. Its bound is 1.5 times the longest update of
+    a pilot study without attackers, one for the first round and one for all others. The check bounds how far
+    one hospital moves the model in a round. It does not look at what a contribution does: wrong labels and
     backdoors of ordinary length pass, and the table says what they do.
     """
     from libs.cli.attack.contributions_results import show, write

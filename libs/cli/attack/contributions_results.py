@@ -143,26 +143,28 @@ def _page(
     does = [["none" if pair.attack is None else pair.attack.name, verdict(pair, pairs[0])] for pair in pairs]
     return build_page(
         title="One malicious hospital",
-        lead=f"{len(hospitals)} hospitals train {plan.model} for {plan.rounds} rounds on {images} X-rays ({source}). "
-        f"One of them attacks. The check refuses updates longer than {check.max_norm:.2f}, in the first round "
-        f"{check.first_max_norm:.2f}.",
+        lead=f"{len(hospitals)} hospitals train {plan.model} for {plan.rounds} rounds on {images} X-rays "
+        f"({source}). One of them attacks. The check refuses updates longer than {check.max_norm:.2f}, in "
+        f"the first round {check.first_max_norm:.2f}.",
         created_at=human_moment(now),
         command="trefoil attack contributions",
         body=[
             table(
                 COLUMNS,
                 rows(pairs),
-                caption="Changes are against the clean run. Ruined: honest hospitals could not go on, since the model's "
-                "numbers had left every range. Trigger works: ill images found, and called healthy once marked.",
+                caption="Changes are against the clean run. Ruined: honest hospitals could not go on, "
+                "since the model's numbers had left every range. Trigger works: ill images found, and "
+                "called healthy once marked.",
             ),
             heading("What the check did"),
             table(("attack", "result"), does, caption=""),
             heading("What this means, and what it does not"),
             paragraph(
-                "The check bounds the length of a contribution under encryption. It stops whoever shouts, and nobody who "
-                "lies in an ordinary voice: wrong labels and backdoors of ordinary length go into the mean with the "
-                "weight of that hospital's images. Against those help many hospitals, agreement on who takes part, and a "
-                "look at the model's answers before it is used."
+                "The check bounds the length of a contribution under encryption. It stops whoever shouts, "
+                "and nobody who lies in an ordinary voice: wrong labels and backdoors of ordinary length "
+                "go into the mean with the weight of that hospital's images. Against those help many "
+                "hospitals, agreement on who takes part, and a look at the model's answers before it is "
+                "used."
             ),
         ],
     )

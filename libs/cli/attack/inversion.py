@@ -38,9 +38,9 @@ def inversion(
     """Reconstruct X-rays from what one hospital sends after a round of training.
 
     The same attack runs on the update in clear, as a server without secure aggregation sees it; on the share
-    that one of our parties holds; on the sum over all hospitals, which readers of a study open; and on updates
-    of DP-SGD. It is made easy for the attacker: few images, plain SGD, weights as drawn. Pictures side by side
-    go to a page, figures to summary.json beside it.
+    that one of our parties holds; on the sum over all hospitals, which readers of a study open; and on
+    updates of DP-SGD. It is made easy for the attacker: few images, plain SGD, weights as drawn. Pictures
+    side by side go to a page, figures to summary.json beside it.
     """
     from libs.cli.attack.inversion_results import show, write
     from libs.cli.attack.options import load_images, numbers

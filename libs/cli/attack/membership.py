@@ -40,9 +40,10 @@ def membership(
 ) -> None:
     """Tell from a trained model which X-rays it was trained on.
 
-    Models are trained on random halves of the images: by the preset, until they know their images by heart, and
-    with DP-SGD. Each is attacked in turn, with the others as shadows: by its loss, by its loss against theirs,
-    and by likelihood ratio (LiRA). Beside each epsilon stands the most that any attack could reach against it.
+    Models are trained on random halves of the images: by the preset, until they know their images by heart,
+    and with DP-SGD. Each is attacked in turn, with the others as shadows: by its loss, by its loss against
+    theirs, and by likelihood ratio (LiRA). Beside each epsilon stands the most that any attack could reach
+    against it.
     """
     from libs.cli.attack.membership_results import kinds_of_training, show, write
     from libs.cli.attack.options import load_images, numbers

@@ -195,24 +195,26 @@ def _page(source: str, images: ImageSet, attacked: Mapping[str, Attacked], now: 
         ]
     return build_page(
         title="Who was trained on",
-        lead=f"Models learnt from random halves of {len(images)} X-rays ({source}, {images.size} pixels a side). The "
-        "attacker holds a model, an X-ray and its diagnosis, and says whether the model was trained on it.",
+        lead=f"Models learnt from random halves of {len(images)} X-rays ({source}, {images.size} pixels a "
+        "side). The attacker holds a model, an X-ray and its diagnosis, and says whether the model was "
+        "trained on it.",
         created_at=human_moment(now),
         command="trefoil attack membership",
         body=[
             table(
                 COLUMNS,
                 rows(attacked),
-                caption="Over all models of a kind. TPR at FPR: the part of members named while so many others are "
-                "wrongly named. Intervals from resampled patients.",
+                caption="Over all models of a kind. TPR at FPR: the part of members named while so many "
+                "others are wrongly named. Intervals from resampled patients.",
             ),
             *charts,
             heading("What this means, and what it does not"),
             paragraph(
-                "Whoever is recognised as a member is known to have been X-rayed at one of the study's hospitals, and "
-                "if members were chosen for their illness, to have had it. The attacker needs the X-ray itself. "
-                "Weak attacks are no proof that there is no stronger one; the bound beside an epsilon is. It holds for "
-                "one image, not for all images of a patient, and against attackers who know everything else."
+                "Whoever is recognised as a member is known to have been X-rayed at one of the study's "
+                "hospitals, and if members were chosen for their illness, to have had it. The attacker "
+                "needs the X-ray itself. Weak attacks are no proof that there is no stronger one; the "
+                "bound beside an epsilon is. It holds for one image, not for all images of a patient, and "
+                "against attackers who know everything else."
             ),
         ],
     )

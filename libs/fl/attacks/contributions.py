@@ -42,8 +42,8 @@ class Past:
 
 @dataclass(frozen=True)
 class Attack:
-    """One way to do harm. `forge` makes what is sent from the honest contribution, `poison` what is trained on
-    from the hospital's images; either may be missing. `backdoor`: its aim is the trigger, not the AUC.
+    """One way to do harm. `forge` makes what is sent from the honest contribution, `poison` what is trained
+    on from the hospital's images; either may be missing. `backdoor`: its aim is the trigger, not the AUC.
     """
 
     name: str
@@ -77,7 +77,9 @@ def _not_a_number(contribution: Contribution, _past: Past) -> RingArray:
 
 
 def _wrapped(contribution: Contribution, _past: Past) -> RingArray:
-    """Elements of 2^30 and their negatives, whose squares are 0 modulo 2^32: a careless norm check sees none."""
+    """Elements of 2^30 and their negatives, whose squares are 0 modulo 2^32: a careless norm check sees
+    none.
+    """
     signs = np.where(np.arange(contribution.trained.update.size) % 2, -_HUGE, _HUGE)
     return _with_metrics(signs.astype(np.int64).astype(np.uint32), contribution)
 

@@ -52,7 +52,9 @@ def honest_norms(plan: TrainingPlan, hospitals: Mapping[str, ImageSet]) -> tuple
 
 
 def with_check(plan: TrainingPlan, norms: tuple[float, float]) -> TrainingPlan:
-    """The plan with a bound of HEADROOM times these honest norms, as a scientist would set it from a pilot."""
+    """The plan with a bound of HEADROOM times these honest norms, as a scientist would set it from a
+    pilot.
+    """
     first, later = (HEADROOM * norm for norm in norms)
     check = {"max_norm": later, "first_max_norm": max(first, later)}
     return TrainingPlan.checked(plan.model_dump() | {"contribution_check": check})
@@ -67,7 +69,9 @@ def run(
     checked: bool,
     on_round: Callable[[SimulatedRound], None] | None = None,
 ) -> Result:
-    """One study whose last hospital does `attack`; all are honest without one. Raises what `simulate` does."""
+    """One study whose last hospital does `attack`; all are honest without one. Raises what `simulate`
+    does.
+    """
     villain, past = list(hospitals)[-1], Past()
     data = dict(hospitals)
     if attack is not None and attack.poison is not None:

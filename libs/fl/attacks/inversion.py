@@ -2,9 +2,9 @@
 
 The attacker knows the weights before, how the hospital trains, and how many images there are. He looks for
 images whose update points where the observed one does: "deep leakage from gradients" (Zhu et al., 2019) with
-the label read off the last bias (Zhao et al., 2020), and with cosine similarity, total variation and simulated
-local steps (Geiping et al., 2020). BatchNorm's running statistics are part of an update here, and tell him the
-mean and variance of every channel (Yin et al., 2021, assume as much).
+the label read off the last bias (Zhao et al., 2020), and with cosine similarity, total variation and
+simulated local steps (Geiping et al., 2020). BatchNorm's running statistics are part of an update here, and
+tell him the mean and variance of every channel (Yin et al., 2021, assume as much).
 """
 
 from __future__ import annotations

@@ -25,7 +25,9 @@ _OUT, _HELD, _IN = 0, 1, 2
 
 @dataclass(frozen=True)
 class Attacked:
-    """One kind of training, attacked: how good its models are on other patients, and each attack's success."""
+    """One kind of training, attacked: how good its models are on other patients, and each attack's
+    success.
+    """
 
     plan: TrainingPlan
     test_auc: float
@@ -44,9 +46,9 @@ def attack_training(
 ) -> Attacked:
     """Train `models` by `plan`, each on the images of a random half of the patients, and attack each of them.
 
-    Every patient is in exactly half of the halves (Carlini et al., 2022, section V), so that each image has as
-    many models with it as without it. Validation images are neither members nor others. All attacks get the
-    same number of shadows for every image, so that their number betrays nothing. Raises InvalidInput.
+    Every patient is in exactly half of the halves (Carlini et al., 2022, section V), so that each image has
+    as many models with it as without it. Validation images are neither members nor others. All attacks get
+    the same number of shadows for every image, so that their number betrays nothing. Raises InvalidInput.
     """
     if models < 6 or models % 2:
         raise InvalidInput("Membership is attacked on an even number of models, at least 6.")

@@ -23,7 +23,9 @@ RESAMPLES = 200
 
 @dataclass(frozen=True)
 class Guesses:
-    """One attack on one target: scores (N,), who was a member (N,), and each image's patient (N,), a number."""
+    """One attack on one target: scores (N,), who was a member (N,), and each image's patient (N,), a
+    number.
+    """
 
     scores: Floats
     member: Flags
