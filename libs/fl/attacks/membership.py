@@ -24,7 +24,7 @@ _LEAST_SPREAD = 1e-3
 class Score(Protocol):
     """Higher for images that the target probably learnt from."""
 
-    def __call__(self, target: Floats, shadows: Floats, inside: Flags) -> Floats:
+    def __call__(self, target: Floats, shadows: Floats, inside: Flags, /) -> Floats:
         """Scores (N,) from margins of the target (N,) and of shadows (M, N).
 
         A margin is the logit of the true class's probability. `inside` (M, N): which shadow learnt from what.
@@ -103,4 +103,5 @@ def _spread(values: Floats, chosen: Flags) -> float:
 
 def _log_density(target: Floats, shadows: Floats, chosen: Flags) -> Floats:
     spread = _spread(shadows, chosen)
-    return -0.5 * ((target - _mean(shadows, chosen)) / spread) ** 2 - np.log(spread)
+    density: Floats = -0.5 * ((target - _mean(shadows, chosen)) / spread) ** 2 - np.log(spread)
+    return density
