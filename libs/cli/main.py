@@ -33,6 +33,7 @@ from libs.cli import (
     study,
     user,
 )
+from libs.cli.attack import command as attack
 from libs.cli.bench import command as bench
 from libs.cli.evaluate import command as evaluate
 from libs.cli.failures import run_and_exit
@@ -56,6 +57,7 @@ _RUN = "Operators"
 app.command("demo", rich_help_panel=_TRY)(demo_command.demo)
 app.command("evaluate", rich_help_panel=_TRY)(evaluate.evaluate)
 app.add_typer(bench.app, name="bench", rich_help_panel=_TRY)
+app.add_typer(attack.app, name="attack", rich_help_panel=_TRY)
 app.add_typer(dataset.app, name="dataset", rich_help_panel=_USE)
 app.add_typer(request.app, name="request", rich_help_panel=_USE)
 app.add_typer(study.app, name="study", rich_help_panel=_USE)

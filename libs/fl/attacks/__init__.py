@@ -1,0 +1,1 @@
+"""Attacks on privacy and on the model, to be run against what this code base really sends."""
