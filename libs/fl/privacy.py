@@ -10,7 +10,8 @@ from __future__ import annotations
 from libs.core.errors import FailedPrecondition, InvalidInput
 from libs.dp.accountant import epsilon_of, noise_multiplier_for
 from libs.dp.events import Event, NoPrivacy, PostProcessing, SampledGaussian
-from libs.fl.training_plan import PrivacyParameters, TrainingPlan
+from libs.fl.privacy_parameters import PrivacyParameters
+from libs.fl.training_plan import Augmentation, TrainingPlan
 
 
 def steps_per_epoch(plan: TrainingPlan, *, records: int) -> int:
@@ -78,6 +79,11 @@ def require_within_target(plan: TrainingPlan, *, records: int, runs: int) -> Non
 
 def _steps_per_run(plan: TrainingPlan, records: int) -> int:
     return plan.local_epochs * steps_per_epoch(plan, records=records)
+
+
+def views_of(plan: TrainingPlan) -> int:
+    """How many copies of an image a step looks at. Copies that nothing changes would be work for nothing."""
+    return privacy_of(plan).views if plan.augmentation != Augmentation() else 1
 
 
 def privacy_of(plan: TrainingPlan) -> PrivacyParameters:
