@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -21,13 +22,25 @@ from libs.dp.events import (
 )
 
 _RELATIVE_STEP = 1e-4
+_SAVED = 0.7
+"""Of the noise that divergences ask for, at least what is planned by the loss, though less might do."""
 
 
-def epsilon_of(event: Event, *, delta: float) -> float:
+class Accountant(enum.StrEnum):
+    """By which proof epsilon is counted. Both are upper bounds; a plan names one, and its ledger follows."""
+
+    RDP = "rdp"
+    """Rényi divergences added up."""
+    PRV = "prv"
+    """The distribution of the privacy loss itself (privacy random variables), and never more than by RDP."""
+
+
+def epsilon_of(event: Event, *, delta: float, accountant: Accountant = Accountant.RDP) -> float:
     """The event's epsilon at `delta`: an upper bound, infinity where nothing is promised.
 
     The smaller of two proofs: all Rényi divergences added; or those of the Gaussian events alone, and to
-    their epsilon the sum of the pure ones. Raises InvalidInput unless 0 <= delta < 1.
+    their epsilon the sum of the pure ones. With PRV a third one may be smaller still. Raises InvalidInput
+    unless 0 <= delta < 1.
     """
     if not 0 <= delta < 1:
         raise InvalidInput("delta is a probability from 0 up and below 1.")
@@ -38,6 +51,13 @@ def epsilon_of(event: Event, *, delta: float) -> float:
     gaussian = [part for part in parts if isinstance(part, SampledGaussian)]
     if delta == 0:
         return math.inf if gaussian else _above(sum(pure, Fraction(0)))
+    by_divergence = _by_divergence(pure, gaussian, delta=delta)
+    if accountant is Accountant.RDP or not parts:
+        return by_divergence
+    return min(by_divergence, _by_distribution(parts, delta=delta))
+
+
+def _by_divergence(pure: list[Fraction], gaussian: list[SampledGaussian], *, delta: float) -> float:
     noisy = _divergences_of(gaussian)
     separately = (renyi.epsilon_at(noisy, delta=delta) if gaussian else 0.0) + _above(sum(pure, Fraction(0)))
     if not pure:
@@ -47,8 +67,28 @@ def epsilon_of(event: Event, *, delta: float) -> float:
     return min(separately, renyi.epsilon_at(together, delta=delta))
 
 
+def _by_distribution(parts: list[Event], *, delta: float) -> float:
+    # numpy takes a moment to import, and who only reads plans needs nothing of it.
+    from libs.dp.loss_distribution import epsilon_at  # noqa: PLC0415
+
+    counted: list[tuple[SampledGaussian | DiscreteLaplace, int]] = []
+    for part in parts:
+        if isinstance(part, SampledGaussian):
+            counted.append((part, part.steps))
+        elif isinstance(part, DiscreteLaplace):
+            counted.append((part, 1))
+    return epsilon_at(counted, delta=delta)
+
+
 @lru_cache(maxsize=256)
-def noise_multiplier_for(*, target_epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
+def noise_multiplier_for(
+    *,
+    target_epsilon: float,
+    delta: float,
+    sample_rate: float,
+    steps: int,
+    accountant: Accountant = Accountant.RDP,
+) -> float:
     """The least noise, to one part in ten thousand, with which so many steps cost at most `target_epsilon`.
 
     By bisection between LEAST_NOISE and MOST_NOISE, and the upper end of it: the target is never exceeded.
@@ -61,9 +101,16 @@ def noise_multiplier_for(*, target_epsilon: float, delta: float, sample_rate: fl
 
     def cost(noise: float) -> float:
         event = SampledGaussian(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)
-        return epsilon_of(event, delta=delta)
+        return epsilon_of(event, delta=delta, accountant=accountant)
 
     low = high = LEAST_NOISE
+    if accountant is not Accountant.RDP:  # which costs more to ask: begin where divergences say
+        high = noise_multiplier_for(
+            target_epsilon=target_epsilon, delta=delta, sample_rate=sample_rate, steps=steps
+        )
+        low = max(LEAST_NOISE, high * _SAVED)
+        if cost(low) <= target_epsilon:
+            high = low
     while cost(high) > target_epsilon:
         if high == MOST_NOISE:
             raise InvalidInput(

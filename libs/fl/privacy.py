@@ -39,6 +39,7 @@ def noise_multiplier(plan: TrainingPlan, *, records: int) -> float:
         delta=privacy.delta,
         sample_rate=sample_rate(plan, records=records),
         steps=plan.rounds * _steps_per_run(plan, records),
+        accountant=privacy.accountant,
     )
 
 
@@ -64,7 +65,9 @@ def planned_event(plan: TrainingPlan, *, records: int, runs: int | None = None) 
 def planned_epsilon(plan: TrainingPlan, *, records: int, runs: int | None = None) -> float:
     """The epsilon of `planned_event` at the plan's delta; infinity without privacy."""
     event = planned_event(plan, records=records, runs=runs)
-    return epsilon_of(event, delta=plan.privacy.delta if plan.privacy else 0.0)
+    if plan.privacy is None:
+        return epsilon_of(event, delta=0.0)
+    return epsilon_of(event, delta=plan.privacy.delta, accountant=plan.privacy.accountant)
 
 
 def require_within_target(plan: TrainingPlan, *, records: int, runs: int) -> None:

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from libs.dp.accountant import Accountant
 from libs.dp.events import LEAST_NOISE, MOST_NOISE
 from libs.fl.frozen import Frozen
 
@@ -37,3 +38,6 @@ class PrivacyParameters(Frozen):
         description="augmented copies of a record whose mean gradient is clipped; without augmentation, one",
     )
     unit: PrivacyUnit = PrivacyUnit.RECORD
+    accountant: Accountant = Field(
+        default=Accountant.PRV, description="by which proof noise is planned and the ledger pays"
+    )

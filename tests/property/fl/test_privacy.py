@@ -27,7 +27,7 @@ def _plan(**changes: object) -> TrainingPlan:
     return TrainingPlan.checked(values | {"batch_size": 64, "privacy": privacy} | changes)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     records=st.integers(1, 20_000),
     batch_size=st.integers(2, 512),
