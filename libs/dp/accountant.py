@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from functools import lru_cache
 
@@ -14,6 +14,7 @@ from libs.dp.events import (
     LEAST_NOISE,
     MOST_NOISE,
     Composed,
+    DiscreteGaussian,
     DiscreteLaplace,
     Event,
     NoPrivacy,
@@ -48,7 +49,7 @@ def epsilon_of(event: Event, *, delta: float, accountant: Accountant = Accountan
     if any(isinstance(part, NoPrivacy) for part in parts):
         return math.inf
     pure = [part.epsilon for part in parts if isinstance(part, DiscreteLaplace)]
-    gaussian = [part for part in parts if isinstance(part, SampledGaussian)]
+    gaussian = [part for part in parts if isinstance(part, SampledGaussian | DiscreteGaussian)]
     if delta == 0:
         return math.inf if gaussian else _above(sum(pure, Fraction(0)))
     by_divergence = _by_divergence(pure, gaussian, delta=delta)
@@ -57,7 +58,9 @@ def epsilon_of(event: Event, *, delta: float, accountant: Accountant = Accountan
     return min(by_divergence, _by_distribution(parts, delta=delta))
 
 
-def _by_divergence(pure: list[Fraction], gaussian: list[SampledGaussian], *, delta: float) -> float:
+def _by_divergence(
+    pure: list[Fraction], gaussian: list[SampledGaussian | DiscreteGaussian], *, delta: float
+) -> float:
     noisy = _divergences_of(gaussian)
     separately = (renyi.epsilon_at(noisy, delta=delta) if gaussian else 0.0) + _above(sum(pure, Fraction(0)))
     if not pure:
@@ -77,6 +80,8 @@ def _by_distribution(parts: list[Event], *, delta: float) -> float:
             counted.append((part, part.steps))
         elif isinstance(part, DiscreteLaplace):
             counted.append((part, 1))
+        else:  # whole numbers are lumpier than a Gaussian; divergences cover that
+            return math.inf
     return epsilon_at(counted, delta=delta)
 
 
@@ -94,10 +99,7 @@ def noise_multiplier_for(
     By bisection between LEAST_NOISE and MOST_NOISE, and the upper end of it: the target is never exceeded.
     Raises InvalidInput for a target that is not positive and finite, and for one that no such noise reaches.
     """
-    if not (math.isfinite(target_epsilon) and target_epsilon > 0):
-        raise InvalidInput("target_epsilon is a finite number above 0.")
-    if not 0 < delta < 1:
-        raise InvalidInput("delta lies between 0 and 1; choose it far below one in the number of records.")
+    _check_target(target_epsilon, delta)
 
     def cost(noise: float) -> float:
         event = SampledGaussian(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)
@@ -111,6 +113,27 @@ def noise_multiplier_for(
         low = max(LEAST_NOISE, high * _SAVED)
         if cost(low) <= target_epsilon:
             high = low
+    return _least_noise(cost, target_epsilon, low=low, high=high)
+
+
+def sum_noise_multiplier_for(*, target_epsilon: float, delta: float, releases: int) -> float:
+    """The same for discrete Gaussian noise on so many sums. Errors as `noise_multiplier_for`."""
+    _check_target(target_epsilon, delta)
+
+    def cost(noise: float) -> float:
+        return epsilon_of(DiscreteGaussian(noise_multiplier=noise, releases=releases), delta=delta)
+
+    return _least_noise(cost, target_epsilon, low=LEAST_NOISE, high=LEAST_NOISE)
+
+
+def _check_target(target_epsilon: float, delta: float) -> None:
+    if not (math.isfinite(target_epsilon) and target_epsilon > 0):
+        raise InvalidInput("target_epsilon is a finite number above 0.")
+    if not 0 < delta < 1:
+        raise InvalidInput("delta lies between 0 and 1; choose it far below one in the number of records.")
+
+
+def _least_noise(cost: Callable[[float], float], target_epsilon: float, *, low: float, high: float) -> float:
     while cost(high) > target_epsilon:
         if high == MOST_NOISE:
             raise InvalidInput(
@@ -133,11 +156,14 @@ def _single(event: Event) -> Iterator[Event]:
         yield event
 
 
-def _divergences_of(events: Iterable[SampledGaussian]) -> list[float]:
+def _divergences_of(events: Iterable[SampledGaussian | DiscreteGaussian]) -> list[float]:
     total = [0.0] * len(renyi.ORDERS)
     for event in events:
-        curve = renyi.sampled_gaussian(event.noise_multiplier, event.sample_rate)
-        total = [sum_ + event.steps * single for sum_, single in zip(total, curve, strict=True)]
+        if isinstance(event, DiscreteGaussian):
+            curve, times = renyi.discrete_gaussian(event.noise_multiplier), event.releases
+        else:
+            curve, times = renyi.sampled_gaussian(event.noise_multiplier, event.sample_rate), event.steps
+        total = [sum_ + times * single for sum_, single in zip(total, curve, strict=True)]
     return total
 
 

@@ -6,7 +6,6 @@ are composed by a Fourier transform (Koskela, Jälkö and Honkela, 2020); what w
 bounded and counted in delta. Both directions, a record added and one removed, are counted.
 """
 
-
 from __future__ import annotations
 
 import math

@@ -8,9 +8,9 @@ owner discloses exact counts.
 from __future__ import annotations
 
 from libs.core.errors import FailedPrecondition, InvalidInput
-from libs.dp.accountant import epsilon_of, noise_multiplier_for
-from libs.dp.events import Event, NoPrivacy, PostProcessing, SampledGaussian
-from libs.fl.privacy_parameters import PrivacyParameters
+from libs.dp.accountant import epsilon_of, noise_multiplier_for, sum_noise_multiplier_for
+from libs.dp.events import DiscreteGaussian, Event, NoPrivacy, PostProcessing, SampledGaussian
+from libs.fl.privacy_parameters import PrivacyParameters, PrivacyUnit
 from libs.fl.training_plan import Augmentation, TrainingPlan
 
 
@@ -32,6 +32,8 @@ def noise_multiplier(plan: TrainingPlan, *, records: int) -> float:
     Raises InvalidInput for a plan without privacy, and where no reasonable noise reaches the target.
     """
     privacy = privacy_of(plan)
+    if privacy.unit is PrivacyUnit.HOSPITAL:
+        return sum_noise_multiplier(plan)
     if privacy.noise_multiplier is not None:
         return privacy.noise_multiplier
     return noise_multiplier_for(
@@ -40,6 +42,16 @@ def noise_multiplier(plan: TrainingPlan, *, records: int) -> float:
         sample_rate=sample_rate(plan, records=records),
         steps=plan.rounds * _steps_per_run(plan, records),
         accountant=privacy.accountant,
+    )
+
+
+def sum_noise_multiplier(plan: TrainingPlan) -> float:
+    """The same where the parties add noise to the sum: it does not depend on any hospital's images."""
+    privacy = privacy_of(plan)
+    if privacy.noise_multiplier is not None:
+        return privacy.noise_multiplier
+    return sum_noise_multiplier_for(
+        target_epsilon=privacy.target_epsilon, delta=privacy.delta, releases=plan.rounds
     )
 
 
@@ -55,6 +67,8 @@ def planned_event(plan: TrainingPlan, *, records: int, runs: int | None = None) 
         return PostProcessing()
     if plan.privacy is None:
         return NoPrivacy()
+    if plan.privacy.unit is PrivacyUnit.HOSPITAL:
+        return DiscreteGaussian(noise_multiplier=sum_noise_multiplier(plan), releases=runs)
     return SampledGaussian(
         noise_multiplier=noise_multiplier(plan, records=records),
         sample_rate=sample_rate(plan, records=records),

@@ -15,10 +15,16 @@ class PrivacyUnit(StrEnum):
     """What neighbouring data sets differ by: whose presence stays hidden."""
 
     RECORD = "record"
+    """One image: every hospital adds noise to what it sends (DP-SGD)."""
+    HOSPITAL = "hospital"
+    """All that a hospital contributes: the parties add noise to the sum, each its own part."""
 
 
 class PrivacyParameters(Frozen):
-    """DP-SGD at every hospital, planned for the whole study. A record is one image of the training part."""
+    """What the whole study may cost, and by whose noise. A record is one image of the training part.
+
+    The clipping norm and the views belong to records; with hospitals, `contribution_check.max_norm` clips.
+    """
 
     target_epsilon: float = Field(gt=0, le=1000, description="the most that the study may cost a hospital")
     delta: float = Field(gt=0, le=0.01, description="far below one in the number of records")
@@ -38,6 +44,12 @@ class PrivacyParameters(Frozen):
         description="augmented copies of a record whose mean gradient is clipped; without augmentation, one",
     )
     unit: PrivacyUnit = PrivacyUnit.RECORD
+    largest_weight: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="with unit hospital: a hospital that would count for more in a round sends nothing",
+    )
     accountant: Accountant = Field(
         default=Accountant.PRV, description="by which proof noise is planned and the ledger pays"
     )

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from libs.core.errors import InvalidInput
 from libs.fl.frozen import Frozen, invalid_plan
-from libs.fl.privacy_parameters import PrivacyParameters
+from libs.fl.privacy_parameters import PrivacyParameters, PrivacyUnit
 from libs.fl.strategy_parameters import (
     EarlyStopping,
     Proximal,
@@ -208,6 +208,13 @@ class TrainingPlan(Frozen):
     @model_validator(mode="after")
     def _trains_privately(self) -> Self:
         if self.privacy is None:
+            return self
+        if self.privacy.unit is PrivacyUnit.HOSPITAL:
+            if self.contribution_check is None or self.contribution_check.first_max_norm is not None:
+                raise ValueError(
+                    "privacy of hospitals needs contribution_check with one max_norm for all rounds, which "
+                    "bounds what a hospital can change"
+                )
             return self
         if self.model not in TRAIN_PRIVATELY:
             raise ValueError(
