@@ -51,8 +51,8 @@ def within_noise(update: Update, plan: TrainingPlan, *, weight: Fraction) -> Upd
     """The update as far as the noise on the sum hides it; shape kept. As it is where the parties add none.
 
     Scaled down until, weighed and rounded to whole units, its norm is at most `largest_part_of`: rounding
-    adds at most half a unit a coordinate. Raises FailedPrecondition for a hospital that counts for more than the
-    plan's `largest_weight`, InvalidInput where rounding alone is more than the norm.
+    adds at most half a unit a coordinate. Raises FailedPrecondition for a hospital that counts for more than
+    the plan's `largest_weight`, InvalidInput where rounding alone is more than the norm.
     """
     if not noise_std_of(plan):
         return update
