@@ -80,7 +80,8 @@ def _uniform(count: int, stop: int, stream: Stream) -> Integers:
     """Uniform in 0, ..., stop - 1, by leaving out what lies beyond a multiple of `stop`. At most `count`."""
     words: Words = stream.array((count,), np.uint64)
     even = words[words <= np.uint64(_WHOLE - 1 - _WHOLE % stop)]
-    return (even % np.uint64(stop)).astype(np.int64)
+    below: Integers = (even % np.uint64(stop)).astype(np.int64)
+    return below
 
 
 def _bernoulli_exp(

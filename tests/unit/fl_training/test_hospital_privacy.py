@@ -110,6 +110,13 @@ def test_no_contribution_is_longer_than_its_noise_was_made_for(norm: float, weig
         assert np.array_equal(bounded, update)
 
 
+def test_rounding_that_goes_up_everywhere_still_stays_within() -> None:
+    weight, count = Fraction(2, 5), 10**6  # so that each of a million coordinates is 209.7 units
+    update = np.full(count, 0.5 / np.sqrt(count))
+    sent = np.rint(float(weight) * within_noise(update, PLAN, weight=weight) * 2**PLAN.scale_bits)
+    assert np.linalg.norm(sent) <= largest_part_of(PLAN)
+
+
 def test_a_hospital_that_counts_for_too_much_sends_nothing() -> None:
     with pytest.raises(FailedPrecondition, match="largest_weight"):
         within_noise(np.ones(10), PLAN, weight=Fraction(41, 100))
