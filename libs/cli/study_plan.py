@@ -8,7 +8,8 @@ from pathlib import Path
 
 from libs.core.errors import InvalidInput
 from libs.fl.presets import default_plan
-from libs.fl.training_plan import Download, ModelAccess, PrivacyParameters, TrainingPlan
+from libs.fl.privacy_parameters import PrivacyParameters
+from libs.fl.training_plan import Download, ModelAccess, TrainingPlan
 from libs.models.registry import architecture_of
 
 DEFAULT_DELTA = 1e-5

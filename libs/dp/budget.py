@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Final, Literal
 
 from libs.core.errors import FailedPrecondition, InvalidInput
-from libs.dp.accountant import epsilon_of
+from libs.dp.accountant import Accountant, epsilon_of
 from libs.dp.events import Event
 from libs.dp.exact import exact, rounded_up, text_of
 
@@ -65,9 +65,9 @@ class Spend(_Pair):
     """What one entry costs: (epsilon, delta) of everything under one approval, or of one release."""
 
     @classmethod
-    def of(cls, event: Event, *, delta: Fraction) -> Spend:
-        """The cost of an event by the accountant, rounded up to a millionth."""
-        epsilon = epsilon_of(event, delta=float(delta))
+    def of(cls, event: Event, *, delta: Fraction, accountant: Accountant = Accountant.RDP) -> Spend:
+        """The cost of an event by an accountant, rounded up to a millionth."""
+        epsilon = epsilon_of(event, delta=float(delta), accountant=accountant)
         if math.isinf(epsilon):
             return cls(UNBOUNDED)
         return cls(rounded_up(epsilon), delta if epsilon > 0 else Fraction(0))

@@ -1,7 +1,8 @@
 """What was done with data, as frozen values. What that costs is the accountant's question.
 
 An event describes the release that took place, never a figure of epsilon, so that a better accountant can
-count an old ledger again. Neighbouring data sets differ by one record, added or removed.
+count an old ledger again. Neighbouring data sets differ by one record, added or removed; for a
+`DiscreteGaussian` by all that one contributor, such as a hospital, put into a sum.
 """
 
 from __future__ import annotations
@@ -63,6 +64,25 @@ class DiscreteLaplace:
 
 
 @dataclass(frozen=True)
+class DiscreteGaussian:
+    """`releases` sums of vectors of whole numbers, each with discrete Gaussian noise whose standard deviation
+    is `noise_multiplier` times the largest norm of one contributor's part.
+
+    The noise may come in parts from several sources whose variances add up, if each is much wider than 1
+    (libs/dp/DECISIONS.md).
+    """
+
+    noise_multiplier: float
+    releases: int
+
+    def __post_init__(self) -> None:
+        if not LEAST_NOISE <= self.noise_multiplier <= MOST_NOISE:
+            raise InvalidInput(f"noise_multiplier lies between {LEAST_NOISE:g} and {MOST_NOISE:g}.")
+        if not 1 <= self.releases <= MAX_STEPS:
+            raise InvalidInput(f"releases lie between 1 and {MAX_STEPS}.")
+
+
+@dataclass(frozen=True)
 class NoPrivacy:
     """Something about the data was told without noise. No finite epsilon describes it."""
 
@@ -83,7 +103,7 @@ class Composed:
             raise InvalidInput(f"Events lie at most {_MAX_DEPTH} deep within each other.")
 
 
-Event = SampledGaussian | DiscreteLaplace | NoPrivacy | PostProcessing | Composed
+Event = SampledGaussian | DiscreteLaplace | DiscreteGaussian | NoPrivacy | PostProcessing | Composed
 
 
 def depth(event: Event) -> int:
@@ -120,6 +140,12 @@ def _as_json(event: Event) -> dict[str, Any]:
             }
         case DiscreteLaplace():
             return {"kind": "discrete_laplace", "epsilon": text_of(event.epsilon)}
+        case DiscreteGaussian():
+            return {
+                "kind": "discrete_gaussian",
+                "noise_multiplier": float(event.noise_multiplier),
+                "releases": event.releases,
+            }
         case NoPrivacy():
             return {"kind": "no_privacy"}
         case PostProcessing():
@@ -133,6 +159,7 @@ _FIELDS: Mapping[str, Mapping[str, type]] = MappingProxyType(
     {
         "sampled_gaussian": {"noise_multiplier": float, "sample_rate": float, "steps": int},
         "discrete_laplace": {"epsilon": str},
+        "discrete_gaussian": {"noise_multiplier": float, "releases": int},
         "no_privacy": {},
         "post_processing": {},
         "composed": {"events": list},
@@ -142,6 +169,7 @@ _MAKE: Mapping[str, Callable[[dict[str, Any], int], Event]] = MappingProxyType(
     {
         "sampled_gaussian": lambda fields, _: SampledGaussian(**fields),
         "discrete_laplace": lambda fields, _: DiscreteLaplace(exact(fields["epsilon"])),
+        "discrete_gaussian": lambda fields, _: DiscreteGaussian(**fields),
         "no_privacy": lambda _fields, _: NoPrivacy(),
         "post_processing": lambda _fields, _: PostProcessing(),
         "composed": lambda fields, level: Composed(

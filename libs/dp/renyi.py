@@ -55,6 +55,11 @@ def pure(epsilon: float) -> tuple[float, ...]:
     )
 
 
+def discrete_gaussian(noise_multiplier: float) -> tuple[float, ...]:
+    """Rényi divergence of one release at each of ORDERS: at most the Gaussian's (Canonne et al., 2020)."""
+    return tuple(order / (2 * noise_multiplier**2) for order in ORDERS)
+
+
 def epsilon_at(divergences: Sequence[float], *, delta: float) -> float:
     """The smallest epsilon at `delta` that divergences at ORDERS prove."""
     return min(

@@ -16,7 +16,7 @@ from libs.data.imageset import ImageSet
 from libs.fl.local_training import train_locally, training_seed
 from libs.fl.metrics import RoundMetrics, encode_metrics
 from libs.fl.private_randomness import PrivateRandomness
-from libs.fl.round_rules import max_norm_of
+from libs.fl.round_rules import max_norm_of, within_noise
 from libs.fl.strategies.registry import strategy_of
 from libs.fl.strategies.strategy import Opened, OwnState, Start
 from libs.fl.training_plan import TrainingPlan
@@ -91,5 +91,6 @@ def within_norm(
 
 def encode_contribution(plan: TrainingPlan, trained: Trained, *, weight: Fraction) -> RingArray:
     """[round(weight * update * 2^scale_bits) | metrics] in Z_2^32. Errors as the encodings'."""
-    update = encode_update(trained.update, weight=weight, scale_bits=plan.scale_bits, bound=plan.update_bound)
+    bounded = within_noise(trained.update, plan, weight=weight)
+    update = encode_update(bounded, weight=weight, scale_bits=plan.scale_bits, bound=plan.update_bound)
     return np.concatenate([update, encode_metrics(trained.metrics)])

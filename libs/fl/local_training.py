@@ -21,6 +21,7 @@ from libs.fl.augmentation import augment
 from libs.fl.evaluation import predict_logits
 from libs.fl.metrics import RoundMetrics, score_histogram
 from libs.fl.privacy import require_within_target
+from libs.fl.privacy_parameters import PrivacyUnit
 from libs.fl.private_randomness import PrivateRandomness
 from libs.fl.training_plan import Optimizer, TrainingPlan
 from libs.fl.vectorise import state_vector
@@ -89,6 +90,7 @@ def train_locally(
     optimizer = _optimizer(module, plan, learning_rate=plan.learning_rate_in(round_number=round_number))
     if plan.privacy is not None:
         require_within_target(plan, records=len(imageset), runs=round_number)
+    if plan.privacy is not None and plan.privacy.unit is PrivacyUnit.RECORD:
         # Opacus takes seconds to import, and plans without privacy need nothing of it.
         from libs.fl.private_training import train_privately  # noqa: PLC0415
 
@@ -114,7 +116,10 @@ def train_locally(
     )
     return LocalResult(
         update=_difference(module, before),
-        metrics=_measure(module, validation, loss_sum, len(training)),
+        # The parties' noise is on updates alone, so with it metrics stay at home.
+        metrics=_measure(module, validation, loss_sum, len(training))
+        if plan.privacy is None
+        else RoundMetrics(),
         steps=plan.local_epochs * _batches(training, plan),
     )
 

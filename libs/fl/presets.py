@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from libs.fl.training_plan import Augmentation, ModelAccess, PrivacyParameters, TrainingPlan
+from libs.fl.privacy_parameters import PrivacyParameters
+from libs.fl.training_plan import Augmentation, ModelAccess, TrainingPlan
 
 _AUGMENTATION = Augmentation(shift=0.08, rotation_degrees=8.0, zoom=0.1, brightness=0.1, contrast=0.2)
 _EPOCHS_OF_IMAGES = 84_000
@@ -58,4 +59,10 @@ def _in_clear(images: int) -> dict[str, Any]:
 
 
 def _with_noise() -> dict[str, Any]:
-    return {"batch_size": 256, "learning_rate": 0.5}
+    # No metrics are told, so images that only validate would be lost; the field allows no 0.
+    return {
+        "batch_size": 256,
+        "learning_rate": 2.0,
+        "augmentation": _AUGMENTATION,
+        "validation_fraction": 0.001,
+    }

@@ -8,9 +8,10 @@ owner discloses exact counts.
 from __future__ import annotations
 
 from libs.core.errors import FailedPrecondition, InvalidInput
-from libs.dp.accountant import epsilon_of, noise_multiplier_for
-from libs.dp.events import Event, NoPrivacy, PostProcessing, SampledGaussian
-from libs.fl.training_plan import PrivacyParameters, TrainingPlan
+from libs.dp.accountant import epsilon_of, noise_multiplier_for, sum_noise_multiplier_for
+from libs.dp.events import DiscreteGaussian, Event, NoPrivacy, PostProcessing, SampledGaussian
+from libs.fl.privacy_parameters import PrivacyParameters, PrivacyUnit
+from libs.fl.training_plan import Augmentation, TrainingPlan
 
 
 def steps_per_epoch(plan: TrainingPlan, *, records: int) -> int:
@@ -31,6 +32,8 @@ def noise_multiplier(plan: TrainingPlan, *, records: int) -> float:
     Raises InvalidInput for a plan without privacy, and where no reasonable noise reaches the target.
     """
     privacy = privacy_of(plan)
+    if privacy.unit is PrivacyUnit.HOSPITAL:
+        return sum_noise_multiplier(plan)
     if privacy.noise_multiplier is not None:
         return privacy.noise_multiplier
     return noise_multiplier_for(
@@ -38,6 +41,17 @@ def noise_multiplier(plan: TrainingPlan, *, records: int) -> float:
         delta=privacy.delta,
         sample_rate=sample_rate(plan, records=records),
         steps=plan.rounds * _steps_per_run(plan, records),
+        accountant=privacy.accountant,
+    )
+
+
+def sum_noise_multiplier(plan: TrainingPlan) -> float:
+    """The same where the parties add noise to the sum: it does not depend on any hospital's images."""
+    privacy = privacy_of(plan)
+    if privacy.noise_multiplier is not None:
+        return privacy.noise_multiplier
+    return sum_noise_multiplier_for(
+        target_epsilon=privacy.target_epsilon, delta=privacy.delta, releases=plan.rounds
     )
 
 
@@ -53,6 +67,8 @@ def planned_event(plan: TrainingPlan, *, records: int, runs: int | None = None) 
         return PostProcessing()
     if plan.privacy is None:
         return NoPrivacy()
+    if plan.privacy.unit is PrivacyUnit.HOSPITAL:
+        return DiscreteGaussian(noise_multiplier=sum_noise_multiplier(plan), releases=runs)
     return SampledGaussian(
         noise_multiplier=noise_multiplier(plan, records=records),
         sample_rate=sample_rate(plan, records=records),
@@ -63,7 +79,9 @@ def planned_event(plan: TrainingPlan, *, records: int, runs: int | None = None) 
 def planned_epsilon(plan: TrainingPlan, *, records: int, runs: int | None = None) -> float:
     """The epsilon of `planned_event` at the plan's delta; infinity without privacy."""
     event = planned_event(plan, records=records, runs=runs)
-    return epsilon_of(event, delta=plan.privacy.delta if plan.privacy else 0.0)
+    if plan.privacy is None:
+        return epsilon_of(event, delta=0.0)
+    return epsilon_of(event, delta=plan.privacy.delta, accountant=plan.privacy.accountant)
 
 
 def require_within_target(plan: TrainingPlan, *, records: int, runs: int) -> None:
@@ -78,6 +96,11 @@ def require_within_target(plan: TrainingPlan, *, records: int, runs: int) -> Non
 
 def _steps_per_run(plan: TrainingPlan, records: int) -> int:
     return plan.local_epochs * steps_per_epoch(plan, records=records)
+
+
+def views_of(plan: TrainingPlan) -> int:
+    """How many copies of an image a step looks at. Copies that nothing changes would be work for nothing."""
+    return privacy_of(plan).views if plan.augmentation != Augmentation() else 1
 
 
 def privacy_of(plan: TrainingPlan) -> PrivacyParameters:

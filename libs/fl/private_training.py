@@ -18,7 +18,7 @@ from libs.core.errors import InvalidInput
 from libs.data.imageset import ImageSet
 from libs.data.transforms import to_model_input
 from libs.fl.augmentation import augment
-from libs.fl.privacy import noise_multiplier, privacy_of, sample_rate, steps_per_epoch
+from libs.fl.privacy import noise_multiplier, privacy_of, sample_rate, steps_per_epoch, views_of
 from libs.fl.private_randomness import PrivateRandomness
 from libs.fl.training_plan import TrainingPlan
 
@@ -103,23 +103,45 @@ def _step(
     generator: torch.Generator,
 ) -> None:
     """One noisy step over the chosen images, in parts that fit into memory; also when none was chosen."""
-    labels = torch.from_numpy(training.labels)
-    parts = np.array_split(chosen, max(1, -(-len(chosen) // MOST_AT_ONCE)))
+    most = max(1, MOST_AT_ONCE // views_of(plan))
+    parts = np.array_split(chosen, max(1, -(-len(chosen) // most)))
     optimizer.zero_grad(set_to_none=True)
     for i, part in enumerate(parts):
         # All but the last part only add their clipped gradients to the sum.
         optimizer.signal_skip_step(do_skip=i + 1 < len(parts))
         if len(part):
-            x = augment(to_model_input(training.images[part]), plan.augmentation, generator=generator)
+            x, wanted = _views(training, part, plan, generator=generator)
             loss = functional.cross_entropy(
-                wrapped(x), labels[part], label_smoothing=plan.label_smoothing, reduction="sum"
+                wrapped(x), wanted, label_smoothing=plan.label_smoothing, reduction="sum"
             )
             with warnings.catch_warnings():
                 # Images need no gradient; Opacus's hooks know how to do without.
                 warnings.filterwarnings("ignore", message="Full backward hook is firing")
                 loss.backward()  # type: ignore[no-untyped-call]
+            _average_views(optimizer, views=views_of(plan))
         else:  # an empty sum, to which noise is added all the same
             for parameter in optimizer.params:
                 parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+
+
+def _views(
+    training: ImageSet, part: npt.NDArray[np.int64], plan: TrainingPlan, *, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and labels of the chosen images, each `views` times in a row, every copy changed by itself."""
+    copies = np.repeat(part, views_of(plan))
+    x = augment(to_model_input(training.images[copies]), plan.augmentation, generator=generator)
+    return x, torch.from_numpy(training.labels[copies])
+
+
+def _average_views(optimizer: _NoisyOptimizer, *, views: int) -> None:
+    """One gradient for each image before any is clipped: the mean over its copies (De et al., 2022).
+
+    So an image still moves the sum by at most the clipping norm, however many copies of it there are.
+    """
+    if views == 1:
+        return
+    for parameter in optimizer.params:
+        each = parameter.grad_sample
+        parameter.grad_sample = each.reshape(-1, views, *parameter.shape).mean(dim=1)

@@ -16,15 +16,17 @@ import numpy as np
 from torch import nn
 
 from libs.core.errors import InvalidInput
+from libs.core.ids import PARTIES
 from libs.data.imageset import ImageSet
 from libs.fl.early_stopping import judge
 from libs.fl.hospital_round import Trained, encode_contribution, train_round
 from libs.fl.metrics import METRICS_LENGTH, RoundMetrics, decode_metrics
 from libs.fl.private_randomness import PrivateRandomness
-from libs.fl.round_rules import max_norm_of
+from libs.fl.round_rules import max_norm_of, noise_std_of
 from libs.fl.strategies.registry import strategy_of
 from libs.fl.strategies.sampling import sampled
 from libs.fl.strategies.strategy import Opened, OwnState, rescaling
+from libs.fl.sum_noise import noise_part
 from libs.fl.training_plan import TrainingPlan
 from libs.fl.vectorise import load_state_vector
 from libs.fl.versions import Reader, first_module, first_version
@@ -180,18 +182,29 @@ def _round(federation: _Federation, opened: Opened, version: RingArray, number: 
         )
     # A hospital goes on from the last of its rounds that counted.
     federation.own.update({name: own[name] for name in counted if name in own})
-    update, metrics = added([sent[name] for name in sent if name in counted], weights, survivors=counted)
+    update, metrics = added(
+        [sent[name] for name in sent if name in counted],
+        weights,
+        survivors=counted,
+        noise_std=noise_std_of(plan),
+    )
     return SimulatedRound(number, version + update, metrics, chosen, frozenset(refused))
 
 
 def added(
-    contributions: Collection[RingArray], weights: Mapping[str, Fraction], *, survivors: Collection[str]
+    contributions: Collection[RingArray],
+    weights: Mapping[str, Fraction],
+    *,
+    survivors: Collection[str],
+    noise_std: int = 0,
 ) -> tuple[RingArray, RoundMetrics]:
-    """What the parties make of contributions: (mean update in Z_2^32, summed metrics)."""
+    """What the parties make of contributions: (mean update in Z_2^32, summed metrics), with fresh noise."""
     total = Ring.RING_32.zeros(next(iter(contributions)).shape)
     for contribution in contributions:
         total += contribution
     update, metrics = total[:-METRICS_LENGTH], total[-METRICS_LENGTH:]
+    for _ in PARTIES:
+        update = update + noise_part(len(update), std=noise_std, ring=Ring.RING_32)
     ratio = rescaling(weights, survivors)
     if ratio != 1:
         used = PublicRatio.nearest(ratio).value

@@ -10,14 +10,14 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from libs.core.errors import InvalidInput
-from libs.dp.events import LEAST_NOISE, MOST_NOISE
+from libs.fl.frozen import Frozen, invalid_plan
+from libs.fl.privacy_parameters import PrivacyParameters, PrivacyUnit
 from libs.fl.strategy_parameters import (
     EarlyStopping,
     Proximal,
@@ -50,12 +50,6 @@ class LearningRateSchedule(StrEnum):
     EXPONENTIAL = "exponential"
 
 
-class PrivacyUnit(StrEnum):
-    """What neighbouring data sets differ by: whose presence stays hidden."""
-
-    RECORD = "record"
-
-
 class Download(StrEnum):
     """Who may fetch versions of the weights in clear while and after the study trains."""
 
@@ -63,21 +57,7 @@ class Download(StrEnum):
     READERS = "readers"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=False)
-
-    @classmethod
-    def checked(cls, values: Mapping[str, Any]) -> Self:
-        """These values, checked. Raises InvalidInput naming every wrong one, where the constructor raises
-        pydantic's error.
-        """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise _invalid(error) from None
-
-
-class Augmentation(_Frozen):
+class Augmentation(Frozen):
     """Random changes of each training image, drawn anew every epoch. Zero switches one off."""
 
     shift: float = Field(default=0.0, ge=0, le=0.5, description="largest shift, as a fraction of the side")
@@ -86,23 +66,6 @@ class Augmentation(_Frozen):
     brightness: float = Field(default=0.0, ge=0, le=1, description="largest offset, in units of full scale")
     contrast: float = Field(default=0.0, ge=0, le=0.9, description="largest relative change of contrast")
     noise: float = Field(default=0.0, ge=0, le=1, description="standard deviation, in units of full scale")
-
-
-class PrivacyParameters(_Frozen):
-    """DP-SGD at every hospital, planned for the whole study. A record is one image of the training part."""
-
-    target_epsilon: float = Field(gt=0, le=1000, description="the most that the study may cost a hospital")
-    delta: float = Field(gt=0, le=0.01, description="far below one in the number of records")
-    noise_multiplier: float | None = Field(
-        default=None,
-        ge=LEAST_NOISE,
-        le=MOST_NOISE,
-        description="without it, each hospital takes the least noise that keeps it within the target",
-    )
-    max_grad_norm: float = Field(
-        default=1.0, gt=0, le=1e6, description="L2 norm to which each record's gradient is clipped"
-    )
-    unit: PrivacyUnit = PrivacyUnit.RECORD
 
 
 _CLIENT = re.compile(r"spiffe://[a-z0-9.-]{1,128}/client/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -114,7 +77,7 @@ def _client(text: str) -> str:
     return text
 
 
-class ModelAccess(_Frozen):
+class ModelAccess(Frozen):
     """What may be done with the model. Besides those named here, the study's creator may ask it."""
 
     download: Download = Download.READERS
@@ -133,7 +96,7 @@ class ModelAccess(_Frozen):
         return self
 
 
-class ContributionCheck(_Frozen):
+class ContributionCheck(Frozen):
     """What the parties check of each contribution, under encryption, before they add it."""
 
     max_norm: float = Field(
@@ -158,7 +121,7 @@ class ContributionCheck(_Frozen):
         return self.max_norm if first is None else first
 
 
-class TrainingPlan(_Frozen):
+class TrainingPlan(Frozen):
     """One study's training, complete: the same plan, data and seed give the same model.
 
     Numbers of time are in seconds. `update_bound` is the largest absolute change of a coordinate that a
@@ -246,6 +209,13 @@ class TrainingPlan(_Frozen):
     def _trains_privately(self) -> Self:
         if self.privacy is None:
             return self
+        if self.privacy.unit is PrivacyUnit.HOSPITAL:
+            if self.contribution_check is None or self.contribution_check.first_max_norm is not None:
+                raise ValueError(
+                    "privacy of hospitals needs contribution_check with one max_norm for all rounds, which "
+                    "bounds what a hospital can change"
+                )
+            return self
         if self.model not in TRAIN_PRIVATELY:
             raise ValueError(
                 f"privacy needs a model without BatchNorm, which mixes the images of a batch: choose one of "
@@ -331,17 +301,9 @@ class TrainingPlan(_Frozen):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise _invalid(error) from None
+            raise invalid_plan(error) from None
 
     @property
     def hash(self) -> str:
         """SHA-256 of `canonical_json()`, hex: what a data owner approves."""
         return hashlib.sha256(self.canonical_json()).hexdigest()
-
-
-def _invalid(error: ValidationError) -> InvalidInput:
-    problems = "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'plan'}: {problem['msg']}"
-        for problem in error.errors(include_input=False, include_url=False)
-    )
-    return InvalidInput(f"The training plan is not valid ({problems}). Correct it and send it again.")

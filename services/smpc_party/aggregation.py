@@ -45,6 +45,7 @@ from services.smpc_party.contribution_check import (
     take_off,
 )
 from services.smpc_party.domain import RoundEvent, RoundKey, RoundSpec, RoundState, StoredShare
+from services.smpc_party.noise import with_noise
 from services.smpc_party.ports import Contribution, Peers, Prepared, RoundRecord, Rounds, Shares
 
 log = get_logger(__name__)
@@ -234,6 +235,7 @@ class Aggregator:
         else:
             total = await run_to_end(self._sum, spec, [held[hospital] for hospital in candidates])
         update, metrics = total[: spec.update_length], total[spec.update_length :]
+        update = await run_to_end(with_noise, update, spec)
         ratio = rescaling({p.hospital: p.weight for p in spec.participants}, chosen.survivors)
         if ratio != 1:
             program = rescale_program(

@@ -55,9 +55,11 @@ def test_torch_and_numba_stay_within_the_ring_kernels() -> None:
             assert not imported(path) & {"torch", "numba"}, path
 
 
-def test_privacy_accounting_needs_neither_torch_nor_numpy() -> None:
+def test_privacy_accounting_needs_no_torch_and_numpy_in_two_files_alone() -> None:
+    with_numpy = {"loss_distribution.py", "discrete_gaussian.py"}
     for path in (ROOT / "libs" / "dp").rglob("*.py"):
-        assert imported(path) <= set(sys.stdlib_module_names) | {"libs"}, path
+        allowed = {"libs"} | ({"numpy"} if path.name in with_numpy else set())
+        assert imported(path) <= set(sys.stdlib_module_names) | allowed, path
 
 
 def test_training_plans_are_read_without_torch() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from libs.dp.budget import UNBOUNDED, Spend
-from libs.fl.training_plan import PrivacyParameters, TrainingPlan
+from libs.fl.privacy_parameters import PrivacyParameters
+from libs.fl.training_plan import TrainingPlan
 from libs.rpc.dev_ca import DevelopmentCa, folder_name
 from libs.rpc.identity import Identity, Kind, TlsFiles
 from libs.rpc.signing import TlsSigner, checkpoint_check, read_authorities

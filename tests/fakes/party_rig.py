@@ -306,6 +306,8 @@ def approved_result(request: party_pb2.OpenRoundRequest) -> dict[str, Any]:
     rules: dict[str, Any] = {"metrics_length": request.metrics_length}
     if request.HasField("check"):
         rules["check"] = request.check
+    if request.HasField("noise"):
+        rules["noise"] = request.noise
     if not request.plan:
         return rules
     return {

@@ -10,6 +10,7 @@ from libs.cli.bench.inference import inference
 from libs.cli.bench.logins import logins
 from libs.cli.bench.matmul import matmul
 from libs.cli.bench.primitives import primitives
+from libs.cli.bench.private_training import private_training
 from libs.cli.bench.relu import relu
 
 app = typer.Typer(
@@ -24,3 +25,4 @@ app.command()(primitives)
 app.command()(catalogue)
 app.command()(logins)
 app.command()(aggregate)
+app.command()(private_training)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from libs.cli.demo.material import TAGS
 from libs.cli.evaluate.options import EvaluateOptions
 from libs.fl.presets import default_plan
-from libs.fl.training_plan import PrivacyParameters, TrainingPlan
+from libs.fl.privacy_parameters import PrivacyParameters
+from libs.fl.training_plan import TrainingPlan
 
 _DEADLINE_S = 86_400.0
 """All hospitals share this machine, and large networks take their time on it."""

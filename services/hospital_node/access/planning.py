@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from fractions import Fraction
 
+from libs.dp.accountant import Accountant
 from libs.dp.budget import Spend
 from libs.dp.events import canonical_json
 from libs.fl.privacy import planned_event
@@ -33,4 +34,5 @@ def _cost(training_plan: bytes, records: int, *, runs: int | None) -> Cost:
     event = planned_event(plan, records=records, runs=runs)
     # The shortest decimal that means this float is the number that the scientist wrote.
     delta = Fraction(repr(plan.privacy.delta)) if plan.privacy is not None else Fraction(0)
-    return canonical_json(event), Spend.of(event, delta=delta)
+    accountant = plan.privacy.accountant if plan.privacy is not None else Accountant.RDP
+    return canonical_json(event), Spend.of(event, delta=delta, accountant=accountant)

@@ -21,8 +21,9 @@ from libs.data.phantom import make_phantoms
 from libs.data.transforms import to_model_input
 from libs.fl.calibration import calibration_images
 from libs.fl.metrics import METRICS_LENGTH, decode_metrics
+from libs.fl.privacy_parameters import PrivacyParameters
 from libs.fl.strategy_parameters import ServerOptimizer, Strategy
-from libs.fl.training_plan import PrivacyParameters, TrainingPlan
+from libs.fl.training_plan import TrainingPlan
 from libs.fl.update_encoding import decode_vector, encode_weights, weigh_encoded
 from libs.fl.vectorise import load_state_vector, parameter_count, state_vector
 from libs.fl.versions import first_version, read_versions

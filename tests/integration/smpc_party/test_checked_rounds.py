@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from libs.core.errors import FailedPrecondition, InvalidInput, NotFound, TrefoilError
 from libs.core.ids import PARTIES, PartyId, new_id
@@ -26,6 +27,7 @@ from tests.fakes.party_rig import (
     model_ref,
     open_request,
     round_ref,
+    terms_of,
 )
 
 LENGTH = 700
@@ -238,3 +240,29 @@ async def test_a_check_that_does_not_fit_the_ring_is_refused_at_once(
 ) -> None:
     with pytest.raises(InvalidInput):
         await open_round(rig, **fields)
+
+
+# ------------------------------------------------------------ noise on the sum
+
+NOISE = types_pb2.SumNoise(std=SCALE // 8)
+
+
+async def test_the_three_parties_put_the_promised_noise_on_the_sum_and_none_on_metrics(rig: PartyRig) -> None:
+    await open_round(rig, noise=NOISE)
+    for hospital in range(3):
+        await rig.deal(contribution(hospital), contribution_ref(1), HOSPITALS[hospital])
+    assert {answer.outcome for answer in await rig.close_round(1)} == {AGGREGATED}
+    sent = sum(contribution(hospital).astype(np.int64) for hospital in range(3)).astype(np.uint32)
+    opened = await rig.fetch(model_ref(f"{STUDY}/round-1"), HOSPITALS[0])
+    noise = (opened - sent[:LENGTH]).view(np.int32).astype(np.float64) / NOISE.std
+    chi_square = float((noise**2).sum()) / 1.5  # the noise of three parties, of which two are enough
+    assert 1e-6 < stats.chi2.cdf(chi_square, LENGTH) < 1 - 1e-6
+    metrics = await rig.fetch(metrics_ref(1), SCIENTIST)
+    assert metrics.tolist() == METRICS.sum(axis=0, dtype=np.uint32).tolist()
+
+
+async def test_a_hospital_that_was_promised_noise_takes_part_in_no_round_without(rig: PartyRig) -> None:
+    await open_round(rig)
+    terms = terms_of(HOSPITALS[0], metrics_length=4, check=CHECK, noise=NOISE)
+    with pytest.raises(TrefoilError, match="adds other noise"):
+        await rig.deal(contribution(0), contribution_ref(1), HOSPITALS[0], terms=terms)

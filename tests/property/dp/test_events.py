@@ -14,6 +14,7 @@ from libs.dp.accountant import epsilon_of
 from libs.dp.events import (
     MAX_JSON_BYTES,
     Composed,
+    DiscreteGaussian,
     DiscreteLaplace,
     Event,
     NoPrivacy,
@@ -31,6 +32,7 @@ single = st.one_of(
         steps=st.integers(1, 10_000),
     ),
     st.builds(DiscreteLaplace, st.fractions(Fraction(1, 1000), 10)),
+    st.builds(DiscreteGaussian, noise_multiplier=st.floats(0.3, 50), releases=st.integers(1, 1000)),
     st.builds(NoPrivacy),
     st.builds(PostProcessing),
 )

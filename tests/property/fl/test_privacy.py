@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from libs.core.errors import FailedPrecondition, InvalidInput
 from libs.dp.events import NoPrivacy, PostProcessing, SampledGaussian, canonical_json, from_json
 from libs.fl.privacy import noise_multiplier, planned_epsilon, planned_event, require_within_target
-from libs.fl.training_plan import PrivacyParameters, TrainingPlan
+from libs.fl.privacy_parameters import PrivacyParameters
+from libs.fl.training_plan import TrainingPlan
 
 
 def _plan(**changes: object) -> TrainingPlan:
@@ -26,7 +27,7 @@ def _plan(**changes: object) -> TrainingPlan:
     return TrainingPlan.checked(values | {"batch_size": 64, "privacy": privacy} | changes)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     records=st.integers(1, 20_000),
     batch_size=st.integers(2, 512),

@@ -9,7 +9,8 @@ import pytest
 from libs.cli.main import main
 from libs.cli.study_plan import PlanChoices
 from libs.fl.presets import default_plan
-from libs.fl.training_plan import Download, ModelAccess, PrivacyParameters
+from libs.fl.privacy_parameters import PrivacyParameters
+from libs.fl.training_plan import Download, ModelAccess
 
 TAGS = ["--tag", "x-ray"]
 

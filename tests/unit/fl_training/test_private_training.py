@@ -13,6 +13,7 @@ from scipy import stats
 from torch import nn
 from torch.nn import functional
 
+from libs.cli.bench.private_training import run_privately
 from libs.core.errors import FailedPrecondition, InvalidInput
 from libs.core.secret import Secret
 from libs.data.dataset import load_train_and_test
@@ -20,16 +21,17 @@ from libs.data.imageset import ImageSet
 from libs.data.phantom import make_phantoms
 from libs.data.transforms import to_model_input
 from libs.dp.events import SampledGaussian
+from libs.fl.augmentation import augment
 from libs.fl.baseline import train_without_sharing
 from libs.fl.calibration import calibration_images
 from libs.fl.evaluation import auc, predict_probabilities
 from libs.fl.local_training import LocalResult, divide, train_locally
 from libs.fl.metrics import RoundMetrics
-from libs.fl.presets import default_plan
-from libs.fl.privacy import noise_multiplier, planned_epsilon, planned_event
+from libs.fl.privacy import noise_multiplier, planned_epsilon, planned_event, views_of
+from libs.fl.privacy_parameters import PrivacyParameters
 from libs.fl.private_randomness import PrivateRandomness
 from libs.fl.private_training import MOST_AT_ONCE, train_privately
-from libs.fl.training_plan import Augmentation, LearningRateSchedule, PrivacyParameters, TrainingPlan
+from libs.fl.training_plan import Augmentation, LearningRateSchedule, TrainingPlan
 from libs.fl.vectorise import load_state_vector, state_vector
 from libs.models.private import TRAIN_PRIVATELY
 from libs.models.registry import ARCHITECTURES, build_model
@@ -197,6 +199,36 @@ def test_steps_follow_from_the_number_of_images_also_when_nobody_is_chosen(image
     assert heard[-1] == 1
 
 
+# ------------------------------------------------------------ several views of an image
+
+TURNED = Augmentation(rotation_degrees=30.0, contrast=0.5)
+
+
+def test_the_mean_gradient_of_an_images_views_is_clipped_and_not_each_of_them(images: ImageSet) -> None:
+    one = images.select(np.array([3]))
+    plan = _with(max_grad_norm=0.05, noise_multiplier=1e-9, batch_size=2, views=6, augmentation=TURNED)
+    moved = float(np.linalg.norm(_one_step(one, plan)))
+    assert 0.049 < moved < 0.051
+
+
+def test_one_image_of_many_views_is_the_mean_over_them(images: ImageSet) -> None:
+    one = images.select(np.array([3, 9]))
+    plan = _with(max_grad_norm=1e4, noise_multiplier=1e-12, batch_size=2, views=5, augmentation=TURNED)
+    generator = torch.Generator().manual_seed(0)
+    module = _model()
+    x = augment(to_model_input(one.images[[0] * 5 + [1] * 5]), TURNED, generator=generator)
+    labels = torch.from_numpy(one.labels[[0] * 5 + [1] * 5])
+    (functional.cross_entropy(module(x), labels, reduction="sum") / 5).backward()
+    parameters = dict(module.named_parameters())
+    expected = torch.cat([parameters[name].grad.flatten() for name in sorted(parameters)]).numpy()
+    assert np.abs(_one_step(one, plan) - expected).max() < 2e-3 * np.abs(expected).max()
+
+
+def test_views_cost_nothing_where_nothing_differs_between_them() -> None:
+    assert views_of(_with(views=6, augmentation=TURNED)) == 6
+    assert views_of(_with(views=6)) == 1
+
+
 # ------------------------------------------------------------ a round
 
 
@@ -314,9 +346,10 @@ REAL = Path(__file__).parents[3].parent / "shared" / "data" / "pneumoniamnist.np
 
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_file(), reason="PneumoniaMNIST is not on this machine")
-def test_real_radiographs_are_told_apart_at_epsilon_8() -> None:
+def test_three_hospitals_tell_real_radiographs_apart_at_epsilon_8_and_so_do_the_parties() -> None:
     train, test = load_train_and_test(REAL, size=28)
-    privacy = PrivacyParameters(target_epsilon=8.0, delta=1e-4)
-    plan = default_plan(model="small_cnn_private", image_size=28, images=len(train), privacy=privacy)
-    trained = train_without_sharing(train, plan, owner="a")
-    assert auc(predict_probabilities(trained.module, test.images), test.labels) > 0.90
+    run = run_privately(train, test, epsilon=8.0, delta=1e-4, hospitals=3, seed=0)
+    assert run.spent <= 8.0
+    assert run.auc >= 0.93
+    assert run.same_label >= 0.995
+    assert run.largest_logit_difference <= 0.02
