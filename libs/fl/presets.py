@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from libs.fl.privacy_parameters import PrivacyParameters
-from libs.fl.training_plan import Augmentation, ModelAccess, TrainingPlan
+from libs.fl.training_plan import Augmentation, ContributionCheck, ModelAccess, TrainingPlan
 
 _AUGMENTATION = Augmentation(shift=0.08, rotation_degrees=8.0, zoom=0.1, brightness=0.1, contrast=0.2)
+_CHECK = ContributionCheck(max_norm=8.0, first_max_norm=15.0)
 _EPOCHS_OF_IMAGES = 84_000
 _FEWEST_ROUNDS, _MOST_ROUNDS = 12, 24
 
@@ -55,6 +56,7 @@ def _in_clear(images: int) -> dict[str, Any]:
         "weight_decay": 5e-4,
         "balance_classes": True,
         "augmentation": _AUGMENTATION,
+        "contribution_check": _CHECK,
     }
 
 
