@@ -40,6 +40,8 @@ def weights(
 
     if out.exists():
         raise InvalidInput(f"{out} exists already. Name another file.")
+    if not out.parent.is_dir():
+        raise InvalidInput(f"There is no folder {out.parent}. Make it, or name another file.")
 
     async def ask() -> tuple[TrainingPlan, int, npt.NDArray[np.float64]]:
         async with open_session(profile) as session:

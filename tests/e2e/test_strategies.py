@@ -186,7 +186,7 @@ async def _hold_through(
 
 def _download(cluster: LocalCluster, study_id: str, *options: str) -> dict[str, torch.Tensor]:
     """What `trefoil study weights` writes."""
-    out = cluster.folder("scientist") / f"weights{len(options)}.safetensors"
+    out = cluster.profile("scientist").parent / f"weights{len(options)}.safetensors"
     command = [
         "study",
         "weights",

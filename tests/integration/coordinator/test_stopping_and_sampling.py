@@ -53,11 +53,12 @@ async def test_hospitals_that_name_different_rounds_have_not_agreed(federation: 
 
 
 async def test_a_stop_that_names_a_round_that_is_not_over_changes_nothing(federation: Federation) -> None:
-    stop_from(federation, 1, best=1, names=["alpha"])
-    study_id = await federation.launch(training_plan(rounds=1, round_deadline_s=0.8, **STOPPING))
-    study = await federation.ended(study_id)
-    assert study.state == pb.STUDY_STATE_READY, study.failure
-    assert len(study.rounds[0].survivor_identities) == 2
+    stop_from(federation, 1, best=1, names=["alpha", "beta"])
+    study = await federation.ended(
+        await federation.launch(training_plan(rounds=2, round_deadline_s=0.4, **STOPPING))
+    )
+    assert (study.state, study.final_round, study.stopped_because) == (pb.STUDY_STATE_FAILED, 0, "")
+    assert "fewer than 2 complete contributions" in study.failure
 
 
 async def test_each_order_names_the_last_round_that_counted_for_its_hospital(federation: Federation) -> None:
