@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
 
@@ -13,6 +14,10 @@ from libs.mpc.ring import Ring, RingArray
 
 CHUNK_BYTES = 1024 * 1024
 """No chunk of a vector is larger, so that one upload never fills a connection that others use too."""
+
+FIRST_CHUNK_BYTES = 32 * 1024
+LONGEST_CHUNK_S = 0.25
+"""A chunk that takes longer is followed by a smaller one: what was sent of it is lost if the line breaks."""
 
 
 def to_bytes(array: RingArray, ring: Ring) -> memoryview:
@@ -46,6 +51,24 @@ def chunks_of(array: RingArray, ring: Ring, *, chunk_bytes: int = CHUNK_BYTES) -
     view = to_bytes(array, ring)
     for start in range(0, len(view), chunk_bytes):
         yield bytes(view[start : start + chunk_bytes])
+
+
+async def paced_chunks_of(array: RingArray, ring: Ring, *, offset: int = 0) -> AsyncIterator[bytes]:
+    """The array's bytes from byte `offset` on, in chunks as large as the reader takes within a moment.
+
+    gRPC takes the next message once the line has room for it, so the time between two requests for a chunk
+    is the line's time for one. Fast lines soon have chunks of `CHUNK_BYTES`, slow ones stay with small ones.
+    """
+    view, size = to_bytes(array, ring), FIRST_CHUNK_BYTES
+    while offset < len(view):
+        began_s = time.monotonic()
+        yield bytes(view[offset : offset + size])
+        offset += size
+        took_s = time.monotonic() - began_s
+        if took_s > LONGEST_CHUNK_S:
+            size = max(size // 2, FIRST_CHUNK_BYTES)
+        elif took_s < LONGEST_CHUNK_S / 4:
+            size = min(size * 2, CHUNK_BYTES)
 
 
 class ChunkCollector:

@@ -144,9 +144,12 @@ class Party:
         self.server: RpcServer = settings.server(
             name=f"party-{me}", recorder=recorder, on_refusal=self._audit.refused
         )
+        self._desk = ShareDesk(
+            rounds=self._index, shares=self._shares, ttl_s=settings.unfinished_upload_kept_s
+        )
         service = PartyService(
             rounds=self._index,
-            desk=ShareDesk(rounds=self._index, shares=self._shares),
+            desk=self._desk,
             aggregator=self._aggregator,
             predictions=self._predictions,
             uses=uses,
@@ -169,6 +172,7 @@ class Party:
     async def start(self) -> int:
         """Serve and dial; the bound port."""
         self._audit.start()
+        self._desk.start()
         port = await self.server.start()
         self.network.start()
         self._filler.start()
@@ -178,6 +182,7 @@ class Party:
     async def _close(self) -> None:
         """Abort what runs, so that peers and clients are told at once."""
         await self._filler.stop()
+        await self._desk.stop()
         await self._predictions.stop()
         await self._model_uses.stop()
         await self._aggregator.stop()

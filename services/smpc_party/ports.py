@@ -72,6 +72,10 @@ class ShareWriter(Protocol):
         """Add bytes."""
         ...
 
+    def require_whole(self) -> None:
+        """Raise `InvalidInput` when bytes are missing."""
+        ...
+
     def finish(self) -> StoredShare:
         """Make it permanent."""
         ...
@@ -81,11 +85,37 @@ class ShareWriter(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """A share that was on its way in when the party ended. `note` is what `begin` was given."""
+
+    name: str
+    context: str
+    ring: Ring
+    length: int
+    note: str
+    age_s: float
+
+
 class Shares(Protocol):
     """Encrypted files. Methods block."""
 
-    def begin(self, *, context: str, form: Form, ring: Ring, length: int) -> ShareWriter:
-        """Start one share."""
+    def begin(
+        self, *, context: str, form: Form, ring: Ring, length: int, note: str | None = None
+    ) -> ShareWriter:
+        """Start one share. With a note it is found again, as far as it came, if this process is killed."""
+        ...
+
+    def unfinished(self) -> Sequence[Unfinished]:
+        """What earlier processes left of shares that had a note."""
+        ...
+
+    def resume(self, unfinished: Unfinished) -> tuple[ShareWriter, Iterable[bytes]] | None:
+        """The share begun anew, and what the earlier process had sealed of it; None if that is nothing."""
+        ...
+
+    def drop_unfinished(self, unfinished: Unfinished) -> None:
+        """Delete it. Does nothing the second time."""
         ...
 
     def save(self, values: RingArray, *, context: str, ring: Ring) -> StoredShare:

@@ -11,7 +11,7 @@ from typing import Any
 from libs.core.errors import InvalidInput, TrefoilError
 from libs.mpc.ring import Ring
 from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
-from libs.rpc.arrays import ChunkCollector, chunks_of, sha256_of
+from libs.rpc.arrays import ChunkCollector, chunks_of, paced_chunks_of, sha256_of
 from libs.rpc.caller import current_caller
 from services.smpc_party import wire
 from services.smpc_party.aggregation import Aggregator
@@ -69,6 +69,8 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
             wire.round_key(request.round), computation_id, attempt=request.round.attempt
         )
         aggregated = closed.result_model_id is not None
+        if aggregated:
+            await self._desk.round_over(wire.round_key(request.round))
         return party_pb2.CloseRoundResponse(
             outcome=_Outcome.OUTCOME_AGGREGATED if aggregated else _Outcome.OUTCOME_BELOW_QUORUM,
             result_model_id=closed.result_model_id or "",
@@ -82,6 +84,7 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
     ) -> party_pb2.AbandonRoundResponse:
         """Forget a round that is not closed."""
         await self._aggregator.abandon(wire.round_key(request.round), attempt=request.round.attempt)
+        await self._desk.round_over(wire.round_key(request.round))
         return party_pb2.AbandonRoundResponse()
 
     async def OpenPrediction(
@@ -126,18 +129,20 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
         self, request: party_pb2.DescribeUploadRequest, context: Any
     ) -> party_pb2.DescribeUploadResponse:
         """How far an upload of the caller came."""
-        stored = await self._desk.is_stored(wire.upload(request.header), current_caller().identity)
-        return party_pb2.DescribeUploadResponse(stored=stored)
+        found = await self._desk.describe(wire.upload(request.header), current_caller().identity)
+        return party_pb2.DescribeUploadResponse(stored=found.stored, received_bytes=found.received_bytes)
 
     async def GetShares(
         self, request: party_pb2.GetSharesRequest, context: Any
     ) -> AsyncIterator[party_pb2.GetSharesResponse]:
-        """Hand out this party's share of one vector, in full."""
+        """Hand out this party's share of one vector, in full or from where an earlier call broke off."""
         ring, share = await self._desk.get(wire.vector(request.vector), current_caller().identity)
         digest = await asyncio.to_thread(sha256_of, share, ring)
         description = party_pb2.ShareDescription(ring=wire.RING_CODES[ring], length=len(share), sha256=digest)
+        if request.offset > share.nbytes:
+            raise InvalidInput(f"The share has {share.nbytes} bytes; there is nothing from {request.offset}.")
         yield party_pb2.GetSharesResponse(description=description)
-        for chunk in chunks_of(share, ring):
+        async for chunk in paced_chunks_of(share, ring, offset=request.offset):
             yield party_pb2.GetSharesResponse(chunk=chunk)
 
     async def Predict(

@@ -60,6 +60,8 @@ class PartySettings(RpcSettings):
     # 32 bytes in hexadecimal; without it the store is unreadable.
     storage_key: Path
     quota_bytes: int | None = Field(default=None, gt=0)
+    # How long the beginning of an upload that broke off waits for its rest, counted in the quota.
+    unfinished_upload_kept_s: float = Field(default=3600.0, gt=0)
     # The longest deadline that a prediction may be given.
     prediction_deadline_s: float = Field(default=30.0, gt=0)
     # How long the three parties may take to close a round.

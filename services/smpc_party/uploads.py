@@ -1,23 +1,24 @@
-"""Taking shares in and giving them out: who may, what exactly, and never half of it."""
+"""Taking shares in and giving them out: who may, what exactly, and never half of it.
+
+What arrived of an upload that broke off is kept (`partials.py`), and the upload goes on from there.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from libs.core.errors import (
     DeadlineExceeded,
-    FailedPrecondition,
     InvalidInput,
-    NotFound,
-    PermissionDenied,
+    StorageFull,
     TooLarge,
+    Unavailable,
 )
 from libs.mpc.ring import Ring, RingArray
 from libs.rpc.arrays import CHUNK_BYTES
@@ -25,17 +26,13 @@ from libs.rpc.identity import Identity
 from libs.runtime.logging import get_logger
 from libs.runtime.run_to_end import run_to_end
 from services.smpc_party.domain import (
-    ROUND_TABLE,
     Form,
-    RoundEvent,
     RoundKey,
-    RoundState,
-    StoredShare,
-    Terms,
-    check_same_upload,
-    move,
 )
-from services.smpc_party.ports import Rounds, Shares, ShareWriter
+from services.smpc_party.partials import TTL_S, Label, Partial, Partials
+from services.smpc_party.ports import Rounds, Shares
+from services.smpc_party.vector_access import Target, VectorAccess
+from services.smpc_party.vectors import ContributionVector, Upload, Vector
 
 log = get_logger(__name__)
 
@@ -46,145 +43,203 @@ SLOWEST_BYTES_PER_S = 1 << 16
 
 
 @dataclass(frozen=True)
-class ModelVector:
-    """The vector of one model version."""
+class Received:
+    """How far an upload came: all of it is stored, or so many bytes are kept."""
 
-    model_id: str
-
-
-@dataclass(frozen=True)
-class MetricsVector:
-    """The summed metrics of one round."""
-
-    key: RoundKey
+    stored: bool
+    received_bytes: int
 
 
 @dataclass(frozen=True)
-class ContributionVector:
-    """The caller's contribution to one try of a round."""
+class _Running:
+    """An upload that is being received, and the time that it has."""
 
-    key: RoundKey
-    attempt: int
+    label: Label
+    limit: asyncio.Timeout
 
-
-Vector = ModelVector | MetricsVector | ContributionVector
-
-
-@dataclass(frozen=True, repr=False)
-class Upload:
-    """The header of one upload. `seed` for a share that is PRG(seed), else the SHA-256 of what follows."""
-
-    upload_id: str
-    vector: Vector
-    ring: Ring
-    length: int
-    seed: bytes | None
-    sha256: bytes
-    terms: Terms | None = None
-    """What a hospital requires of the round. Only contributions have terms, and all of them do."""
-
-    def __repr__(self) -> str:
-        return f"Upload({self.upload_id}, {self.vector}, values=<redacted>)"
-
-
-@dataclass(frozen=True)
-class _Target:
-    """Where an upload goes."""
-
-    what: str
-    context: str
-    ring: Ring
-    length: int
-    stored_upload_id: str | None
-    store: Callable[[str, StoredShare], bool]
+    def interrupt(self) -> None:
+        """Have its time run out now."""
+        if not self.limit.expired():
+            self.limit.reschedule(asyncio.get_running_loop().time())
 
 
 class ShareDesk:
     """Receives and hands out shares.
 
     An upload reserves its room on the disk when it begins. So a caller has one at a time for each vector,
-    each chunk comes within `idle_s`, and all of them within a time that grows with the vector's length.
+    each chunk comes within `idle_s`, and all of them within a time that grows with the vector's length. What
+    was received by the time that it broke off is kept for `ttl_s`.
     """
 
     def __init__(
-        self, *, rounds: Rounds, shares: Shares, idle_s: float = IDLE_S, shortest_s: float = SHORTEST_S
+        self,
+        *,
+        rounds: Rounds,
+        shares: Shares,
+        idle_s: float = IDLE_S,
+        shortest_s: float = SHORTEST_S,
+        ttl_s: float = TTL_S,
     ) -> None:
-        self._rounds, self._shares = rounds, shares
+        self._access, self._shares = VectorAccess(rounds), shares
         self._idle_s, self._shortest_s = idle_s, shortest_s
-        self._turns: WeakValueDictionary[tuple[Identity, Vector], asyncio.Lock] = WeakValueDictionary()
+        self._partials = Partials(shares, ttl_s=ttl_s)
+        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._running: dict[tuple[str, str], _Running] = {}
+
+    def start(self) -> None:
+        """Let what an earlier process received end in time."""
+        self._partials.start()
+
+    async def stop(self) -> None:
+        """End nothing any more: the next process goes on with what is kept."""
+        self._partials.close()
 
     async def put(self, upload: Upload, caller: Identity, chunks: AsyncIterator[bytes]) -> bool:
         """Store one share, all of it or nothing. True when this very upload had been stored before.
 
         Raises `PermissionDenied`, `NotFound`, `InvalidInput`, `TooLarge`, `AlreadyExists`, `StorageFull`, and
-        `FailedPrecondition` when the round does not take contributions any more, `DeadlineExceeded`.
+        `FailedPrecondition` when the round does not take contributions any more, `DeadlineExceeded`,
+        `Unavailable` when its offset is not where the party stands.
         """
-        turn = self._turns.setdefault((caller, upload.vector), asyncio.Lock())
+        slot = _slot(upload.vector, caller)
         allowed_s = self._shortest_s + upload.length * upload.ring.element_bytes / SLOWEST_BYTES_PER_S
         try:
-            async with turn, asyncio.timeout(allowed_s):
-                return await self._put(upload, caller, _in_time(chunks, idle_s=self._idle_s))
+            async with self._turn(slot), asyncio.timeout(allowed_s) as limit:
+                target = await asyncio.to_thread(self._access.target, upload, caller)
+                if target.stored_upload_id is not None:
+                    return True
+                label = _label(upload, target, slot)
+                self._running[slot] = _Running(label, limit)
+                try:
+                    chunks = _in_time(chunks, idle_s=self._idle_s)
+                    return not await self._receive(upload, target, label, chunks)
+                finally:
+                    del self._running[slot]
         except TimeoutError:
             raise DeadlineExceeded(
                 f"The share did not arrive in time: at most {self._idle_s:g} s may pass between chunks, and "
-                f"{allowed_s:.0f} s in all. Nothing was kept of it; send it again over a better line."
+                f"{allowed_s:.0f} s in all. What arrived is kept for a while; ask how far it came and send "
+                "the rest."
             ) from None
 
-    async def _put(self, upload: Upload, caller: Identity, chunks: AsyncIterator[bytes]) -> bool:
-        target = await asyncio.to_thread(self._target, upload, caller)
-        if target.stored_upload_id is not None:
-            return True
-        if (upload.ring, upload.length) != (target.ring, target.length):
-            raise InvalidInput(
-                f"{target.what} takes {target.length} elements of {target.ring.bits} bits, "
-                f"not {upload.length} of {upload.ring.bits}. Check the training plan and its version."
-            )
-        return not await self._receive(upload, target, chunks)
+    async def describe(self, upload: Upload, caller: Identity) -> Received:
+        """How far this upload came. Raises as `put` does before anything is sent.
 
-    async def is_stored(self, upload: Upload, caller: Identity) -> bool:
-        """Whether all of this upload is on the disk. Raises as `put` does before anything is sent."""
-        target = await asyncio.to_thread(self._target, upload, caller)
-        return target.stored_upload_id is not None
+        A transfer of it that still runs is ended first: whoever asks has lost the line that it came on.
+        """
+        slot = _slot(upload.vector, caller)
+        target = await asyncio.to_thread(self._access.target, upload, caller)
+        label = _label(upload, target, slot)
+        running = self._running.get(slot)
+        if running is not None and running.label == label:
+            running.interrupt()
+        async with self._turn(slot):
+            target = await asyncio.to_thread(self._access.target, upload, caller)
+            if target.stored_upload_id is not None:
+                return Received(True, 0)
+            partial = await self._partials.take(label)
+            if partial is None:
+                return Received(False, 0)
+            self._partials.keep(partial)
+            return Received(False, partial.received_bytes)
+
+    async def round_over(self, key: RoundKey) -> None:
+        """The round takes no contribution any more: end those on their way, and forget what came of them."""
+        name = str(key)
+        for slot, running in list(self._running.items()):
+            if running.label.round == name:
+                running.interrupt()
+                async with self._turn(slot):  # it has ended
+                    pass
+        self._partials.clear_round(name)
 
     async def get(self, vector: Vector, caller: Identity) -> tuple[Ring, RingArray]:
         """This party's share in full, for a reader of the vector.
 
         Raises `PermissionDenied`, `NotFound`, and `FailedPrecondition` when it is not there yet or damaged.
         """
-        share = await asyncio.to_thread(self._readable, vector, caller)
+        share = await asyncio.to_thread(self._access.readable, vector, caller)
         return share.ring, await asyncio.to_thread(self._shares.load, share)
 
-    async def _receive(self, upload: Upload, target: _Target, chunks: AsyncIterator[bytes]) -> bool:
-        """Whether the share that arrives is now stored; False when the same upload was faster."""
-        form = Form.VECTOR if upload.seed is None else Form.SEED
-        with ExitStack() as unfinished:  # a client that hangs up cancels us, and leaves nothing either
+    def _turn(self, slot: tuple[str, str]) -> asyncio.Lock:
+        return self._turns.setdefault(slot, asyncio.Lock())
 
-            def begin() -> ShareWriter:
-                writer = self._shares.begin(
-                    context=target.context, form=form, ring=upload.ring, length=upload.length
-                )
-                unfinished.callback(writer.discard)
-                return writer
+    async def _receive(
+        self, upload: Upload, target: Target, label: Label, chunks: AsyncIterator[bytes]
+    ) -> bool:
+        """Whether the share that arrives is now stored; False when the same upload was faster.
 
-            writer = await run_to_end(begin)
-            if upload.seed is not None:
-                await run_to_end(writer.write, upload.seed)
-            digest = hashlib.sha256()
-            async for chunk in chunks:
-                if upload.seed is not None or not chunk:
-                    raise InvalidInput("A share sent as a seed has no chunks, and no chunk is empty.")
-                if len(chunk) > CHUNK_BYTES:
-                    raise TooLarge(f"A chunk has at most {CHUNK_BYTES} bytes. Send smaller ones.")
-                digest.update(chunk)
-                await run_to_end(writer.write, chunk)
-            if upload.seed is None and not hmac.compare_digest(digest.digest(), upload.sha256):
-                raise InvalidInput("The share is not the one whose SHA-256 its header gave. Send it again.")
-            return await run_to_end(self._keep, writer, upload.upload_id, target)
+        Cancelled, for a client that hung up, or out of time, what arrived is kept; after any other error
+        nothing is.
+        """
+        with ExitStack() as unfinished:
+            partial = await self._resumed(upload, label)
+            if partial is None:
+                partial = await self._begun(upload, target, label, unfinished)
+            else:
+                unfinished.callback(partial.discard)
+            try:
+                async for chunk in chunks:
+                    _check_chunk(upload, chunk)
+                    await run_to_end(partial.write, chunk)
+                if upload.seed is None and not hmac.compare_digest(partial.sha256(), upload.sha256):
+                    partial.require_whole()
+                    raise InvalidInput(
+                        "The share is not the one whose SHA-256 its header gave. Send it again."
+                    )
+                return await run_to_end(self._keep, partial, upload.upload_id, target)
+            except (asyncio.CancelledError, TimeoutError):
+                if partial.resumable and upload.seed is None:
+                    unfinished.pop_all()
+                    self._partials.keep(partial)
+                raise
 
-    def _keep(self, writer: ShareWriter, upload_id: str, target: _Target) -> bool:
+    async def _resumed(self, upload: Upload, label: Label) -> Partial | None:
+        """What there is of the upload, if it goes on from exactly there; None if it is to begin."""
+        if not upload.offset:
+            self._partials.clear(label.slot)
+            return None
+        partial = await self._partials.take(label)
+        if partial is not None and partial.received_bytes == upload.offset:
+            return partial
+        received_bytes = 0
+        if partial is not None:
+            self._partials.keep(partial)
+            received_bytes = partial.received_bytes
+        raise Unavailable(
+            f"The upload cannot go on from byte {upload.offset}: {received_bytes} are kept of it. Ask how "
+            "far it came and send the rest."
+        )
+
+    async def _begun(self, upload: Upload, target: Target, label: Label, unfinished: ExitStack) -> Partial:
+        """A new file, in place of older uploads that wait for their rest when there is no room."""
+        seed = upload.seed
+
+        def begin() -> Partial:
+            writer = self._shares.begin(
+                context=target.context,
+                form=Form.VECTOR if seed is None else Form.SEED,
+                ring=upload.ring,
+                length=upload.length,
+                note=label.to_json() if seed is None else None,
+            )
+            unfinished.callback(writer.discard)  # registered here: cancelled, nobody else knows it
+            partial = Partial(label, writer)
+            if seed is not None:
+                partial.write(seed)
+            return partial
+
+        while True:
+            try:
+                return await run_to_end(begin)
+            except StorageFull:
+                if not self._partials.drop_oldest():
+                    raise
+
+    def _keep(self, partial: Partial, upload_id: str, target: Target) -> bool:
         """Make the file permanent and name it in the index. It is deleted only if the index does not."""
         started_s = time.perf_counter()
-        share = writer.finish()
+        share = partial.finish()
         seconds = round(time.perf_counter() - started_s, 3)
         new = False
         try:
@@ -202,76 +257,6 @@ class ShareDesk:
             )
         return new
 
-    def _target(self, upload: Upload, caller: Identity) -> _Target:
-        match upload.vector:
-            case ModelVector(model_id):
-                return self._model_target(upload, model_id, caller)
-            case ContributionVector(key, attempt):
-                return self._contribution_target(upload, key, attempt, caller)
-            case MetricsVector():
-                raise InvalidInput("The metrics of a round are computed by the parties; nobody uploads them.")
-
-    def _model_target(self, upload: Upload, model_id: str, caller: Identity) -> _Target:
-        record = self._rounds.model(model_id)
-        if record.spec.dealer != caller:
-            raise PermissionDenied(f"Model {model_id} is not {caller}'s to deal.")
-        return _Target(
-            f"Model {model_id}",
-            record.spec.context,
-            record.spec.ring,
-            record.spec.length,
-            _same(record.upload_id, upload.upload_id, what=f"Model {model_id}"),
-            lambda upload_id, share: self._rounds.put_model_share(model_id, upload_id, share),
-        )
-
-    def _contribution_target(self, upload: Upload, key: RoundKey, attempt: int, caller: Identity) -> _Target:
-        record = self._rounds.round(key)
-        if caller not in {participant.hospital for participant in record.spec.participants}:
-            raise PermissionDenied(f"{caller} does not take part in {key}.")
-        record.spec.check_attempt(attempt)
-        if upload.terms is None:
-            raise InvalidInput("A contribution comes with the terms that its hospital's owner approved.")
-        record.spec.check_terms(caller, upload.terms)
-        what = f"The contribution of {caller} to {key}"
-        held = {c.hospital: c.upload_id for c in self._rounds.contributions(key)}
-        stored = _same(held.get(caller), upload.upload_id, what=what)
-        if stored is None:
-            move(ROUND_TABLE, record.state, RoundEvent.CONTRIBUTE, what=f"The {key}")
-        return _Target(
-            what,
-            record.spec.contribution_context(caller),
-            record.spec.ring,
-            record.spec.length,
-            stored,
-            lambda upload_id, share: self._rounds.put_contribution(record.spec, caller, upload_id, share),
-        )
-
-    def _readable(self, vector: Vector, caller: Identity) -> StoredShare:
-        match vector:
-            case ModelVector(model_id):
-                record = self._rounds.model(model_id)
-                _check_reader(caller, record.spec.readers, what=f"model {model_id}")
-                if record.share is None:
-                    raise FailedPrecondition(
-                        f"Model {model_id} was not dealt to this party yet. Deal it first."
-                    )
-                self._rounds.share_fetched(f"model {model_id}")
-                return record.share
-            case MetricsVector(key):
-                return self._metrics(key, caller)
-            case ContributionVector():
-                raise PermissionDenied("A contribution cannot be fetched, by nobody; only its sum can be.")
-
-    def _metrics(self, key: RoundKey, caller: Identity) -> StoredShare:
-        record = self._rounds.round(key)
-        _check_reader(caller, record.spec.metrics_readers, what=f"the metrics of {key}")
-        if record.state is not RoundState.CLOSED or record.prepared is None:
-            raise FailedPrecondition(f"The {key} is not closed yet. Ask again afterwards.")
-        if record.prepared.metrics is None:
-            raise NotFound(f"The {key} has no metrics.")
-        self._rounds.share_fetched(f"metrics of {key}")
-        return record.prepared.metrics
-
 
 async def _in_time(chunks: AsyncIterator[bytes], *, idle_s: float) -> AsyncIterator[bytes]:
     """The chunks. Raises `TimeoutError` when one takes longer than `idle_s`."""
@@ -283,13 +268,19 @@ async def _in_time(chunks: AsyncIterator[bytes], *, idle_s: float) -> AsyncItera
         yield chunk
 
 
-def _same(stored: str | None, offered: str, *, what: str) -> str | None:
-    """The stored upload, which must be the offered one if there is any."""
-    if stored is not None:
-        check_same_upload(stored, offered, what=what)
-    return stored
+def _check_chunk(upload: Upload, chunk: bytes) -> None:
+    if upload.seed is not None or not chunk:
+        raise InvalidInput("A share sent as a seed has no chunks, and no chunk is empty.")
+    if len(chunk) > CHUNK_BYTES:
+        raise TooLarge(f"A chunk has at most {CHUNK_BYTES} bytes. Send smaller ones.")
 
 
-def _check_reader(caller: Identity, readers: frozenset[Identity], *, what: str) -> None:
-    if caller not in readers:
-        raise PermissionDenied(f"{caller} may not fetch {what}. Its readers were named when it was made.")
+def _slot(vector: Vector, caller: Identity) -> tuple[str, str]:
+    return caller.uri, repr(vector)
+
+
+def _label(upload: Upload, target: Target, slot: tuple[str, str]) -> Label:
+    caller, vector = slot
+    key = upload.vector.key if isinstance(upload.vector, ContributionVector) else None
+    parts = (upload.upload_id, upload.ring.bits, upload.length, upload.sha256.hex(), target.context)
+    return Label(caller, vector, "" if key is None else str(key), " ".join(map(str, parts)))

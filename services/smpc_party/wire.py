@@ -26,7 +26,7 @@ from services.smpc_party.domain import (
 from services.smpc_party.limits import PredictionLimits
 from services.smpc_party.model_use import EVERYBODY, HospitalRules, ModelUse, UseRule
 from services.smpc_party.pool import ShelfLevel
-from services.smpc_party.uploads import ContributionVector, MetricsVector, ModelVector, Upload, Vector
+from services.smpc_party.vectors import ContributionVector, MetricsVector, ModelVector, Upload, Vector
 
 _RINGS = {types_pb2.RING_32: Ring.RING_32, types_pb2.RING_64: Ring.RING_64}
 RING_CODES = {ring: code for code, ring in _RINGS.items()}
@@ -145,6 +145,8 @@ def upload(header: types_pb2.ShareHeader) -> Upload:
         raise InvalidInput(f"A SHA-256 has {_SHA256_BYTES} bytes.")
     if form is None:
         raise InvalidInput("A share is sent as a seed, or as a vector whose SHA-256 comes first.")
+    if form == "seed" and header.offset:
+        raise InvalidInput("A share sent as a seed is sent as a whole; its offset is 0.")
     return Upload(
         upload_id=header.upload_id,
         vector=vector(header.vector),
@@ -153,6 +155,7 @@ def upload(header: types_pb2.ShareHeader) -> Upload:
         seed=header.seed if form == "seed" else None,
         sha256=header.vector_sha256,
         terms=_terms(header.terms) if header.HasField("terms") else None,
+        offset=header.offset,
     )
 
 

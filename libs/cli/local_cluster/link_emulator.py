@@ -52,8 +52,10 @@ class Line:
     They queue behind earlier ones at the line's rate (a token bucket without a burst), then travel.
     """
 
-    def __init__(self, *, delay_s: float, bytes_per_s: float | None) -> None:
-        self.delay_s, self.bytes_per_s = delay_s, bytes_per_s
+    def __init__(
+        self, *, delay_s: float, bytes_per_s: float | None, buffer_bytes: int = _BUFFER_BYTES
+    ) -> None:
+        self.delay_s, self.bytes_per_s, self._buffer_bytes = delay_s, bytes_per_s, buffer_bytes
         self._free_at_s = float("-inf")
 
     def arrival_s(self, size: int, *, now_s: float) -> float:
@@ -73,14 +75,21 @@ class Line:
     @property
     def capacity_bytes(self) -> int:
         """What may be on the line and in front of it."""
-        return _BUFFER_BYTES + int((self.bytes_per_s or 0) * self.delay_s)
+        return self._buffer_bytes + int((self.bytes_per_s or 0) * self.delay_s)
 
 
 class _Pipe:
     """Moves one direction of one connection over a line, its end included."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: Line) -> None:
-        self._reader, self._writer, self._line = reader, writer, line
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        line: Line,
+        *,
+        on_taken: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._reader, self._writer, self._line, self._on_taken = reader, writer, line, on_taken
         self._travelling: deque[tuple[float, bytes]] = deque()
         self._held_bytes = 0
         self._given, self._taken = asyncio.Event(), asyncio.Event()
@@ -93,6 +102,7 @@ class _Pipe:
             data = await self._reader.read(self._line.chunk_bytes)
             self._travelling.append((self._line.arrival_s(len(data), now_s=now_s()), data))
             self._held_bytes += len(data)
+            self._on_taken(len(data))
             self._given.set()
             while self._held_bytes > self._line.capacity_bytes:
                 self._taken.clear()
@@ -124,6 +134,8 @@ class Relay:
         self._listen, self._target, self._new_line = _split(listen), _split(target), new_line
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self.sent_bytes = 0
+        """What callers put on the line, over all connections, whether or not it arrived."""
 
     async def __aenter__(self) -> Relay:
         host, port = self._listen
@@ -144,6 +156,14 @@ class Relay:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
+    def cut(self) -> None:
+        """Break every connection there is now; what is on its way is lost. New ones work."""
+        for connection in self._connections:
+            connection.cancel()
+
+    def _count(self, size: int) -> None:
+        self.sent_bytes += size
+
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(connection)
@@ -154,16 +174,18 @@ class Relay:
         onward: asyncio.StreamWriter | None = None
         try:
             back, onward = await asyncio.open_connection(*self._target, limit=_LARGEST_CHUNK)
-            there, here = _Pipe(reader, onward, self._new_line()), _Pipe(back, writer, self._new_line())
+            there = _Pipe(reader, onward, self._new_line(), on_taken=self._count)
+            here = _Pipe(back, writer, self._new_line())
             async with asyncio.TaskGroup() as group:
                 for work in (there.take(), there.deliver(), here.take(), here.deliver()):
                     group.create_task(work)
         except* OSError:
             pass  # nobody listens there yet, or one side was cut off: the other is cut off as well
         finally:
+            cut = (task := asyncio.current_task()) is not None and task.cancelling()
             for end in (writer, onward):
                 if end is not None:
-                    end.close()
+                    end.transport.abort() if cut else end.close()
 
 
 def _split(address: str) -> tuple[str, int]:

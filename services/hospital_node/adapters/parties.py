@@ -15,11 +15,14 @@ from libs.rpc._generated.trefoil.party.v1.party_pb2_grpc import PartyServiceStub
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
 from libs.rpc.channel import translated
 from libs.rpc.identity import Identity, party_identity
-from libs.rpc.share_client import deal_vector, fetch_vector
+from libs.rpc.share_client import Patience, deal_vector, fetch_vector
 from services.hospital_node.access.model_use import UseRules
 from services.hospital_node.domain import TaskKey, Terms
 
 CALL_TIMEOUT_S = 30.0
+PATIENCE = Patience(attempts=40)
+"""Three minutes without a byte of progress: lines come back, parties restart, and an upload that was given up
+is lost for its round. The round's deadline ends it in any case."""
 
 Dial = Callable[[str, Identity], grpc.aio.Channel]
 
@@ -55,7 +58,10 @@ class ShareParties:
     async def fetch(self, model_id: str) -> RingArray:
         """A version of the training weights, which are always in the 32-bit ring."""
         return await fetch_vector(
-            types_pb2.VectorRef(model_id=model_id), ring=Ring.RING_32, channels=self._named()
+            types_pb2.VectorRef(model_id=model_id),
+            ring=Ring.RING_32,
+            channels=self._named(),
+            patience=PATIENCE,
         )
 
     async def metrics(self, study_id: str, *, round_number: int) -> RoundMetrics:
@@ -90,7 +96,13 @@ class ShareParties:
             noise=types_pb2.SumNoise(std=terms.noise_std),
         )
         await deal_vector(
-            vector, ring=ring, ref=ref, channels=self._named(), upload_id=upload_id, terms=required
+            vector,
+            ring=ring,
+            ref=ref,
+            channels=self._named(),
+            upload_id=upload_id,
+            terms=required,
+            patience=PATIENCE,
         )
 
     async def set_model_use(self, party: PartyId, rules: UseRules) -> int:

@@ -69,6 +69,7 @@ class SealedWriter:
 
     def _seal(self, chunk: bytearray | memoryview, *, last: bool) -> None:
         self._file.write(self._cipher.encrypt(_nonce(self._chunk, last=last), chunk, _MAGIC))
+        self._file.flush()  # with the system, should this process be killed
         self._chunk += 1
 
 
@@ -92,6 +93,22 @@ def read_sealed(path: Path, key: Secret[bytes], *, context: str) -> Iterator[byt
                 chunk, number = following, number + 1
     except (InvalidTag, OSError) as error:
         raise _damaged() from error
+
+
+def read_unfinished(path: Path, key: Secret[bytes], *, context: str) -> Iterator[bytes]:
+    """The whole pieces of a file that was never finished, each verified, up to the first that is not."""
+    with path.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC or len(salt := file.read(_SALT_BYTES)) != _SALT_BYTES:
+            return
+        cipher = _file_cipher(key, salt, context)
+        number = 0
+        while len(chunk := file.read(CHUNK_BYTES + _TAG_BYTES)) == CHUNK_BYTES + _TAG_BYTES:
+            try:
+                piece = cipher.decrypt(_nonce(number, last=False), chunk, _MAGIC)
+            except InvalidTag:
+                return
+            yield piece
+            number += 1
 
 
 def _file_cipher(key: Secret[bytes], salt: bytes, context: str) -> AESGCM:

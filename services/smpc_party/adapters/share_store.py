@@ -1,15 +1,18 @@
 """Shares as encrypted files: whole or not there at all.
 
 A share is written to `incoming/`, synced, and renamed into `shares/`; it counts once the index names it.
-What the index does not name when the party starts is left over from a crash and is deleted.
+What the index does not name when the party starts is left over from a crash and is deleted, but for what has
+a note beside it in `incoming/`: a large upload, which may go on from where it was.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,14 +23,22 @@ from libs.core.secret import Secret
 from libs.mpc.prg import SEED_BYTES, Prg
 from libs.mpc.ring import Ring, RingArray
 from libs.rpc.arrays import to_bytes
-from libs.runtime.private_files import require_private
+from libs.runtime.private_files import require_private, write_private
 from services.smpc_party.adapters.full_disk import full_disk_explained, store_full
-from services.smpc_party.adapters.sealed_file import CHUNK_BYTES, SealedWriter, read_sealed, sealed_size
+from services.smpc_party.adapters.sealed_file import (
+    CHUNK_BYTES,
+    SealedWriter,
+    read_sealed,
+    read_unfinished,
+    sealed_size,
+)
 from services.smpc_party.domain import Form, StoredShare
+from services.smpc_party.ports import Unfinished
 
 KEY_BYTES = 32
 PIECE_BYTES = CHUNK_BYTES
 """Of what `pieces` gives: as large as what is verified at once."""
+_NOTE = ".note"
 
 
 class ShareStore:
@@ -39,19 +50,30 @@ class ShareStore:
         self._lock = threading.Lock()
         for path in (folder, self._shares, self._incoming):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._used_bytes = sum(path.stat().st_size for path in self._shares.iterdir())
+        self._unfinished = {found.name: found for found in self._find_unfinished()}
+        self._left_bytes = {name: _size(self._incoming / name) for name in self._unfinished}
+        self._used_bytes = sum(map(_size, self._shares.iterdir())) + sum(self._left_bytes.values())
 
     def clean(self, known: Iterable[str]) -> int:
-        """Delete what a crash left over: every file that is not in `known`. How many there were."""
+        """Delete what a crash left over: every file that is not in `known`, and nothing to go on with. How
+        many there were.
+        """
         keep = set(known)
         orphans = [path for path in self._shares.iterdir() if path.name not in keep]
-        orphans += self._incoming.iterdir()
+        orphans += [
+            path for path in self._incoming.iterdir() if path.name.removesuffix(_NOTE) not in self._unfinished
+        ]
         for path in orphans:
             self._unlink(path)
         return len(orphans)
 
-    def begin(self, *, context: str, form: Form, ring: Ring, length: int) -> ShareWriter:
-        """Start one share. Raises `StorageFull` when the quota has no room for all of it."""
+    def begin(
+        self, *, context: str, form: Form, ring: Ring, length: int, note: str | None = None
+    ) -> ShareWriter:
+        """Start one share. Raises `StorageFull` when the quota has no room for all of it.
+
+        The note is kept where pieces of the file can be read before its end: if there is more than one.
+        """
         plain_bytes = SEED_BYTES if form is Form.SEED else length * ring.element_bytes
         name = secrets.token_hex(16)
         share = StoredShare(name, context, form, ring, length, sealed_size(plain_bytes))
@@ -59,14 +81,57 @@ class ShareStore:
             if self._quota_bytes is not None and self._used_bytes + share.size_bytes > self._quota_bytes:
                 raise store_full()
             self._used_bytes += share.size_bytes
+        part = self._incoming / name
         try:
-            return ShareWriter(
-                self, share, plain_bytes, self._incoming / name, self._shares / name, self._key
-            )
+            if note is not None and plain_bytes > CHUNK_BYTES:
+                _write_note(part, share, note)
+            return ShareWriter(self, share, plain_bytes, part, self._shares / name, self._key)
         except BaseException:
-            (self._incoming / name).unlink(missing_ok=True)
+            _remove_part(part)
             self.release(share.size_bytes)
             raise
+
+    def unfinished(self) -> Sequence[Unfinished]:
+        """What there was at the start of shares with a note."""
+        return tuple(self._unfinished.values())
+
+    def resume(self, unfinished: Unfinished) -> tuple[ShareWriter, Iterator[bytes]] | None:
+        """The share begun anew, and what is whole of the old file; None if it is gone.
+
+        A new file, because a piece that was torn must not be sealed again under its nonce.
+        """
+        part = self._incoming / unfinished.name
+        if not part.exists():
+            return None
+        self._give_back(unfinished)  # the new file takes the room of all of it
+        writer = self.begin(
+            context=unfinished.context,
+            form=Form.VECTOR,
+            ring=unfinished.ring,
+            length=unfinished.length,
+            note=unfinished.note,
+        )
+        return writer, read_unfinished(part, self._key, context=unfinished.context)
+
+    def drop_unfinished(self, unfinished: Unfinished) -> None:
+        """Delete it and its note, and give its room back."""
+        self._give_back(unfinished)
+        _remove_part(self._incoming / unfinished.name)
+
+    def _give_back(self, unfinished: Unfinished) -> None:
+        self._unfinished.pop(unfinished.name, None)
+        self.release(self._left_bytes.pop(unfinished.name, 0))
+
+    def _find_unfinished(self) -> Iterator[Unfinished]:
+        for file in self._incoming.glob(f"*{_NOTE}"):
+            part = file.with_suffix("")
+            try:
+                data = json.loads(file.read_text(encoding="utf-8"))
+                ring, length = Ring(data["ring"]), int(data["length"])
+                age_s = max(0.0, time.time() - part.stat().st_mtime)
+                yield Unfinished(part.name, data["context"], ring, length, data["note"], age_s)
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # half of a pair, or half written: `clean` deletes it
 
     def save(self, values: RingArray, *, context: str, ring: Ring) -> StoredShare:
         """Store a share that this party computed. Shape (n,)."""
@@ -162,16 +227,21 @@ class ShareWriter:
         with full_disk_explained():
             self._sealed.write(data)
 
-    def finish(self) -> StoredShare:
-        """Make the file permanent. Raises `InvalidInput` when bytes are missing."""
+    def require_whole(self) -> None:
+        """Raise `InvalidInput` when bytes are missing."""
         if self._left_bytes:
             raise InvalidInput(
                 "The share has fewer bytes than its header says. Send exactly `length` elements."
             )
+
+    def finish(self) -> StoredShare:
+        """Make the file permanent. Raises `InvalidInput` when bytes are missing."""
+        self.require_whole()
         with full_disk_explained():
             self._sealed.finish()
             self._file.close()
             self._part.rename(self._whole)
+            _note_of(self._part).unlink(missing_ok=True)
             _sync_folder(self._whole.parent)
         self._open = False
         return self._share
@@ -183,9 +253,29 @@ class ShareWriter:
         self._open = False
         with suppress(OSError):  # closing flushes, and a full disk refuses that
             self._file.close()
-        for path in (self._part, self._whole):
-            path.unlink(missing_ok=True)
+        _remove_part(self._part)
+        self._whole.unlink(missing_ok=True)
         self._store.release(self._share.size_bytes)
+
+
+def _note_of(part: Path) -> Path:
+    return part.with_name(part.name + _NOTE)
+
+
+def _write_note(part: Path, share: StoredShare, note: str) -> None:
+    """Of names and sizes only, as the index has them. Not synced: without it the upload begins anew."""
+    data = {"context": share.context, "ring": share.ring.bits, "length": share.length, "note": note}
+    with full_disk_explained():
+        write_private(_note_of(part), json.dumps(data))
+
+
+def _remove_part(part: Path) -> None:
+    for path in (part, _note_of(part)):
+        path.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def read_storage_key(path: Path) -> Secret[bytes]:
