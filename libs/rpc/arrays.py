@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -15,9 +14,8 @@ from libs.mpc.ring import Ring, RingArray
 CHUNK_BYTES = 1024 * 1024
 """No chunk of a vector is larger, so that one upload never fills a connection that others use too."""
 
-FIRST_CHUNK_BYTES = 32 * 1024
-LONGEST_CHUNK_S = 0.25
-"""A chunk that takes longer is followed by a smaller one: what was sent of it is lost if the line breaks."""
+FIRST_CHUNK_BYTES = 16 * 1024
+GROWTH = 64
 
 
 def to_bytes(array: RingArray, ring: Ring) -> memoryview:
@@ -53,22 +51,17 @@ def chunks_of(array: RingArray, ring: Ring, *, chunk_bytes: int = CHUNK_BYTES) -
         yield bytes(view[start : start + chunk_bytes])
 
 
-async def paced_chunks_of(array: RingArray, ring: Ring, *, offset: int = 0) -> AsyncIterator[bytes]:
-    """The array's bytes from byte `offset` on, in chunks as large as the reader takes within a moment.
+def growing_chunks_of(array: RingArray, ring: Ring, *, offset: int = 0) -> Iterator[bytes]:
+    """The array's bytes from byte `offset` on, in chunks of a 64th of what went before, up to `CHUNK_BYTES`.
 
-    gRPC takes the next message once the line has room for it, so the time between two requests for a chunk
-    is the line's time for one. Fast lines soon have chunks of `CHUNK_BYTES`, slow ones stay with small ones.
+    A message that is not there in full when the line breaks is lost. So this loses less than two 64ths of
+    what had arrived and 16 KiB, and has 300 messages for 45 MB, where chunks of 16 KiB would be 2,700.
     """
-    view, size = to_bytes(array, ring), FIRST_CHUNK_BYTES
+    view, start = to_bytes(array, ring), offset
     while offset < len(view):
-        began_s = time.monotonic()
+        size = min(max((offset - start) // GROWTH, FIRST_CHUNK_BYTES), CHUNK_BYTES)
         yield bytes(view[offset : offset + size])
         offset += size
-        took_s = time.monotonic() - began_s
-        if took_s > LONGEST_CHUNK_S:
-            size = max(size // 2, FIRST_CHUNK_BYTES)
-        elif took_s < LONGEST_CHUNK_S / 4:
-            size = min(size * 2, CHUNK_BYTES)
 
 
 class ChunkCollector:

@@ -20,7 +20,7 @@ from libs.mpc.ring import Ring, RingArray
 from libs.mpc.schemes.additive.sharing import CompressedShare, SeedShare, join, split_compressed
 from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
 from libs.rpc._generated.trefoil.types.v1 import types_pb2
-from libs.rpc.arrays import ChunkCollector, paced_chunks_of, sha256_of
+from libs.rpc.arrays import ChunkCollector, growing_chunks_of, sha256_of
 from libs.rpc.channel import translated
 from libs.rpc.concurrently import together
 
@@ -119,7 +119,7 @@ async def _requests(
 ) -> AsyncIterator[party_pb2.PutSharesRequest]:
     yield party_pb2.PutSharesRequest(header=header)
     if not isinstance(share, SeedShare):
-        async for chunk in paced_chunks_of(share.values, ring, offset=header.offset):
+        for chunk in growing_chunks_of(share.values, ring, offset=header.offset):
             yield party_pb2.PutSharesRequest(chunk=chunk)
 
 

@@ -71,12 +71,13 @@ class Partial:
         """Of all that arrived."""
         return self._digest.digest()
 
-    def require_whole(self) -> None:
-        """Raise `InvalidInput` when bytes are missing."""
-        self._writer.require_whole()
+    @property
+    def left_bytes(self) -> int:
+        """What is missing."""
+        return self._writer.left_bytes
 
     def finish(self) -> StoredShare:
-        """Make it permanent. Raises `InvalidInput` when bytes are missing."""
+        """Make it permanent."""
         self._sound = False
         return self._writer.finish()
 

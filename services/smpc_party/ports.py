@@ -66,14 +66,13 @@ class RoundRecord:
 
 
 class ShareWriter(Protocol):
-    """One share on its way to the disk."""
+    """One share on its way to the disk. `left_bytes` are missing."""
+
+    @property
+    def left_bytes(self) -> int: ...
 
     def write(self, data: bytes) -> None:
         """Add bytes."""
-        ...
-
-    def require_whole(self) -> None:
-        """Raise `InvalidInput` when bytes are missing."""
         ...
 
     def finish(self) -> StoredShare:

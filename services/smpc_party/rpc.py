@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-from libs.core.errors import InvalidInput, TrefoilError
+from libs.core.errors import DeadlineExceeded, InvalidInput, TrefoilError
 from libs.mpc.ring import Ring
 from libs.rpc._generated.trefoil.party.v1 import party_pb2, party_pb2_grpc
-from libs.rpc.arrays import ChunkCollector, chunks_of, paced_chunks_of, sha256_of
+from libs.rpc.arrays import ChunkCollector, chunks_of, growing_chunks_of, sha256_of
 from libs.rpc.caller import current_caller
 from services.smpc_party import wire
 from services.smpc_party.aggregation import Aggregator
@@ -110,6 +110,8 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
         requests = aiter(request_iterator)
         try:
             already_stored = await self._put(requests)
+        except DeadlineExceeded:
+            raise  # the caller asks how far it came, and is told in words what there is to be told
         except TrefoilError:
             await _drain(requests)
             raise
@@ -142,7 +144,7 @@ class PartyService(party_pb2_grpc.PartyServiceServicer):
         if request.offset > share.nbytes:
             raise InvalidInput(f"The share has {share.nbytes} bytes; there is nothing from {request.offset}.")
         yield party_pb2.GetSharesResponse(description=description)
-        async for chunk in paced_chunks_of(share, ring, offset=request.offset):
+        for chunk in growing_chunks_of(share, ring, offset=request.offset):
             yield party_pb2.GetSharesResponse(chunk=chunk)
 
     async def Predict(

@@ -63,6 +63,16 @@ class _Running:
             self.limit.reschedule(asyncio.get_running_loop().time())
 
 
+class _BrokeOff(InvalidInput):
+    """The chunks ended too early. To a server, a line that breaks looks just like that at first."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The share has fewer bytes than its header says. What arrived is kept for a while; send the "
+            "rest, exactly `length` elements in all."
+        )
+
+
 class ShareDesk:
     """Receives and hands out shares.
 
@@ -117,9 +127,9 @@ class ShareDesk:
                     del self._running[slot]
         except TimeoutError:
             raise DeadlineExceeded(
-                f"The share did not arrive in time: at most {self._idle_s:g} s may pass between chunks, and "
-                f"{allowed_s:.0f} s in all. What arrived is kept for a while; ask how far it came and send "
-                "the rest."
+                "The upload was ended before it was complete: its round is over, it goes on in another call, "
+                f"or it was too slow (at most {self._idle_s:g} s between chunks, and {allowed_s:.0f} s in "
+                "all). Ask how far it came, and send the rest."
             ) from None
 
     async def describe(self, upload: Upload, caller: Identity) -> Received:
@@ -169,8 +179,7 @@ class ShareDesk:
     ) -> bool:
         """Whether the share that arrives is now stored; False when the same upload was faster.
 
-        Cancelled, for a client that hung up, or out of time, what arrived is kept; after any other error
-        nothing is.
+        When the line broke or time ran out, what arrived is kept; after any other error nothing is.
         """
         with ExitStack() as unfinished:
             partial = await self._resumed(upload, label)
@@ -182,13 +191,14 @@ class ShareDesk:
                 async for chunk in chunks:
                     _check_chunk(upload, chunk)
                     await run_to_end(partial.write, chunk)
+                if partial.left_bytes:
+                    raise _BrokeOff
                 if upload.seed is None and not hmac.compare_digest(partial.sha256(), upload.sha256):
-                    partial.require_whole()
                     raise InvalidInput(
                         "The share is not the one whose SHA-256 its header gave. Send it again."
                     )
                 return await run_to_end(self._keep, partial, upload.upload_id, target)
-            except (asyncio.CancelledError, TimeoutError):
+            except (asyncio.CancelledError, TimeoutError, _BrokeOff):
                 if partial.resumable and upload.seed is None:
                     unfinished.pop_all()
                     self._partials.keep(partial)

@@ -86,6 +86,8 @@ class PartyRig:
     def __post_init__(self) -> None:
         self.ports = free_ports(3)
         self.parties: dict[PartyId, Party] = {}
+        self.reached_at: dict[PartyId, str] = {}
+        """Where callers reach a party, if not at its own address."""
         self.stack = AsyncExitStack()
         self._channels: dict[tuple[PartyId, Identity], grpc.aio.Channel] = {}
         self._opened: dict[int, party_pb2.OpenRoundRequest] = {}
@@ -138,7 +140,7 @@ class PartyRig:
         if (party, caller) not in self._channels:
             token = self.keys / folder_name(caller) / "token"
             channel = open_channel(
-                address=self.address(party),
+                address=self.reached_at.get(party, self.address(party)),
                 server=party_identity(party),
                 tls=tls_files(self.keys, caller),
                 token_file=token if token.exists() else None,

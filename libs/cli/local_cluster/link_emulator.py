@@ -87,7 +87,7 @@ class _Pipe:
         writer: asyncio.StreamWriter,
         line: Line,
         *,
-        on_taken: Callable[[int], None] = lambda _: None,
+        on_taken: Callable[[int], None],
     ) -> None:
         self._reader, self._writer, self._line, self._on_taken = reader, writer, line, on_taken
         self._travelling: deque[tuple[float, bytes]] = deque()
@@ -134,8 +134,8 @@ class Relay:
         self._listen, self._target, self._new_line = _split(listen), _split(target), new_line
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
-        self.sent_bytes = 0
-        """What callers put on the line, over all connections, whether or not it arrived."""
+        self.sent_bytes = self.received_bytes = 0
+        """What callers put on the line, and what came towards them, whether or not it arrived."""
 
     async def __aenter__(self) -> Relay:
         host, port = self._listen
@@ -161,8 +161,11 @@ class Relay:
         for connection in self._connections:
             connection.cancel()
 
-    def _count(self, size: int) -> None:
+    def _count_sent(self, size: int) -> None:
         self.sent_bytes += size
+
+    def _count_received(self, size: int) -> None:
+        self.received_bytes += size
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = asyncio.create_task(self._serve(reader, writer))
@@ -174,8 +177,8 @@ class Relay:
         onward: asyncio.StreamWriter | None = None
         try:
             back, onward = await asyncio.open_connection(*self._target, limit=_LARGEST_CHUNK)
-            there = _Pipe(reader, onward, self._new_line(), on_taken=self._count)
-            here = _Pipe(back, writer, self._new_line())
+            there = _Pipe(reader, onward, self._new_line(), on_taken=self._count_sent)
+            here = _Pipe(back, writer, self._new_line(), on_taken=self._count_received)
             async with asyncio.TaskGroup() as group:
                 for work in (there.take(), there.deliver(), here.take(), here.deliver()):
                     group.create_task(work)

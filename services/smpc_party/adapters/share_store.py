@@ -227,16 +227,17 @@ class ShareWriter:
         with full_disk_explained():
             self._sealed.write(data)
 
-    def require_whole(self) -> None:
-        """Raise `InvalidInput` when bytes are missing."""
+    @property
+    def left_bytes(self) -> int:
+        """What is missing."""
+        return self._left_bytes
+
+    def finish(self) -> StoredShare:
+        """Make the file permanent. Raises `InvalidInput` when bytes are missing."""
         if self._left_bytes:
             raise InvalidInput(
                 "The share has fewer bytes than its header says. Send exactly `length` elements."
             )
-
-    def finish(self) -> StoredShare:
-        """Make the file permanent. Raises `InvalidInput` when bytes are missing."""
-        self.require_whole()
         with full_disk_explained():
             self._sealed.finish()
             self._file.close()
