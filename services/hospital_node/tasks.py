@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from libs.core.clock import Clock
-from libs.core.errors import Bug, DeadlineExceeded, FailedPrecondition, InvalidInput, TrefoilError
+from libs.core.errors import (
+    Bug,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidInput,
+    TrefoilError,
+    Unavailable,
+)
 from libs.core.ids import new_id
 from libs.fl.metrics import METRICS_LENGTH
 from libs.fl.model_access import named_askers, version_readers
@@ -218,11 +225,19 @@ class TaskRunner:
 
     async def _calibrate(self, order: CalibrateOrder, job: StudyJob) -> Task:
         base = await self._fetch(order, job)
+        try:
+            bound_bits = await self._bounds(order, job, base)
+        except Unavailable as error:
+            # A round that lacks a hospital is held again; a study that lacks a calibration ends.
+            log.warning("calibration_repeated", study=order.key.study_id, code=error.code)
+            bound_bits = await self._bounds(order, job, base)
+        return await self._store.finish_task(order.key, bound_bits=bound_bits)
+
+    async def _bounds(self, order: CalibrateOrder, job: StudyJob, base: RingArray) -> dict[str, int]:
         self._announcer.progressed(order.key, Phase.CALIBRATING, 0.0)
-        bound_bits = await self._worker.calibrate(
+        return await self._worker.calibrate(
             job, base, lambda fraction: self._announcer.progressed(order.key, Phase.CALIBRATING, fraction)
         )
-        return await self._store.finish_task(order.key, bound_bits=bound_bits)
 
     async def _release(self, order: ReleaseOrder, job: StudyJob) -> Task:
         base = await self._fetch(order, job)
