@@ -356,6 +356,23 @@ async def test_a_calibration_sends_bounds_and_no_shares_and_the_same_when_asked_
     assert node.parties.dealt == []
 
 
+@pytest.mark.parametrize("deaths", [1, 2])
+async def test_a_calibration_whose_worker_dies_is_repeated_once(node: Node, deaths: int) -> None:
+    """A round can be held again; a study that lacks a calibration ends."""
+
+    async def die() -> None:
+        if len(node.worker.jobs) <= deaths:
+            raise Unavailable("The worker stopped.")
+
+    node.worker.before_answering = die
+    await node.obey(calibrate_order())
+    assert node.worker.jobs == ["calibrate", "calibrate"]
+    if deaths == 1:
+        assert len(node.announcer.of("done")) == 1
+    else:
+        assert node.failure() == ("unavailable", "The worker stopped.")
+
+
 async def test_a_release_is_dealt_in_the_ring_of_the_compiled_plan(node: Node) -> None:
     await node.obey(release_order())
     [(_, vector, ring, _)] = node.parties.dealt

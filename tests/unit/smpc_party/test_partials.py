@@ -95,9 +95,12 @@ async def test_an_upload_goes_on_from_nowhere_else(tmp_path: Path, offset: int) 
     assert await desk.received(UPLOAD) == MIB, "and loses nothing by asking"
 
 
-async def test_another_upload_takes_the_place_of_what_was_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("restart", [False, True], ids=["kept", "found"])
+async def test_another_upload_takes_the_place_of_what_was_kept(tmp_path: Path, restart: bool) -> None:
     desk = desk_in(tmp_path, quota_bytes=SIZE)
-    await desk.break_off(UPLOAD, CHUNKS[0])
+    await desk.break_off(UPLOAD, CHUNKS[0], CHUNKS[1])
+    if restart:
+        desk = desk_in(tmp_path, quota_bytes=SIZE)
     other = upload_of(VALUES, "upload-2")
     assert await desk.received(other) == 0, "bytes of one upload are never another's"
     await desk.break_off(other, DATA[:1000])
