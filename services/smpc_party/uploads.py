@@ -55,12 +55,12 @@ class _Running:
     """An upload that is being received, and the time that it has."""
 
     label: Label
-    time: asyncio.Timeout
+    limit: asyncio.Timeout
 
     def interrupt(self) -> None:
         """Have its time run out now."""
-        if not self.time.expired():
-            self.time.reschedule(asyncio.get_running_loop().time())
+        if not self.limit.expired():
+            self.limit.reschedule(asyncio.get_running_loop().time())
 
 
 class _BrokeOff(InvalidInput):
@@ -114,12 +114,12 @@ class ShareDesk:
         slot = _slot(upload.vector, caller)
         allowed_s = self._shortest_s + upload.length * upload.ring.element_bytes / SLOWEST_BYTES_PER_S
         try:
-            async with self._turn(slot), asyncio.timeout(allowed_s) as time:
+            async with self._turn(slot), asyncio.timeout(allowed_s) as limit:
                 target = await asyncio.to_thread(self._access.target, upload, caller)
                 if target.stored_upload_id is not None:
                     return True
                 label = _label(upload, target, slot)
-                self._running[slot] = _Running(label, time)
+                self._running[slot] = _Running(label, limit)
                 try:
                     chunks = _in_time(chunks, idle_s=self._idle_s)
                     return not await self._receive(upload, target, label, chunks)
