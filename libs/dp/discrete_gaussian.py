@@ -73,7 +73,8 @@ def _laplace(tries: int, t: int, stream: Stream) -> Integers:
     magnitude = kept + t * wholes.astype(np.int64)
     negative = (stream.array((len(kept),), np.uint8) & 1).astype(bool)
     signed: Integers = np.where(negative, -magnitude, magnitude)
-    return signed[~(negative & (magnitude == 0))]  # else zero would come up twice as often
+    single: Integers = signed[~(negative & (magnitude == 0))]  # else zero would come up twice as often
+    return single
 
 
 def _uniform(count: int, stop: int, stream: Stream) -> Integers:

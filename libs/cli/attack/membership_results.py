@@ -21,7 +21,8 @@ from libs.data.imageset import ImageSet
 from libs.fl.attacks.membership_trial import Attacked
 from libs.fl.attacks.success import FALSE_POSITIVE_RATES, Interval, Success, most_true_positives
 from libs.fl.presets import default_plan
-from libs.fl.training_plan import LearningRateSchedule, PrivacyParameters, TrainingPlan
+from libs.fl.privacy_parameters import PrivacyParameters
+from libs.fl.training_plan import LearningRateSchedule, TrainingPlan
 
 COLUMNS = (
     "trained",
@@ -230,7 +231,7 @@ def _curves(kind: str, one: Attacked) -> str:
             axes.plot(*_visible(success), dash, color=colour, label=ATTACKS[name], linewidth=2)
         if one.plan.privacy is not None:
             rates = np.geomspace(_LOWEST_RATE, 1, 200)
-            most = [bound_of(one, float(rate)) for rate in rates]
+            most = [bound_of(one, float(rate)) or 0.0 for rate in rates]
             axes.plot(rates, most, color=SOFT, linewidth=2, label=_BOUND)
         axes.set_xscale("log")
         axes.set_yscale("log")

@@ -145,7 +145,7 @@ def _search(
                 _simulate(copied, part, own, steps, seen)
                 for part, own in zip(pixels.chunk(len(labels)), labels, strict=True)
             ]
-            mean = {name: sum(update[name] for update in updates) / len(updates) for name in updates[0]}
+            mean = {name: torch.stack([u[name] for u in updates]).mean(dim=0) for name in updates[0]}
             mismatch = _mismatch(mean, target)
             smoothness = effort.smoothness * 0.01 ** (i / effort.iterations)
             loss = mismatch + smoothness * _total_variation(pixels)
@@ -232,7 +232,7 @@ def _mismatch(simulated: Tensors, target: Tensors) -> torch.Tensor:
     weights = [name for name in simulated if name not in statistics]
     a = torch.cat([simulated[name].flatten() for name in weights])
     b = torch.cat([target[name].flatten() for name in weights])
-    loss = 1 - (a @ b) / (a.norm() * b.norm() + _TINY)
+    loss: torch.Tensor = 1 - (a @ b) / (a.norm() * b.norm() + _TINY)
     if statistics:
         errors = [
             (simulated[name] - target[name]).norm() / (target[name].norm() + _TINY) for name in statistics
@@ -243,7 +243,8 @@ def _mismatch(simulated: Tensors, target: Tensors) -> torch.Tensor:
 
 def _total_variation(pixels: torch.Tensor) -> torch.Tensor:
     down = (pixels[..., 1:, :] - pixels[..., :-1, :]).abs().mean()
-    return down + (pixels[..., 1:] - pixels[..., :-1]).abs().mean()
+    across: torch.Tensor = (pixels[..., 1:] - pixels[..., :-1]).abs().mean()
+    return down + across
 
 
 def _named(module: nn.Module, vector: Update) -> Tensors:

@@ -222,7 +222,7 @@ def _judge(
         sees=sees,
         model=model,
         epsilon=epsilon,
-        reconstructions=images[[one.index for one in likeness]],
+        reconstructions=images[[one.index for one in likeness]].astype(np.float32),
         likeness=tuple(likeness),
         labels_right=None if found is None else sorted(truth.tolist()) == sorted(found.labels.tolist()),
         mismatch=None if found is None else found.mismatch,

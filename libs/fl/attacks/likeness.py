@@ -95,4 +95,7 @@ def _rank(original: Floats, found: Floats, others: Floats) -> int:
 def _standardised(images: Floats) -> npt.NDArray[np.float64]:
     values = np.asarray(images, np.float64)
     centred: npt.NDArray[np.float64] = values - values.mean(axis=(1, 2), keepdims=True)
-    return centred / np.maximum(centred.std(axis=(1, 2), keepdims=True), 1e-6)
+    standardised: npt.NDArray[np.float64] = centred / np.maximum(
+        centred.std(axis=(1, 2), keepdims=True), 1e-6
+    )
+    return standardised

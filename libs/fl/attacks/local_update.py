@@ -18,8 +18,9 @@ from libs.data.imageset import ImageSet
 from libs.data.transforms import to_model_input
 from libs.fl.presets import default_plan
 from libs.fl.privacy import noise_multiplier
+from libs.fl.privacy_parameters import PrivacyParameters
 from libs.fl.private_randomness import PrivateRandomness
-from libs.fl.training_plan import PrivacyParameters, TrainingPlan
+from libs.fl.training_plan import TrainingPlan
 from libs.fl.vectorise import state_vector
 
 Update = npt.NDArray[np.floating[Any]]
