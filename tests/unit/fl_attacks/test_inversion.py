@@ -18,7 +18,7 @@ from libs.models.registry import build_model
 from libs.mpc.ring import Ring
 from libs.mpc.schemes.additive.sharing import split_compressed
 
-EFFORT = Effort(iterations=250)
+EFFORT = Effort(iterations=200)
 STEPS = LocalSteps()
 SEEN_DB = 19.0
 """Above this an image is plainly there; the average X-ray is some 14 dB from this one."""
@@ -29,12 +29,12 @@ def who() -> Cast:
     return cast(make_phantoms(240, size=28, seed=0), Trial(images=1))
 
 
-def attacked(who: Cast, observed: Update, *, model: str = "small_cnn_private") -> Reconstruction:
+def attacked(who: Cast, observed: Update, *, model: str = "small_cnn") -> Reconstruction:
     module = build_model(model, channels=1, classes=2, size=28, seed=0)
     return invert(module, observed, count=1, steps=STEPS, guess=who.guess, effort=EFFORT, seed=0)
 
 
-def clear(who: Cast, *, model: str = "small_cnn_private") -> Update:
+def clear(who: Cast, *, model: str = "small_cnn") -> Update:
     return update_in_clear(build_model(model, channels=1, classes=2, size=28, seed=0), who.victim, STEPS)
 
 
@@ -55,12 +55,6 @@ def test_one_image_comes_back_from_its_update_in_clear(who: Cast) -> None:
     assert psnr(who.victim.images[0] / 255.0, who.guess / 255.0) < SEEN_DB - 4  # and not from the guess
 
 
-@pytest.mark.slow  # the tables of `trefoil attack inversion` show the same
-def test_batchnorm_statistics_in_an_update_are_read_too(who: Cast) -> None:
-    found = attacked(who, clear(who, model="small_cnn"), model="small_cnn")
-    assert rank(who, found) == 1
-
-
 def test_nothing_comes_back_from_a_share_of_the_same_update(who: Cast) -> None:
     encoded = encode_update(clear(who), weight=Fraction(1), scale_bits=20, bound=256.0)
     share = split_compressed(encoded, Ring.RING_32)[1].expand(len(encoded), Ring.RING_32)
@@ -68,12 +62,16 @@ def test_nothing_comes_back_from_a_share_of_the_same_update(who: Cast) -> None:
     assert quality(who, found) < psnr(who.victim.images[0] / 255.0, who.guess / 255.0) + 1
 
 
-def test_nothing_comes_back_from_an_update_with_noise(who: Cast) -> None:
-    plan = private_plan(model="small_cnn_private", image_size=28, images=1500, epsilon=8.0, delta=1e-4)
-    module = build_model("small_cnn_private", channels=1, classes=2, size=28, seed=0)
+def test_noise_hides_what_comes_back_from_the_same_model_without_it(who: Cast) -> None:
+    """By SSIM: the filters of this model do not see brightness, which PSNR asks for."""
+    name, original = "small_cnn_private", who.victim.images[0] / 255.0
+    found = attacked(who, clear(who, model=name), model=name)
+    assert rank(who, found) == 1
+    assert ssim(original, found.images[0]) > ssim(original, who.guess / 255.0) + 0.1
+    plan = private_plan(model=name, image_size=28, images=1500, epsilon=8.0, delta=1e-4)
+    module = build_model(name, channels=1, classes=2, size=28, seed=0)
     noisy = update_with_noise(module, who.victim, STEPS, plan=plan, records=500)
-    guess = psnr(who.victim.images[0] / 255.0, who.guess / 255.0)
-    assert quality(who, attacked(who, noisy)) < guess + 1
+    assert ssim(original, attacked(who, noisy, model=name).images[0]) < 0.4
 
 
 def test_a_trial_has_a_row_for_each_thing_an_attacker_may_see_and_repeats(who: Cast) -> None:
