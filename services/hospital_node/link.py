@@ -16,7 +16,7 @@ from typing import Protocol
 
 import grpc
 
-from libs.core.errors import CallerError, TrefoilError
+from libs.core.errors import CallerError, TrefoilError, Unavailable
 from libs.core.ids import PartyId
 from libs.rpc._generated.trefoil.coordinator.v1 import coordinator_pb2 as pb
 from libs.rpc._generated.trefoil.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceStub
@@ -36,6 +36,7 @@ from services.hospital_node.domain import (
 from services.hospital_node.ports import Datasets
 
 HEARTBEAT_S = 5.0
+GOODBYE_WITHIN_S = 15.0
 MAX_WAITING_PROGRESS = 64
 
 log = get_logger(__name__)
@@ -171,8 +172,12 @@ class CoordinatorLink:
 
         with translated():
             async with self._connect() as channel:
-                async for _ in CoordinatorServiceStub(channel).Attach(leaving()):
-                    pass
+                try:
+                    async with asyncio.timeout(GOODBYE_WITHIN_S):
+                        async for _ in CoordinatorServiceStub(channel).Attach(leaving()):
+                            pass
+                except TimeoutError:
+                    raise Unavailable("The coordinator did not answer. Leave again later.") from None
 
     async def run(self) -> None:
         """Connect, serve, lose, wait, and again; for ever. Only cancelling ends it."""

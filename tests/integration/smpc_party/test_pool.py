@@ -16,6 +16,7 @@ from libs.core.ids import PARTIES, PartyId, new_id
 from libs.mpc.schemes.masked.roles import Roles
 from libs.rpc._generated.trefoil.party.v1 import party_pb2
 from libs.rpc.predict_client import Prediction
+from services.smpc_party import filling
 from services.smpc_party.adapters.sealed_folder import SealedFolder
 from services.smpc_party.material import Shelf
 from services.smpc_party.settings import PoolSettings
@@ -34,7 +35,8 @@ SENSELESS: list[dict[str, Any]] = [
 
 
 @pytest.fixture
-async def rig(keys: Path, tmp_path: Path) -> AsyncIterator[PartyRig]:
+async def rig(keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PartyRig]:
+    monkeypatch.setattr(filling, "LOOK_S", 0.2)  # else each test begins with a wait of five seconds
     async with PartyRig(keys, tmp_path, {"pool": POOL}) as rig:
         yield rig
 

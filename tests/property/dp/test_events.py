@@ -31,7 +31,7 @@ single = st.one_of(
         sample_rate=st.floats(1e-4, 1),
         steps=st.integers(1, 10_000),
     ),
-    st.builds(DiscreteLaplace, st.fractions(Fraction(1, 1000), 10)),
+    st.builds(DiscreteLaplace, st.fractions(Fraction(1, 1000), 10, max_denominator=10**18)),
     st.builds(DiscreteGaussian, noise_multiplier=st.floats(0.3, 50), releases=st.integers(1, 1000)),
     st.builds(NoPrivacy),
     st.builds(PostProcessing),
