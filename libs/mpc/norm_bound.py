@@ -18,7 +18,8 @@ four sketches, and (|a| + |b|)^2 <= 2 (a^2 + b^2). More can meet, rarely:
   equal coordinates Chernoff's bound with the exact moments gives P(sum > 2 K N^2) < 1.6e-12 (m = 3 is the
   worst). For others we have no such bound, but the variance (relative 2/n, below) and simulation.
 
-`tests/unit/mpc/test_norm_bound.py` computes both numbers again. Together: below 1e-9 a contribution.
+`tests/unit/mpc/test_norm_bound.py` computes both numbers again. For the vectors with such a
+bound: below 1e-9 a contribution.
 
 **One coordinate beyond 2 T fails**, except with probability B^-K = 2^-40, even for 2^31, where signs do not
 help. Take all other coordinates' places and signs as given. If the rest's table is within T everywhere, x_i

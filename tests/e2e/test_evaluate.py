@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = [pytest.mark.timeout(280), pytest.mark.slow]
 
 TINY = [
     "--hospitals",
@@ -95,7 +95,6 @@ def test_the_same_again_starts_no_process_and_says_the_same(finished: tuple[Path
     assert after["rows"] == before["rows"]
 
 
-@pytest.mark.slow
 def test_a_model_with_privacy_is_asked_without_its_hospitals_and_what_was_killed_goes_on(
     tmp_path: Path,
 ) -> None:
