@@ -13,6 +13,7 @@ from libs.fl.privacy import sum_noise_multiplier
 from libs.fl.privacy_parameters import PrivacyUnit
 from libs.fl.strategy_parameters import Strategy
 from libs.fl.training_plan import TrainingPlan
+from libs.mpc.ring import Ring
 
 Update = npt.NDArray[np.floating]
 
@@ -76,3 +77,11 @@ def within_noise(update: Update, plan: TrainingPlan, *, weight: Fraction) -> Upd
     # The plan's norm is that of the update before it is weighed, whatever the weight.
     allowed = min(most, float(weight) * max_norm_of(plan, round_number=1))
     return exact * (allowed / norm * (1 - 1e-12)) if norm > allowed else exact
+
+
+def compares_releases(plan: TrainingPlan, *, ring: Ring) -> bool:
+    """Whether the parties leave out releases that differ from most: where contributions are checked at all.
+
+    Only in the 32-bit ring, in which sketches are.
+    """
+    return plan.contribution_check is not None and ring is Ring.RING_32

@@ -68,7 +68,7 @@ RANGE_RESOLUTION = 1 << 12
 NORM_BITS = 20
 """Of the window that compares sums of squares."""
 
-_LEAST = 1 << 14
+LEAST_NORM = 1 << 14
 """Lower bounds are raised to this: below it the resolution of the range check would weigh."""
 
 _ROUNDING = 4
@@ -85,7 +85,7 @@ class NormBound:
 
     def __post_init__(self) -> None:
         reach = self._reach
-        if self.norm < _LEAST or reach >= 1 << 63:
+        if self.norm < LEAST_NORM or reach >= 1 << 63:
             raise InvalidInput("A bound on norms is between 2^14 and 2^24.6 ring units.")
 
     @classmethod
@@ -102,7 +102,7 @@ class NormBound:
                 "A checked contribution has a weight of at most 1, and up to 2^31 coordinates."
             )
         weighed = isqrt(2 * (weight.numerator * max_norm) ** 2 // weight.denominator**2)
-        return cls(max(_LEAST, weighed + isqrt(length - 1) + 1 + _ROUNDING))
+        return cls(max(LEAST_NORM, weighed + isqrt(length - 1) + 1 + _ROUNDING))
 
     @property
     def bucket(self) -> int:

@@ -14,7 +14,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Protocol
 
-from libs.fl.strategies.strategy import Strategy
+from libs.fl.strategies.strategy import Weighing
 from libs.fl.strategies.withheld import counted
 from libs.mpc.ring import Ring
 from services.coordinator.states import (
@@ -35,6 +35,12 @@ from services.coordinator.states import (
 REFUSED = (
     "The parties left its contribution to round {round} out: it is longer than the plan's "
     "contribution_check.max_norm, or out of range. Ask its operator whether the node is sound."
+)
+
+
+REFUSED_RELEASE = (
+    "The parties left its contribution to the release (round {round}) out: it encodes another model than "
+    "most hospitals did. Ask its operator whether the node is sound and of the others' version."
 )
 
 
@@ -287,7 +293,7 @@ class Study:
         kind: RoundKind,
         hospitals: AbstractSet[str],
         *,
-        strategy: Strategy,
+        strategy: Weighing,
         opened_at: datetime,
         deadline: datetime,
     ) -> Study:
@@ -324,7 +330,8 @@ class Study:
         if last is None or not refused:
             return self
         study = self._with_last(last.with_refused(refused))
-        problem = REFUSED.format(round=last.number)
+        text = REFUSED_RELEASE if last.kind is RoundKind.RELEASE else REFUSED
+        problem = text.format(round=last.number)
         for member in study.members:
             if member.hospital in refused:
                 study = study._with_member(replace(member, problem=problem))
@@ -420,7 +427,7 @@ def release_model_id(study_id: str) -> str:
 
 
 def weigh(
-    members: Iterable[Member], strategy: Strategy, *, study: Iterable[Member]
+    members: Iterable[Member], strategy: Weighing, *, study: Iterable[Member]
 ) -> tuple[Participant, ...]:
     """The members with the weights that the strategy gives them. Errors as `Strategy.weights`.
 

@@ -86,7 +86,9 @@ def _refusals(study: Study, hospital: str) -> Iterator[Order]:
             reference = types_pb2.RoundRef(
                 study_id=study.study_id, round=refused.number, attempt=refused.attempt
             )
-            told = coordinator_pb2.ContributionRefused(round=reference)
+            told = coordinator_pb2.ContributionRefused(
+                round=reference, release=refused.kind is RoundKind.RELEASE
+            )
             yield Order(
                 OrderKey(study.study_id, "refused", refused.number, refused.attempt),
                 coordinator_pb2.CoordinatorOrder(contribution_refused=told),

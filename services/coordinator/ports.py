@@ -138,6 +138,7 @@ class RoundOpening:
     use: ModelUse = NOBODY
     max_norm: int = 0
     noise_std: int = 0
+    same: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from libs.core.errors import AlreadyExists, FailedPrecondition
 from libs.core.ids import new_id
 from libs.fl.metrics import METRICS_LENGTH
 from libs.fl.model_access import version_readers
-from libs.fl.round_rules import max_norm_of, noise_std_of
+from libs.fl.round_rules import compares_releases, max_norm_of, noise_std_of
 from libs.fl.strategies import registry
+from libs.fl.strategies.alike import ALIKE
 from libs.fl.strategies.sampling import sampled
 from libs.fl.strategies.strategy import Strategy
 from libs.fl.training_plan import TrainingPlan
@@ -118,7 +119,7 @@ class Rounds:
             lambda study: study.with_round(
                 kind,
                 chosen,
-                strategy=strategy_of(study),
+                strategy=ALIKE if kind is RoundKind.RELEASE else strategy_of(study),
                 opened_at=now,
                 deadline=self._deadline_of(study),
             ),
@@ -280,6 +281,7 @@ def round_opening(study: Study, current: Round) -> RoundOpening:
             metrics_readers=(),
             plan=study.compiled.json,
             use=use_of(study),
+            same=compares_releases(TrainingPlan.from_json(study.plan_json), ring=study.compiled.ring),
         )
     metrics_readers = (study.creator, *(member.hospital for member in study.approved))
     plan = TrainingPlan.from_json(study.plan_json)

@@ -212,6 +212,7 @@ class Terms:
     result_model_id: str = ""
     max_norm: int = 0
     noise_std: int = 0
+    same: bool = False
 
 
 def version_number(model_id: str, *, study_id: str) -> int:

@@ -115,8 +115,8 @@ def parse_train(message: pb.TrainOrder) -> TrainOrder:
 
 
 def parse_refused(message: pb.ContributionRefused) -> TaskKey:
-    """Which of this hospital's contributions to training rounds was left out. Releases are not checked."""
-    return _round_key(message.round, TaskKind.TRAIN)
+    """Which of this hospital's contributions was left out."""
+    return _round_key(message.round, TaskKind.RELEASE if message.release else TaskKind.TRAIN)
 
 
 def parse_calibrate(message: pb.CalibrateOrder) -> CalibrateOrder:

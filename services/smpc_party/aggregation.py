@@ -42,6 +42,8 @@ from services.smpc_party.contribution_check import (
     add_up_and_sketch,
     bounds_of,
     check_bytes,
+    differences,
+    in_majority,
     take_off,
 )
 from services.smpc_party.domain import RoundEvent, RoundKey, RoundSpec, RoundState, StoredShare
@@ -227,7 +229,7 @@ class Aggregator:
         """Compute this party's share of the result and put it on disk, unless the check leaves too few."""
         held = {contribution.hospital: contribution.share for contribution in contributions}
         masks, chosen = session.masks(), Compute(candidates)
-        if spec.max_norm:
+        if spec.checked:
             decision, total = await self._add_checked(session, spec, candidates, held, masks)
             if isinstance(decision, FallShort):
                 return decision
@@ -275,9 +277,11 @@ class Aggregator:
         chosen = [held[hospital] for hospital in candidates]
         total, checked = await run_to_end(add_up_and_sketch, self._shares, spec, chosen, seed)
         added_s = time.perf_counter()
-        roles, bounds = Roles.rotated(spec.key.number), bounds_of(spec, candidates)
-        program = check_norms(self._me, roles, masks, checked, bounds)
+        rows, bounds = differences(checked) if spec.same else (checked, bounds_of(spec, candidates))
+        program = check_norms(self._me, Roles.rotated(spec.key.number), masks, rows, bounds)
         accepted = await run_party(program, session, executor=self._executor)
+        if spec.same:
+            accepted = in_majority(accepted, len(candidates))
         decision = decide_after_check(spec, candidates, accepted)
         if decision.refused:
             names = [hospital.name for hospital in decision.refused]

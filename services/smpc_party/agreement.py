@@ -140,6 +140,8 @@ def decide_after_check(
     """What follows from the check's bits about `candidates`, which all three parties have alike."""
     verdicts = list(zip(candidates, accepted, strict=True))
     survivors, refused = (tuple(h for h, passed in verdicts if passed is which) for which in (True, False))
+    if spec.same and not survivors:
+        refused = ()  # no majority: nobody can say who is wrong
     return _with_quorum(spec, survivors, refused)
 
 

@@ -8,8 +8,11 @@ off.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
-from libs.mpc.norm_bound import NormBound
+import numpy as np
+
+from libs.mpc.norm_bound import LEAST_NORM, NormBound
 from libs.mpc.norm_check import check_cost
 from libs.mpc.ring import Ring, RingArray
 from libs.mpc.sketch import SKETCH_LENGTH, RunningSketches
@@ -20,15 +23,20 @@ from services.smpc_party.ports import Shares
 _FRAMES_BYTES = 4096
 """For the coin, the verdicts, and the names around a check's messages."""
 
+ENLARGED_BITS = 9
+"""2^16 times this stays far from wrapping around."""
+
 SIDE_BY_SIDE = 8
 """Shares read at once: the sketch's random words are drawn once for all of these."""
 
 
 def check_bytes(spec: RoundSpec) -> int:
     """The most that one peer sends another for the check of a round; 0 without one."""
-    if not spec.max_norm:
+    if not spec.checked:
         return 0
-    cost = check_cost(len(spec.participants), spec.metrics_length)
+    hospitals = len(spec.participants)
+    rows = max(1, hospitals * (hospitals - 1)) if spec.same else hospitals
+    cost = check_cost(rows, spec.metrics_length)
     return cost.online_bytes + cost.dealt_bytes + _FRAMES_BYTES
 
 
@@ -39,6 +47,34 @@ def bounds_of(spec: RoundSpec, hospitals: Sequence[Identity]) -> list[NormBound]
         NormBound.of(max_norm=spec.max_norm, weight=weights[hospital], length=spec.update_length)
         for hospital in hospitals
     ]
+
+
+def differences(checked: RingArray) -> tuple[RingArray, list[NormBound]]:
+    """Shares of what says whether two contributions are the same vector, and what that is held to.
+
+    `checked` (n, SKETCH_LENGTH) are sketches. For each pair, in the order of `combinations`, the sketch of
+    the difference; then, for each pair again, that times 2^ENLARGED_BITS; both are local.
+    The first holds every coordinate of a difference below 2^16 or so, and then the second cannot wrap around:
+    together they let differences pass whose norm is below about 50 units in the last place, which hospitals'
+    processors may round apart. Shape (n (n - 1), SKETCH_LENGTH).
+    """
+    pairs = np.array(list(combinations(range(len(checked)), 2)))
+    apart = checked[pairs[:, 0]] - checked[pairs[:, 1]]
+    rows = np.concatenate([apart, apart << np.uint32(ENLARGED_BITS)])
+    return rows, [NormBound(LEAST_NORM)] * len(rows)
+
+
+def in_majority(passed: Sequence[bool], contributions: int) -> tuple[bool, ...]:
+    """Which contributions more than half of all agree with, themselves included; none without a majority.
+
+    `passed` says of each row of `differences` whether it was small.
+    """
+    pairs = list(combinations(range(contributions), 2))
+    agree = np.eye(contributions, dtype=bool)
+    for (i, j), near, enlarged in zip(pairs, passed[: len(pairs)], passed[len(pairs) :], strict=True):
+        agree[i, j] = agree[j, i] = near and enlarged
+    most = agree[np.argmax(agree.sum(axis=1))]
+    return tuple((most if 2 * most.sum() > contributions else np.zeros_like(most)).tolist())
 
 
 def add_share(shares: Shares, total: RingArray, share: StoredShare) -> None:

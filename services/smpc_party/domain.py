@@ -29,6 +29,9 @@ MAX_LENGTH = 1 << 31
 
 MAX_HOSPITALS = 1024
 
+MAX_COMPARED = 64
+"""Each is compared with each: 2,016 pairs."""
+
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*", re.ASCII)
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 
@@ -231,6 +234,7 @@ class Terms:
     result_model_id: str
     max_norm: int = 0
     noise_std: int = 0
+    same: bool = False
 
 
 @dataclass(frozen=True)
@@ -255,6 +259,8 @@ class RoundSpec:
     """Largest L2 norm of an update before it is weighed, in ring units; 0: contributions are not checked."""
     noise_std: int = 0
     """Of the noise that any two parties add to the sum of updates, in ring units."""
+    same: bool = False
+    """All hospitals send one vector, equally weighed; what differs from most of them is left out."""
 
     def __post_init__(self) -> None:
         _check_length(self.update_length)
@@ -268,6 +274,7 @@ class RoundSpec:
             raise InvalidInput(
                 f"Contributions are checked in the 32-bit ring, with up to {MAX_METRICS} metrics in each."
             )
+        self._check_comparison()
         check_model_id(self.result_model_id)
         if self.base_model_id:
             check_model_id(self.base_model_id)
@@ -276,6 +283,25 @@ class RoundSpec:
                 "The result of a round needs a name of its own, other than the base version's."
             )
         self._check_participants()
+
+    def _check_comparison(self) -> None:
+        """Vectors are compared by their sketches' differences, so all are weighed alike."""
+        if not self.same:
+            return
+        alike = len({participant.weight for participant in self.participants}) == 1
+        if self.max_norm or self.metrics_length or self.ring is not Ring.RING_32 or not alike:
+            raise InvalidInput(
+                "Contributions are compared in the 32-bit ring, equally weighed, without metrics and norms."
+            )
+        if self.quorum < 2:
+            raise InvalidInput("Contributions that are compared need a quorum of two or more.")
+        if len(self.participants) > MAX_COMPARED:
+            raise InvalidInput(f"At most {MAX_COMPARED} contributions are compared with each other.")
+
+    @property
+    def checked(self) -> bool:
+        """Whether contributions are sketched before they are added."""
+        return bool(self.max_norm) or self.same
 
     def _check_participants(self) -> None:
         hospitals = [participant.hospital for participant in self.participants]
@@ -354,6 +380,7 @@ class RoundSpec:
             "has more or less metrics": self.metrics_length == terms.metrics_length,
             "evaluates the result by another plan": self.plan_hash == terms.compiled_plan_hash,
             "checks contributions otherwise": self.max_norm == terms.max_norm,
+            "compares contributions otherwise": self.same == terms.same,
             "adds other noise": self.noise_std == terms.noise_std,
             "names the result otherwise": terms.result_model_id in ("", self.result_model_id),
         }
@@ -390,6 +417,7 @@ class RoundSpec:
                 "attempt": self.attempt,
                 "max_norm": self.max_norm,
                 "noise_std": self.noise_std,
+                "same": self.same,
             }
         )
 
@@ -416,6 +444,7 @@ class RoundSpec:
             # Rounds that the previous release stored have neither.
             max_norm=data.get("max_norm", 0),
             noise_std=data.get("noise_std", 0),
+            same=data.get("same", False),
         )
 
 

@@ -69,6 +69,7 @@ def round_spec(request: party_pb2.OpenRoundRequest, *, limits: PredictionLimits)
         attempt=request.round.attempt,
         max_norm=request.check.max_norm,
         noise_std=request.noise.std,
+        same=request.check.same,
     )
     _check_plan(spec.plan, ring=spec.ring, length=spec.update_length, limits=limits)
     return spec
@@ -198,6 +199,7 @@ def _terms(message: types_pb2.ContributionTerms) -> Terms:
         result_model_id=message.result_model_id,
         max_norm=message.check.max_norm,
         noise_std=message.noise.std,
+        same=message.check.same,
     )
 
 

@@ -61,21 +61,23 @@ class FakeCoordinator(pb_grpc.CoordinatorServiceServicer):
         self.attachments += 1
         if self.refuses is not None:
             raise self.refuses
-        self._orders = asyncio.Queue()
-        reading = asyncio.create_task(self._read(requests))
+        orders = self._orders = asyncio.Queue()
+        reading = asyncio.create_task(self._read(requests, orders))
         try:
             yield pb.CoordinatorOrder(welcome=self.welcome)
-            while (order := await self._orders.get()) is not None:
+            while (order := await orders.get()) is not None:
                 yield order
         finally:
             reading.cancel()
 
-    async def _read(self, requests: AsyncIterator[pb.HospitalEvent]) -> None:
+    async def _read(
+        self, requests: AsyncIterator[pb.HospitalEvent], orders: asyncio.Queue[pb.CoordinatorOrder | None]
+    ) -> None:
         async for event in requests:
             self.events.append(event)
             self._changed.set()
             if event.HasField("leave"):
-                self.hang_up()
+                orders.put_nowait(None)  # this stream's, whichever began last
 
     async def heard(
         self, kind: str, *, where: Callable[[Any], bool] = lambda _: True, count: int = 1

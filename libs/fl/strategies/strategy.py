@@ -103,6 +103,17 @@ Correction = Callable[[], None]
 """Changes the gradients that a backward pass left, before the optimizer's step."""
 
 
+class Weighing(Protocol):
+    """How much each hospital counts in a round."""
+
+    def weights(self, samples: Mapping[str, int]) -> dict[str, Fraction]:
+        """Participant -> weight above 0, exact, from the number of images each one has; the sum is 1.
+
+        Raises InvalidInput without participants, or when one of them has no images.
+        """
+        ...
+
+
 class Strategy(Protocol):
     """How hospitals' training becomes one model."""
 

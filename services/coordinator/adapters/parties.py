@@ -117,7 +117,7 @@ class GrpcParties:
             metrics_reader_identities=opening.metrics_readers,
             plan=opening.plan,
             use=_use(opening.use),
-            check=types_pb2.ContributionCheck(max_norm=opening.max_norm),
+            check=types_pb2.ContributionCheck(max_norm=opening.max_norm, same=opening.same),
             noise=types_pb2.SumNoise(std=opening.noise_std),
         )
         await self._ask(lambda stub: stub.OpenRound(request, timeout=self._timeout_s))

@@ -92,7 +92,7 @@ class ShareParties:
             metrics_length=terms.metrics_length,
             compiled_plan_hash=terms.compiled_plan_hash,
             result_model_id=terms.result_model_id,
-            check=types_pb2.ContributionCheck(max_norm=terms.max_norm),
+            check=types_pb2.ContributionCheck(max_norm=terms.max_norm, same=terms.same),
             noise=types_pb2.SumNoise(std=terms.noise_std),
         )
         await deal_vector(

@@ -266,3 +266,80 @@ async def test_a_hospital_that_was_promised_noise_takes_part_in_no_round_without
     terms = terms_of(HOSPITALS[0], metrics_length=4, check=CHECK, noise=NOISE)
     with pytest.raises(TrefoilError, match="adds other noise"):
         await rig.deal(contribution(0), contribution_ref(1), HOSPITALS[0], terms=terms)
+
+
+# ------------------------------------------------------------ releases: everybody sends the same vector
+
+SAME = types_pb2.ContributionCheck(same=True)
+THIRD = types_pb2.Fraction(numerator=1, denominator=3)
+MODEL = np.random.default_rng(5).integers(-(2**27), 2**27, LENGTH)
+
+
+def release(change: int = 0, *, place: int = 3) -> np.ndarray:
+    vector = MODEL.copy()
+    vector[place] += change
+    return vector.astype(np.uint32)
+
+
+async def release_round(rig: PartyRig, vectors: Sequence[np.ndarray], **fields: Any) -> list[Any]:
+    """The answers of a round in which the hospitals send `vectors`."""
+    participants = [party_pb2.Participant(hospital_identity=h.uri, weight=THIRD) for h in HOSPITALS]
+    request = open_request(
+        1, length=LENGTH, base_model_id="", check=SAME, metrics_length=0, participants=participants, **fields
+    )
+    await rig.tell_all("OpenRound", request)
+    for identity, vector in zip(HOSPITALS, vectors, strict=True):
+        terms = terms_of(identity, check=SAME, metrics_length=0, weight=THIRD)
+        await rig.deal(vector, contribution_ref(1), identity, terms=terms)
+    return list(await rig.close_round(1))
+
+
+LIES = {
+    "one in a coordinate": release(2**8),
+    "2^31": release(2**31),
+    "multiples of 2^23, which enlarged are nothing": release(2**23),
+    "another model": np.random.default_rng(6).integers(0, 2**32, LENGTH, dtype=np.uint32),
+    "zeros": np.zeros(LENGTH, np.uint32),
+    "twice the model": (2 * MODEL).astype(np.uint32),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_release_that_differs_from_most_is_left_out_and_named(rig: PartyRig, lie: str) -> None:
+    answers = await release_round(rig, [release(), LIES[lie], release(1)])
+    assert {answer.outcome for answer in answers} == {AGGREGATED}
+    assert refused_by(answers) == ["beta"]
+    result = (await rig.fetch(model_ref(f"{STUDY}/round-1"), HOSPITALS[0])).view(np.int32)
+    np.testing.assert_allclose(result, MODEL * 3.0, atol=8)
+
+
+async def test_releases_that_are_rounded_apart_are_the_same(rig: PartyRig) -> None:
+    answers = await release_round(rig, [release(), release(1, place=0), release(-2, place=9)])
+    assert refused_by(answers) == []
+    assert {len(answer.survivor_identities) for answer in answers} == {3}
+
+
+async def test_without_a_majority_nothing_is_released_and_nobody_is_blamed(rig: PartyRig) -> None:
+    answers = await release_round(rig, [release(), release(2**20), release(-(2**20))])
+    assert {answer.outcome for answer in answers} == {BELOW_QUORUM}
+    assert refused_by(answers) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "rule"),
+    [
+        ({"metrics_length": 4}, "without metrics"),
+        ({"quorum": 1}, "quorum of two"),
+        ({"check": types_pb2.ContributionCheck(same=True, max_norm=5)}, "and norms"),
+        ({"participants": None}, "equally weighed"),
+    ],
+)
+async def test_rounds_that_cannot_be_compared_are_not_opened(
+    rig: PartyRig, fields: dict[str, Any], rule: str
+) -> None:
+    participants = [party_pb2.Participant(hospital_identity=h.uri, weight=THIRD) for h in HOSPITALS]
+    asked = {"base_model_id": "", "check": SAME, "metrics_length": 0, "participants": participants, **fields}
+    if asked["participants"] is None:
+        del asked["participants"]
+    with pytest.raises(InvalidInput, match=rule):
+        await rig.tell_all("OpenRound", open_request(1, length=LENGTH, **asked))

@@ -417,6 +417,7 @@ WEAKER: dict[str, tuple[dict[str, Any], str]] = {
     "metrics": ({"metrics_length": 3}, "more or less metrics"),
     "compiled plan": ({"compiled_plan_hash": "c" * 64}, "by another plan"),
     "check": ({"check": types_pb2.ContributionCheck(max_norm=9)}, "checks contributions otherwise"),
+    "comparison": ({"check": types_pb2.ContributionCheck(same=True)}, "compares contributions otherwise"),
     "noise": ({"noise": types_pb2.SumNoise(std=9)}, "adds other noise"),
     "name": ({"result_model_id": f"{STUDY}/released"}, "names the result otherwise"),
 }

@@ -59,6 +59,18 @@ def test_what_is_outstanding_follows_from_the_state(study: Study, expected: list
     assert kinds(study, STRANGER) == []
 
 
+def test_a_hospital_is_told_which_of_its_contributions_was_refused() -> None:
+    trained, released = after_round(training()).with_refused([A]), RELEASING.with_refused([A])
+    said = [
+        order.message.contribution_refused.release
+        for study in (trained, released)
+        for order in outstanding_orders(study, A)
+        if order.message.HasField("contribution_refused")
+    ]
+    assert said == [False, True]
+    assert "encodes another model" in released.members[0].problem
+
+
 def test_a_proposal_names_the_hospitals_and_everybody_who_may_read_the_sums() -> None:
     (order,) = outstanding_orders(created(), A)
     proposal = order.message.proposal

@@ -318,18 +318,24 @@ class ContributionCheck(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_NORM_FIELD_NUMBER: _builtins.int
+    SAME_FIELD_NUMBER: _builtins.int
     max_norm: _builtins.int
     """L2 norm of an update before it is weighed, in ring units (the plan's max_norm times its scale). A contribution
     may be up to 1.5 times as long as its hospital's weight times this. 0: not checked.
+    """
+    same: _builtins.bool
+    """All contributions are one vector, each times the same weight. Those that differ from what more than half of the
+    contributors sent are left out.
     """
     def __init__(
         self,
         *,
         max_norm: _builtins.int = ...,
+        same: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_norm", b"max_norm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_norm", b"max_norm", "same", b"same"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
