@@ -50,6 +50,7 @@ def test_inference_is_measured_and_reported(tmp_path: Path) -> None:
     assert sum(step["rounds"] for step in profiled["steps"]) == report["rounds"]
 
 
+@pytest.mark.slow
 def test_relus_are_measured_over_emulated_links() -> None:
     report = _bench("relu", "--elements", "1000", *SHORT, "--latency-ms", "10", "--bandwidth-mbps", "50")
     _check(report)
@@ -60,6 +61,7 @@ def test_relus_are_measured_over_emulated_links() -> None:
     assert min(report["client_online_s"]) >= report["rounds"] * 0.005 + 0.01
 
 
+@pytest.mark.slow
 def test_a_matrix_product_is_measured() -> None:
     report = _bench("matmul", "--m", "8", "--n", "8", "--k", "8", *SHORT)
     _check(report)
