@@ -5,8 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from libs.fl.frozen import Frozen
 from libs.models.private import TRAIN_PRIVATELY
 
 if TYPE_CHECKING:
@@ -31,17 +32,13 @@ class EarlyStoppingMetric(StrEnum):
     AUC = "auc"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=False)
-
-
-class Proximal(_Frozen):
+class Proximal(Frozen):
     """FedProx's pull towards the weights that a round starts from."""
 
     mu: float = Field(gt=0, le=100, description="added to the loss: mu / 2 times the squared distance")
 
 
-class ServerOptimizer(_Frozen):
+class ServerOptimizer(Frozen):
     """Adam or Yogi over the rounds' mean updates (Reddi et al., 2021)."""
 
     learning_rate: float = Field(default=0.01, gt=0, le=10)
@@ -50,14 +47,14 @@ class ServerOptimizer(_Frozen):
     tau: float = Field(default=1e-3, gt=0, le=1, description="below it, no step grows by dividing")
 
 
-class StepDecay(_Frozen):
+class StepDecay(Frozen):
     """The learning rate after each `every_rounds` rounds, times `factor`."""
 
     every_rounds: int = Field(ge=1, le=1000)
     factor: float = Field(gt=0, lt=1)
 
 
-class EarlyStopping(_Frozen):
+class EarlyStopping(Frozen):
     """When the hospitals end training, and by which of the metrics that are opened to them."""
 
     metric: EarlyStoppingMetric = EarlyStoppingMetric.LOSS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from libs.cli.attack.page import build_page, heading, paragraph, table
+from libs.cli.attack.showing import show_summary
 from libs.cli.demo.results_folder import new_run_folder, write_results
-from libs.cli.output import human_moment, print_json, print_table, remarks
+from libs.cli.output import human_moment
 from libs.data.imageset import ImageSet
 from libs.fl.attacks.contributions_trial import Pair, Result, change
 from libs.fl.training_plan import TrainingPlan
@@ -97,14 +97,13 @@ def write(
 
 def show(folder: Path, *, as_json: bool) -> None:
     """The summary as a table, or as it is; and where the page lies."""
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    if as_json:
-        print_json(summary)
-        return
-    print_table(COLUMNS, summary["table"], title="One malicious hospital", if_empty="")
-    for result in summary["results"]:
-        remarks().print(f"{result['name']}: {result['verdict']}", markup=False)
-    remarks().print(f"Page: {folder / 'index.html'}", markup=False)
+    show_summary(
+        folder,
+        as_json=as_json,
+        columns=COLUMNS,
+        title="One malicious hospital",
+        verdicts=lambda summary: ((one["name"], one["verdict"]) for one in summary["results"]),
+    )
 
 
 def _as_json(pair: Pair, clean: Pair) -> dict[str, Any]:

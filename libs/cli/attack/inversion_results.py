@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -12,8 +11,9 @@ from typing import Any
 from PIL import Image
 
 from libs.cli.attack.page import build_page, enlarged, heading, paragraph, strip, table, to_pixels
+from libs.cli.attack.showing import show_summary
 from libs.cli.demo.results_folder import new_run_folder, write_results
-from libs.cli.output import human_moment, print_json, print_table, remarks
+from libs.cli.output import human_moment
 from libs.fl.attacks.inversion_trial import Cast, Outcome, Sees, Trial
 
 COLUMNS = ("what the attacker sees", "model", ">PSNR dB", ">SSIM", ">recognised")
@@ -92,14 +92,13 @@ def write(
 
 def show(folder: Path, *, as_json: bool) -> None:
     """The summary as a table, or as it is; and where the page lies."""
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    if as_json:
-        print_json(summary)
-        return
-    print_table(COLUMNS, summary["table"], title="X-rays from an update", if_empty="")
-    for row in summary["outcomes"]:
-        remarks().print(f"{row['name']}: {row['verdict']}", markup=False)
-    remarks().print(f"Pictures: {folder / 'index.html'}", markup=False)
+    show_summary(
+        folder,
+        as_json=as_json,
+        columns=COLUMNS,
+        title="X-rays from an update",
+        verdicts=lambda summary: ((one["name"], one["verdict"]) for one in summary["outcomes"]),
+    )
 
 
 def _summary(source: str, who: Cast, trial: Trial, outcomes: Sequence[Outcome]) -> dict[str, Any]:

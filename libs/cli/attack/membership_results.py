@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,9 +13,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from libs.cli.attack.page import build_page, chart, heading, paragraph, table
+from libs.cli.attack.showing import show_summary
 from libs.cli.demo.results_folder import new_run_folder, write_results
 from libs.cli.drawing import DASHES, SERIES, SOFT, STYLE, to_svg
-from libs.cli.output import human_moment, print_json, print_table, remarks
+from libs.cli.output import human_moment
 from libs.data.imageset import ImageSet
 from libs.fl.attacks.membership_trial import Attacked
 from libs.fl.attacks.success import FALSE_POSITIVE_RATES, Interval, Success, most_true_positives
@@ -150,14 +150,13 @@ def write(
 
 def show(folder: Path, *, as_json: bool) -> None:
     """The summary as a table, or as it is; and where the page lies."""
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    if as_json:
-        print_json(summary)
-        return
-    print_table(COLUMNS, summary["table"], title="Who was trained on", if_empty="")
-    for kind, one in summary["kinds"].items():
-        remarks().print(f"{kind}: {one['verdict']}", markup=False)
-    remarks().print(f"Curves: {folder / 'index.html'}", markup=False)
+    show_summary(
+        folder,
+        as_json=as_json,
+        columns=COLUMNS,
+        title="Who was trained on",
+        verdicts=lambda summary: ((kind, one["verdict"]) for kind, one in summary["kinds"].items()),
+    )
 
 
 def _as_json(one: Attacked) -> dict[str, Any]:
