@@ -43,8 +43,9 @@ def inversion(
     side by side go to a page, figures to summary.json beside it.
     """
     from libs.cli.attack.inversion_results import show, write
-    from libs.cli.attack.options import load_images, numbers
+    from libs.cli.attack.options import load_images
     from libs.cli.attack.progress import bars
+    from libs.cli.epsilons import parse_epsilons
     from libs.cli.output import remarks
     from libs.fl.attacks.inversion import Effort
     from libs.fl.attacks.inversion_trial import Trial, cast, run
@@ -55,7 +56,7 @@ def inversion(
         hospitals=hospitals,
         model=model,
         private_model=private_model,
-        epsilons=numbers(epsilons),
+        epsilons=parse_epsilons(epsilons),
         delta=delta,
         steps=LocalSteps(count=local_steps),
         effort=Effort(iterations=QUICK_ITERATIONS if quick else iterations, restarts=restarts),

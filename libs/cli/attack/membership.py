@@ -46,8 +46,9 @@ def membership(
     against it.
     """
     from libs.cli.attack.membership_results import kinds_of_training, show, write
-    from libs.cli.attack.options import load_images, numbers
+    from libs.cli.attack.options import load_images
     from libs.cli.attack.progress import bars
+    from libs.cli.epsilons import parse_epsilons
     from libs.cli.output import remarks
     from libs.fl.attacks.membership_trial import attack_training, some_images
 
@@ -59,7 +60,7 @@ def membership(
         image_size=size,
         images=len(pool) // 2,
         rounds=2 if quick else rounds,
-        epsilons=numbers(epsilons),
+        epsilons=parse_epsilons(epsilons),
         delta=delta,
         seed=seed,
         by_heart=by_heart,

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from libs.core.errors import InvalidInput
-
 if TYPE_CHECKING:
     from libs.data.imageset import ImageSet
 
@@ -41,11 +39,3 @@ def load_images(data: Path | None, *, size: int, seed: int) -> tuple[str, ImageS
         images = make_phantoms(PHANTOMS, size=size, seed=seed)
         return "made-up chest radiographs", *split_by_patient(images, fraction=0.25, seed=seed)
     return data.name, *load_train_and_test(data, size=size, test_fraction=0.25, seed=seed)
-
-
-def numbers(text: str) -> tuple[float, ...]:
-    """The numbers of a text like "1,8"; none of an empty one. Raises InvalidInput for anything else."""
-    try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise InvalidInput("Write epsilons as numbers with commas between them, like 1,2,4,8.") from None

@@ -74,7 +74,8 @@ def evaluate(
     Rows say AUC with its interval, accuracy, sensitivity, specificity, MCC, calibration, cost. Each is stored
     when it is done: an interrupted run goes on where it was, a changed option redoes what it touches.
     """
-    from libs.cli.evaluate.options import EvaluateOptions, RowKind, parse_epsilons
+    from libs.cli.epsilons import parse_epsilons
+    from libs.cli.evaluate.options import EvaluateOptions, RowKind
     from libs.cli.evaluate.run import run_evaluation
 
     options = EvaluateOptions(
@@ -88,7 +89,7 @@ def evaluate(
         rounds=rounds,
         private_rounds=private_rounds,
         skews=tuple(skew or (0.5,)),
-        epsilons=parse_epsilons(epsilons),
+        epsilons=parse_epsilons(epsilons) or None,
         delta=delta,
         seed=seed,
         repeats=repeats,

@@ -99,15 +99,3 @@ class EvaluateOptions:
         chosen = self.private_rounds if private and self.private_rounds is not None else self.rounds
         quick = QUICK_PRIVATE_ROUNDS if private else QUICK_ROUNDS
         return quick if self.quick and chosen is None else chosen
-
-
-def parse_epsilons(text: str) -> tuple[float, ...] | None:
-    """Numbers with commas; None for nothing. Raises InvalidInput."""
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    try:
-        values = tuple(float(word) for word in words)
-    except ValueError:
-        values = (0.0,)
-    if not all(0 < value <= 1000 for value in values):
-        raise InvalidInput("Epsilons are numbers above 0, with commas between them, like 1,2,4,8.")
-    return values or None

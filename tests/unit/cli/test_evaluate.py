@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
+from libs.cli.epsilons import parse_epsilons
 from libs.cli.evaluate import code, schedule
 from libs.cli.evaluate.material import Material, divide_between, load_material
-from libs.cli.evaluate.options import EvaluateOptions, RowKind, parse_epsilons
+from libs.cli.evaluate.options import EvaluateOptions, RowKind
 from libs.cli.evaluate.rows import rows_of
 from libs.cli.evaluate.run import do_steps, run_evaluation
 from libs.cli.evaluate.store import Outcome, StepKey, StepStore

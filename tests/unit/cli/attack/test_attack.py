@@ -11,8 +11,8 @@ from PIL import Image
 
 from libs.cli.attack.contributions_results import verdict as contributions_verdict
 from libs.cli.attack.inversion_results import verdict
-from libs.cli.attack.options import numbers
 from libs.cli.attack.page import build_page, paragraph, strip, table
+from libs.cli.epsilons import parse_epsilons
 from libs.cli.main import main
 from libs.core.errors import InvalidInput
 from libs.fl.attacks.contributions import ATTACKS
@@ -97,7 +97,7 @@ def test_everything_on_a_page_is_escaped() -> None:
 
 
 def test_epsilons_are_numbers_or_refused() -> None:
-    assert numbers("1,8") == (1.0, 8.0)
-    assert numbers("") == ()
+    assert parse_epsilons("1,8") == (1.0, 8.0)
+    assert parse_epsilons("") == ()
     with pytest.raises(InvalidInput, match="1,2,4,8"):
-        numbers("one")
+        parse_epsilons("one")
