@@ -281,7 +281,7 @@ def round_opening(study: Study, current: Round) -> RoundOpening:
             metrics_readers=(),
             plan=study.compiled.json,
             use=use_of(study),
-            same=compares_releases(TrainingPlan.from_json(study.plan_json), ring=study.compiled.ring),
+            same=compares_releases(TrainingPlan.from_json(study.plan_json)),
         )
     metrics_readers = (study.creator, *(member.hospital for member in study.approved))
     plan = TrainingPlan.from_json(study.plan_json)

@@ -274,7 +274,7 @@ class TaskRunner:
         self._announcer.progressed(key, Phase.SENDING, 0.0)
         study, _ = await self._access.consent(study_id=key.study_id, plan_hash=order.plan_hash)
         task = await self._store.mark_sending(key, upload_id=new_id("upload"))
-        terms = _terms(order, study, ring=ring)
+        terms = _terms(order, study)
         await self._parties.deal(key, contribution, ring=ring, upload_id=task.upload_id, terms=terms)
         return await self._store.finish_task(key)
 
@@ -293,7 +293,7 @@ class TaskRunner:
         self._announcer.task_failed(key, code=error.code, message=text)
 
 
-def _terms(order: TrainOrder | ReleaseOrder, study: Study, *, ring: Ring) -> Terms:
+def _terms(order: TrainOrder | ReleaseOrder, study: Study) -> Terms:
     """What the parties must not let the coordinator weaken.
 
     A released model is read by nobody, and asked by those whom the plan names: as it was compiled here, and
@@ -313,7 +313,7 @@ def _terms(order: TrainOrder | ReleaseOrder, study: Study, *, ring: Ring) -> Ter
             metrics_length=0,
             compiled_plan_hash=order.compiled_plan_hash,
             result_model_id=released_model(study.study_id),
-            same=compares_releases(plan, ring=ring),
+            same=compares_releases(plan),
         )
     return Terms(
         quorum=plan.quorum,

@@ -291,7 +291,8 @@ class RoundSpec:
         alike = len({participant.weight for participant in self.participants}) == 1
         if self.max_norm or self.metrics_length or self.ring is not Ring.RING_32 or not alike:
             raise InvalidInput(
-                "Contributions are compared in the 32-bit ring, equally weighed, without metrics and norms."
+                "Contributions are compared in the 32-bit ring, equally weighed, without metrics and norms. "
+                "A model that needs the 64-bit ring can be released by a plan without contribution_check only."
             )
         if self.quorum < 2:
             raise InvalidInput("Contributions that are compared need a quorum of two or more.")

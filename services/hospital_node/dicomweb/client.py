@@ -34,6 +34,7 @@ RETRY_S = (0.5, 2.0, 5.0)
 
 _BUSY = {408, 425, 429, 500, 502, 503, 504}
 _INSTANCE, _STUDY, _SERIES = "00080018", "0020000D", "0020000E"
+_PATIENT = "00100020"
 _MODALITY, _VIEW, _BODY_PART = "00080060", "00185101", "00180015"
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 _MAX_UID_CHARACTERS = 64
@@ -89,16 +90,29 @@ class DicomWebClient:
 
     async def find_instance(self, uid: str) -> list[Instance]:
         """The instance with this UID, if there is one."""
-        return await self._search("/instances", {"SOPInstanceUID": uid})
+        found = await self._search("/instances", {"SOPInstanceUID": uid})
+        self._require(all(one.instance == uid for one in found))
+        return found
 
     async def find_in_study(self, study: str) -> list[Instance]:
         """All instances of a study."""
-        return await self._search(f"/studies/{study}/instances", {}, study=study)
+        found = await self._search(f"/studies/{study}/instances", {}, study=study)
+        self._require(all(one.study == study for one in found))
+        return found
 
     async def find_of_patient(self, patient: str) -> list[Instance]:
         """All instances of a patient: of each of the studies under this PatientID."""
         studies = await self._pages("/studies", {"PatientID": patient}, key=_STUDY)
+        self._require(all(_text(entry, _PATIENT).strip() == patient for entry in studies))
         return [instance for entry in studies for instance in await self.find_in_study(_text(entry, _STUDY))]
+
+    def _require(self, as_asked: bool) -> None:
+        """Raise BrokenAnswer for what was not asked for: it would get the label of somebody else."""
+        if not as_asked:
+            raise BrokenAnswer(
+                f"The DICOMweb server {self._name!r} finds other images than those asked for. Have its "
+                "operator look at its searches."
+            )
 
     async def fetch(self, instance: Instance, file: Path) -> int:
         """Write the instance as the server stores it to `file`. Bytes written.
@@ -257,6 +271,9 @@ def _authorisation(settings: DicomWebSettings) -> dict[str, str]:
 def _secret(file: Path) -> str:
     try:
         require_private(file)
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"The file {file} with a secret for DICOMweb cannot be read.") from error
+        secret = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):  # the error's text would hold a part of the secret
+        secret = ""
+    if not secret.isascii() or not secret.isprintable() or not secret:
+        raise InvalidInput(f"The file {file} with a secret for DICOMweb is empty, not ASCII or not readable.")
+    return secret

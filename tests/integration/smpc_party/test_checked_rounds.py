@@ -343,3 +343,12 @@ async def test_rounds_that_cannot_be_compared_are_not_opened(
         del asked["participants"]
     with pytest.raises(InvalidInput, match=rule):
         await rig.tell_all("OpenRound", open_request(1, length=LENGTH, **asked))
+
+
+async def test_a_release_in_the_wider_ring_is_not_opened_where_it_would_have_to_be_compared(
+    rig: PartyRig,
+) -> None:
+    participants = [party_pb2.Participant(hospital_identity=h.uri, weight=THIRD) for h in HOSPITALS]
+    asked = {"ring": types_pb2.RING_64, "check": SAME, "metrics_length": 0, "participants": participants}
+    with pytest.raises(InvalidInput, match="64-bit ring can be released by a plan without"):
+        await rig.tell_all("OpenRound", open_request(1, length=LENGTH, base_model_id="", **asked))
