@@ -292,7 +292,7 @@ class RoundSpec:
         if self.max_norm or self.metrics_length or self.ring is not Ring.RING_32 or not alike:
             raise InvalidInput(
                 "Contributions are compared in the 32-bit ring, equally weighed, without metrics and norms. "
-                "A model that needs the 64-bit ring can be released by a plan without contribution_check only."
+                "A model that needs the 64-bit ring can be released by a plan without contribution_check."
             )
         if self.quorum < 2:
             raise InvalidInput("Contributions that are compared need a quorum of two or more.")
@@ -366,8 +366,8 @@ class RoundSpec:
         """Raise `FailedPrecondition` unless this round is at least what the hospital requires.
 
         The three parties compare their specs before they add, so no round that one of them holds to be too
-        weak is ever closed: a coordinator alone cannot have a single contribution read, nor part of an update
-        as metrics, nor a released model asked by another plan, or under a name that no hospital's rules are
+        weak is ever closed: a coordinator alone cannot have a contribution added to nothing, nor part of an
+        update as metrics, nor a released model asked by another plan, or under a name that no hospital's rules are
         for.
         """
         weights = {participant.hospital: participant.weight for participant in self.participants}

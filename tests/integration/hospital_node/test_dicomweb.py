@@ -290,6 +290,7 @@ async def test_one_file_comes_out_of_every_form_of_answer(tmp_path: Path, part: 
         (lambda path, number: http(b"{}"), "with something else"),
         (lambda path, number: http(b"[1]"), "with something else"),
         (lambda path, number: http(FOUND.replace(b"1.1", b"../..")), "without UIDs"),
+        (lambda path, number: http(FOUND.replace(b"1.0", b"1.9")), "other images than those asked for"),
         (lambda path, number: http(b"[{}]"), "without UIDs"),
         (lambda path, number: b"nonsense\r\n\r\n", "does not answer"),
         (lambda path, number: b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n[", "does not answer"),
@@ -306,7 +307,7 @@ async def test_one_file_comes_out_of_every_form_of_answer(tmp_path: Path, part: 
             "busy",
             "packed",
         ),
-        *("no list", "no entries", "path for a UID", "no UID", "no HTTP", "short"),
+        *("no list", "no entries", "path for a UID", "another image", "no UID", "no HTTP", "short"),
     ],
 )
 async def test_a_server_that_misbehaves_is_refused_in_words(
@@ -338,3 +339,15 @@ async def test_a_silent_server_is_given_up() -> None:
     async with server, DicomWebClient(settings, name="pacs") as client:
         with pytest.raises(Unavailable, match="ReadTimeout"):
             await client.find_instance("1.0")
+
+
+@pytest.mark.parametrize("call", ["find_in_study", "find_of_patient"])
+async def test_images_of_another_study_or_patient_are_never_taken_for_those_asked_for(call: str) -> None:
+    """They would be published under the label of the one who was listed."""
+    hostile = _Hostile(lambda path, number: http(FOUND))
+    server = await asyncio.start_server(hostile.serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/dw"
+    settings = DicomWebSettings(url=url, attempts=1, plaintext_on_loopback=True, timeout_s=2)
+    async with server, DicomWebClient(settings, name="pacs") as client:
+        with pytest.raises(TrefoilError, match="other images than those asked for"):
+            await getattr(client, call)("1.7")
