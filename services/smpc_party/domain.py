@@ -367,8 +367,8 @@ class RoundSpec:
 
         The three parties compare their specs before they add, so no round that one of them holds to be too
         weak is ever closed: a coordinator alone cannot have a contribution added to nothing, nor part of an
-        update as metrics, nor a released model asked by another plan, or under a name that no hospital's rules are
-        for.
+        update as metrics, nor a released model asked by another plan, or under a name that no
+        hospital's rules are for.
         """
         weights = {participant.hospital: participant.weight for participant in self.participants}
         rules = {
